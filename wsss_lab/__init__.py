@@ -1,0 +1,28 @@
+"""WSSS Lab: weakly supervised semantic segmentation, from tags to pixels.
+
+Shapes are types here. One letter always means one thing, in every docstring and annotation:
+
+=========  =====================================================================
+letter     meaning
+=========  =====================================================================
+``b``      batch
+``k``      foreground classes; tag ``c`` belongs to mask value ``c + 1``
+``k1``     ``k + 1``: foreground classes and background (index 0)
+``h w``    pixels
+``gh gw``  cells of a feature or token grid
+``n``      tokens
+``a``      attention heads
+``l``      layers
+``d``      feature width (channels)
+=========  =====================================================================
+
+Names carry the quantity: ``*_logits`` and ``*_probs``; ``*_cam`` is non-negative with maximum 1 per
+class; ``*_label`` is an integer map in which 0 is background and 255 (`IGNORE`) is "no opinion";
+``*_valid`` is boolean. Images are ``uint8`` in 0..255 on disk and in data sets, ``float32`` after
+normalisation.
+"""
+
+__version__ = "0.1.0"
+
+IGNORE = 255
+"""Label value that every loss and every metric leaves out."""

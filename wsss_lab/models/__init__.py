@@ -1,0 +1,1 @@
+"""Backbones, attention recording and heads."""
