@@ -84,8 +84,8 @@ def toy_mit(drop_path: float = 0.0) -> MiTBackbone:
 class ConvEmbed(nn.Module):
     """Patch embedding by convolutions: stem and two residual blocks to stride 8, then 1x1.
 
-    A vision transformer that starts from raw patches does not learn in minutes; one that starts from
-    these features does. The arguments are those that timm's `VisionTransformer` passes.
+    A vision transformer that starts from raw patches does not learn in minutes; one that starts
+    from these features does. The arguments are those that timm's `VisionTransformer` passes.
     """
 
     def __init__(self, img_size: int, patch_size: int, embed_dim: int, **_: Any) -> None:
