@@ -209,8 +209,8 @@ def mit_from_hub(state: Mapping[str, Tensor]) -> StateDict:
     """Translate a ``nvidia/mit-b*`` file of the Hugging Face hub to timm's PVTv2.
 
     Args:
-        state: tensors named as by transformers 4 (``segformer.encoder.block.0.0...``), in which keys
-            and values are separate layers.
+        state: tensors named as by transformers 4 (``segformer.encoder.block.0.0...``), in which
+            keys and values are separate layers.
 
     Returns:
         State dict of the timm network; keys and values joined in that order.

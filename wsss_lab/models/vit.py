@@ -103,28 +103,35 @@ class ViTBackbone(Backbone):
         if not final_norm:
             net.norm.requires_grad_(False)  # it stays in checkpoints but no loss reaches it
 
-    def embed(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
-        """Patch embedding (or convolutional stem and projection) without positions."""
-        embed = self.net.patch_embed
-        stem = getattr(embed, "backbone", None)
-        return embed.proj(image if stem is None else stem(image))
+    def embed(
+        self, image: Float[Tensor, "b 3 h w"]
+    ) -> tuple[Float[Tensor, "b n d"], tuple[int, int]]:
+        """Embed an image as the first block sees it.
+
+        Args:
+            image: normalised image.
+
+        Returns:
+            Class token and patch tokens with positions added, (b, 1 + gh * gw, d), and (gh, gw).
+        """
+        net = self.net
+        stem = getattr(net.patch_embed, "backbone", None)
+        patches = net.patch_embed.proj(image if stem is None else stem(image))
+        b, _, gh, gw = patches.shape
+        x = torch.cat([net.cls_token.expand(b, -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
+        old_grid = tuple(net.patch_embed.grid_size)
+        x = x + resize_pos_embed(net.pos_embed, (gh, gw), old_grid, self.pos_mode)
+        return net.norm_pre(net.pos_drop(x)), (gh, gw)
 
     def features(self, image: Float[Tensor, "b 3 h w"]) -> Features:
         """Run stem, blocks and final LayerNorm."""
-        net = self.net
-        grid_map = self.embed(image)
-        b, _, gh, gw = grid_map.shape
-        x = torch.cat([net.cls_token.expand(b, -1, -1), grid_map.flatten(2).transpose(1, 2)], dim=1)
-        x = x + resize_pos_embed(
-            net.pos_embed, (gh, gw), tuple(net.patch_embed.grid_size), self.pos_mode
-        )
-        x = net.norm_pre(net.pos_drop(x))
+        x, grid = self.embed(image)
         outputs: list[Tensor] = []
-        for block in net.blocks:
+        for block in self.net.blocks:
             x = block(x)
             outputs.append(x)
         if self.final_norm:
-            x = net.norm(x)
+            x = self.net.norm(x)
         picked = [outputs[level] for level in self.levels] + [x]
-        maps = [p[:, 1:].transpose(1, 2).unflatten(2, (gh, gw)) for p in picked]
+        maps = [p[:, 1:].transpose(1, 2).unflatten(2, grid) for p in picked]
         return Features(pyramid=maps, tokens=x[:, 1:], cls=x[:, 0])

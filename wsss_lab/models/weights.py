@@ -3,12 +3,16 @@
 import json
 import os
 import pickle
+import socket
+import urllib.parse
+import urllib.request
 import warnings
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import safetensors
 import safetensors.torch
 import timm
@@ -30,8 +34,8 @@ IMAGENET_TAGS = {
     "resnet101": "resnet101.tv_in1k",
 }
 """Exact timm names of the weights that ``"imagenet"`` stands for. The bare architecture name would
-give other files (``vit_base_patch16_224`` alone means ``augreg2_in21k_ft_in1k``). CoSA feeds the first
-one ImageNet-normalised images although these weights were trained with mean and deviation 0.5."""
+give other files (``vit_base_patch16_224`` alone means ``augreg2_in21k_ft_in1k``). CoSA feeds the
+first one ImageNet-normalised images although it was trained with mean and deviation 0.5."""
 
 _BY_HAND = {
     "mit": "download the ImageNet encoder of SegFormer ('{name}.pth' from the project "
@@ -124,14 +128,14 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is truncated or damaged, contains pickled objects other than tensors, or
-            holds no state dict.
+        ValueError: the file is truncated or damaged, contains pickled objects other than tensors,
+            or holds no state dict.
     """
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(
             f"there is no weights file {file}: check the path; the packaged toy networks need no "
-            "file (weights='toy')"
+            "file ('toy')"
         )
     try:
         if file.suffix == ".safetensors":
@@ -251,25 +255,56 @@ def _imagenet_tag(backbone: Backbone) -> str:
     family = backbone.name.split("_")[0]
     if family not in _BY_HAND:
         raise ValueError(
-            f"there are no ImageNet weights for {backbone.name}: use weights='toy' for the toy networks"
+            f"there are no ImageNet weights for {backbone.name}: "
+            "the toy networks have their own, 'toy'"
         )
     how = _BY_HAND[family].format(name=backbone.name, hub=backbone.name.replace("_", "-"))
     raise FileNotFoundError(
-        f"the ImageNet weights of {backbone.name} cannot be fetched automatically: {how} and pass the "
-        "path of the file"
+        f"the ImageNet weights of {backbone.name} cannot be fetched automatically: {how} "
+        "and pass the path of the file"
     )
 
 
-def _load_timm(backbone: Backbone, tag: str) -> None:
+def _cached(tag: str) -> str | None:
+    """Path of a timm weights file in the local cache of the hub, if it is there."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        path = huggingface_hub.try_to_load_from_cache(f"timm/{tag}", name)
+        if isinstance(path, str):
+            return path
+    return None
+
+
+def _hub_reachable(timeout: float = 5.0) -> bool:
+    """Whether a download can be tried at all; timm alone would retry for most of a minute."""
+    if urllib.request.getproxies():
+        return True  # only the proxy can tell
+    host = urllib.parse.urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     try:
-        donor = timm.create_model(tag, pretrained=True, num_classes=0)
-    except (OSError, RuntimeError) as error:  # the hub's errors are OSErrors
-        raise ConnectionError(
-            f"cannot get the weights {tag}: no cached copy and no connection ({error}). With a "
-            f"connection, run `python -c \"import timm; timm.create_model('{tag}', pretrained=True)\"`"
-            f" once; or download model.safetensors from huggingface.co/timm/{tag} and pass its path. "
-            "Without either, the toy networks work offline: build_backbone('toy_vit'), weights='toy'"
-        ) from error
+        port = host.port or (80 if host.scheme == "http" else 443)
+        socket.create_connection((host.hostname or "", port), timeout).close()
+    except OSError:
+        return False
+    return True
+
+
+def _load_timm(backbone: Backbone, tag: str) -> None:
+    cached = _cached(tag)
+    help_text = (
+        f"cannot get the weights {tag}: they are not in the local cache and the hub is out of "
+        f"reach. Download model.safetensors from huggingface.co/timm/{tag} on another machine and "
+        "pass its path. The toy networks need no download: build_backbone('toy_vit') with weights 'toy'"
+    )
+    if cached is None and not _hub_reachable():
+        raise ConnectionError(help_text)
+    try:
+        donor = timm.create_model(
+            tag,
+            pretrained=True,
+            num_classes=0,
+            pretrained_cfg_overlay={"file": cached} if cached else None,
+        )
+    except OSError as error:  # the hub's own errors are OSErrors too
+        raise ConnectionError(f"{help_text} ({error})") from error
     load_strictly(backbone.net, donor.state_dict(), what=f"timm weights {tag}")
     backbone.weight_tag = f"timm:{tag}"
 
