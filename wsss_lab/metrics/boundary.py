@@ -5,31 +5,36 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from wsss_lab import IGNORE
 
 
+def _spread(mask: Bool[Tensor, "c h w"], by: int, axis: int) -> Bool[Tensor, "c h w"]:
+    """Pixels at exactly `by` px from a True pixel, to either side along one axis (-1 or -2)."""
+    out = torch.zeros_like(mask)
+    side = mask.shape[axis]
+    if by < side:
+        out.narrow(axis, by, side - by).logical_or_(mask.narrow(axis, 0, side - by))
+        out.narrow(axis, 0, side - by).logical_or_(mask.narrow(axis, by, side - by))
+    return out
+
+
 def _outline(mask: Bool[Tensor, "c h w"]) -> Bool[Tensor, "c h w"]:
     """Pixels of a mask with a 4-neighbour outside. The edge of the image is no outline."""
-    outside = (~mask).float()
-    across = F.max_pool2d(outside, (1, 3), stride=1, padding=(0, 1))
-    down = F.max_pool2d(outside, (3, 1), stride=1, padding=(1, 0))
-    return mask & ((across > 0) | (down > 0))
+    return mask & (_spread(~mask, 1, -1) | _spread(~mask, 1, -2))
 
 
 def _grow_disc(mask: Bool[Tensor, "c h w"], radius: float) -> Bool[Tensor, "c h w"]:
-    """Dilate with a Euclidean disc: the union, over its rows, of row-wise max pools."""
-    reach = math.floor(radius)
-    h = mask.shape[-2]
-    source, grown = mask.float(), mask.clone()
-    for dy in range(min(reach, h - 1) + 1):
-        half = math.isqrt(math.floor(radius * radius - dy * dy))
-        row = F.max_pool2d(source, (1, 2 * half + 1), stride=1, padding=(0, half)) > 0
-        grown[:, dy:] |= row[:, : h - dy]
-        grown[:, : h - dy] |= row[:, dy:]
+    """Dilate with a Euclidean disc: the union of its rows, from the narrow ends to the middle."""
+    row, half = mask, 0
+    grown = torch.zeros_like(mask)
+    for dy in range(math.floor(radius), -1, -1):
+        while (half + 1) ** 2 + dy**2 <= radius**2:
+            half += 1
+            row = row | _spread(mask, half, -1)
+        grown |= _spread(row, dy, -2) if dy else row
     return grown
 
 

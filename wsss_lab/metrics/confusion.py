@@ -1,17 +1,16 @@
 """A streaming confusion matrix that counts every pixel once and loses none silently."""
 
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from wsss_lab import IGNORE
+from wsss_lab.metrics.report import Unlabelled
 
 LABELS = 256
 """Label images are 8 bit: every pair of values has its own counter, so nothing needs masking."""
-
-Unlabelled = Literal["error", "wrong", "ignored"]
 
 
 def pair_counts(pred: Int[Tensor, "*s"], truth: Int[Tensor, "*s"]) -> Int[Tensor, "256 256"]:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+Unlabelled = Literal["error", "wrong", "ignored"]
 Absent = Literal["skip", "nanmean", "zero", "nan"]
 
 ABSENT_POLICIES: dict[str, str] = {
@@ -43,8 +44,8 @@ class Protocol:
     """Whether the true tags of an image helped to predict it: an oracle, no segmentation result."""
     absent_classes: Absent = "skip"
     """A key of `ABSENT_POLICIES`."""
-    unlabelled: str = "error"
-    """What predictions of 255 count as: "error", "wrong" or "ignored"."""
+    unlabelled: Unlabelled = "error"
+    """What predictions of 255 count as, see `ConfusionMatrix`: "error", "wrong" or "ignored"."""
     thresholds: str = UNSTATED
     """"none", one fixed value, or "best of n on this split", which is an oracle too."""
     resolution: str = UNSTATED

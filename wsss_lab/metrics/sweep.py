@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -69,12 +70,16 @@ class ThresholdSweep(nn.Module):
             raise ValueError(f"num_classes must be 2..{ignore} with background, got {num_classes}")
         if thresholds is None:
             thresholds = [i / 100 for i in range(100)]
-        values = torch.as_tensor(thresholds, dtype=torch.float32)
+        values = torch.as_tensor(thresholds).to(torch.float32, copy=True)
         if values.ndim != 1 or not len(values) or not bool((values.diff() > 0).all()):
             raise ValueError("thresholds must be a non-empty ascending list without repetitions")
         self.num_classes = num_classes
         self.ignore = ignore
         self.register_buffer("thresholds", values)
+        self._ends = (float(values[0]), float(values[-1]), len(values) - 1)
+        grid = torch.linspace(*self._ends[:2], len(values)) if len(values) > 1 else values
+        step = (self._ends[1] - self._ends[0]) / max(self._ends[2], 1)
+        self._even = bool(((values - grid).abs() < step / 16).all()) and step > 1e-4
         # [true class (last row: ignored), winner, number of thresholds below the winning score]
         shape = (num_classes + 1, num_classes - 1, len(values) + 1)
         self.register_buffer("histogram", torch.zeros(shape, dtype=torch.int64))
@@ -104,11 +109,21 @@ class ThresholdSweep(nn.Module):
             raise ValueError("cam must be free of NaN; find the image whose map was divided by 0")
         k1, k, bins = self.histogram.shape[0] - 1, *self.histogram.shape[1:]
         row = truth.masked_fill(truth == self.ignore, k1).to(torch.int32)
-        below = torch.bucketize(score, self.thresholds, out_int32=True)  # thresholds < score
-        key = row.mul_(k).add_(winner).mul_(bins).add_(below)
+        key = row.mul_(k).add_(winner).mul_(bins).add_(self._below(score))
         counts = torch.bincount(key.flatten(), minlength=self.histogram.numel())
         self.histogram += counts.view_as(self.histogram)
         return self
+
+    def _below(self, score: Float[Tensor, "b h w"]) -> Int[Tensor, "b h w"]:
+        """Number of thresholds strictly below each score."""
+        if not self._even:
+            return torch.bucketize(score, self.thresholds, out_int32=True)
+        # Five times as fast: on an even grid guess the count or one less, then compare once. The
+        # quarter keeps rounding from guessing two less.
+        first, last, steps = self._ends
+        guess = (score - first).mul_(steps / (last - first)).add_(0.25)
+        guess = guess.clamp_(0, steps + 1).to(torch.int32)
+        return guess.add_(score > F.pad(self.thresholds, (0, 1), value=torch.inf)[guess])
 
     def _check(self, cam: Tensor, tags: Tensor | None, truth: Tensor) -> None:
         k = self.num_classes - 1
@@ -165,8 +180,10 @@ def _winner(cam: Tensor, tags: Tensor | None) -> tuple[Tensor, Tensor]:
         on = tags > 0
         m = max(1, int(on.sum(dim=1).max())) if len(on) else 1
         index = on.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :m]
-        cam = cam.gather(1, index[:, :, None, None].expand(-1, -1, *cam.shape[2:]))
-        cam = cam.masked_fill_(~on.gather(1, index)[:, :, None, None], -torch.inf)
+        batch = torch.arange(len(on), device=on.device)[:, None]
+        cam = cam[batch, index]
+        if not bool((real := on[batch, index]).all()):
+            cam = cam.masked_fill_(~real[:, :, None, None], -torch.inf)
     score = cam.amax(dim=1)
     n = cam.shape[1]
     rank = torch.arange(n, 0, -1, dtype=torch.uint8, device=cam.device)[:, None, None]
