@@ -1,6 +1,7 @@
 """What every backbone takes and returns."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -47,7 +48,10 @@ class Backbone(nn.Module):
         strides: input pixels per cell of each map in `Features.pyramid`.
         min_size: smallest accepted image side in pixels.
         weight_tag: where the weights came from; ``"random"`` until something is loaded.
+        net: the wrapped network.
     """
+
+    net: Any
 
     def __init__(
         self, name: str, widths: tuple[int, ...], strides: tuple[int, ...], min_size: int = 32
@@ -81,8 +85,8 @@ class Backbone(nn.Module):
                 standard deviation, (b, 3, h, w). They may be rectangular.
 
         Returns:
-            `Features`; a map of stride s has ceil(h / s) x ceil(w / s) cells (the plain ViT with its
-            non-overlapping patches: floor).
+            `Features`; a map of stride s has ceil(h / s) x ceil(w / s) cells (the plain ViT,
+            whose patches do not overlap: floor).
 
         Raises:
             ValueError: wrong number of dimensions or channels, an integer image, or a side shorter
@@ -91,7 +95,9 @@ class Backbone(nn.Module):
         if image.ndim != 4 or image.shape[1] != 3:
             raise ValueError(f"image must be (b, 3, h, w), got {tuple(image.shape)}")
         if not image.is_floating_point():
-            raise ValueError(f"image must be normalised floats, got {image.dtype}: normalise it first")
+            raise ValueError(
+                f"image must be normalised floats, got {image.dtype}: normalise it first"
+            )
         if min(image.shape[2:]) < self.min_size:
             raise ValueError(
                 f"image sides must be at least {self.min_size} px for {self.name}, "

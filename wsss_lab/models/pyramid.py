@@ -1,6 +1,7 @@
 """Stage-wise networks of timm (MiT, ResNet) behind the `Backbone` interface."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -14,14 +15,14 @@ class MiTBackbone(Backbone):
     Args:
         name: name of the backbone.
         net: timm `PyramidVisionTransformerV2`.
-        stage_strides: stride of each stage's patch embedding, for example (4, 2, 2, 2) for SegFormer
-            and (4, 2, 2, 1) for AFA and TSCD. Stage 1 is always 4.
+        stage_strides: stride of each stage's patch embedding, for example (4, 2, 2, 2) for
+            SegFormer and (4, 2, 2, 1) for AFA and TSCD. Stage 1 is always 4.
 
     Raises:
         ValueError: `stage_strides` does not fit the network, or stage 1 is not 4.
     """
 
-    def __init__(self, name: str, net: nn.Module, stage_strides: Sequence[int]) -> None:
+    def __init__(self, name: str, net: Any, stage_strides: Sequence[int]) -> None:
         stages = len(net.stages)
         if (
             len(stage_strides) != stages

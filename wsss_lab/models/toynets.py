@@ -1,4 +1,4 @@
-"""Three networks of about one million parameters that train on a laptop's processor.
+"""Three networks of 0.7 to 1.1 million parameters that train on a laptop's processor.
 
 All are made of timm's own parts, see an object at 128 px as a 16 x 16 map (stride 8), and take any
 image of at least 32 px a side:
@@ -64,16 +64,16 @@ def toy_cnn() -> ConvBackbone:
 
 
 def toy_mit(drop_path: float = 0.0) -> MiTBackbone:
-    """Hierarchical transformer: maps of 24, 48, 96 and 144 channels at strides 4, 8, 8 and 8.
+    """Hierarchical transformer: maps of 24, 48, 80 and 128 channels at strides 4, 8, 8 and 8.
 
     Args:
         drop_path: largest rate of stochastic depth (rises linearly over the blocks from 0).
     """
     net = PyramidVisionTransformerV2(
         num_classes=0,
-        depths=(1, 1, 2, 2),
-        embed_dims=(24, 48, 96, 144),
-        num_heads=(1, 2, 3, 4),
+        depths=(1, 1, 1, 2),
+        embed_dims=(24, 48, 80, 128),
+        num_heads=(1, 2, 2, 4),
         sr_ratios=(8, 4, 2, 1),
         mlp_ratios=(4.0, 4.0, 4.0, 4.0),
         drop_path_rate=drop_path,
@@ -84,8 +84,8 @@ def toy_mit(drop_path: float = 0.0) -> MiTBackbone:
 class ConvEmbed(nn.Module):
     """Patch embedding by convolutions: stem and two residual blocks to stride 8, then 1x1.
 
-    A vision transformer that starts from raw patches does not learn in minutes; one that starts from
-    these features does. The arguments are those that timm's `VisionTransformer` passes.
+    A vision transformer that starts from raw patches does not learn in minutes; one that starts
+    from these features does. The arguments are those that timm's `VisionTransformer` passes.
     """
 
     def __init__(self, img_size: int, patch_size: int, embed_dim: int, **_: Any) -> None:
@@ -112,6 +112,7 @@ def toy_vit(levels: tuple[int, ...] = (-2,), drop_path: float = 0.0) -> ViTBackb
         embed_dim=128,
         depth=4,
         num_heads=4,
+        mlp_ratio=2.0,
         drop_path_rate=drop_path,
         embed_layer=ConvEmbed,
     )

@@ -1,11 +1,11 @@
 """Vision transformers of timm behind the `Backbone` interface."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from wsss_lab.models.base import Backbone, Features
 
@@ -25,8 +25,8 @@ def resize_pos_embed(
     which gives other numbers when the grid shrinks.
 
     Args:
-        pos_embed: position embedding, (1, p + old_gh * old_gw, d); the first p entries (class token)
-            are kept as they are.
+        pos_embed: position embedding, (1, p + old_gh * old_gw, d); the first p entries (class
+            token) are kept as they are.
         grid: wanted (gh, gw).
         old_grid: (gh, gw) the embedding was learned for.
         mode: interpolation.
@@ -74,7 +74,7 @@ class ViTBackbone(Backbone):
     def __init__(
         self,
         name: str,
-        net: nn.Module,
+        net: Any,
         stride: int,
         levels: tuple[int, ...] = (),
         final_norm: bool = True,
@@ -87,7 +87,9 @@ class ViTBackbone(Backbone):
         if bad:
             raise ValueError(f"levels must lie in [-{depth}, {depth - 1}] for {name}, got {bad}")
         if net.cls_token is None or net.pos_embed is None or net.num_prefix_tokens != 1:
-            raise ValueError(f"net of {name} needs one class token and a learned position embedding")
+            raise ValueError(
+                f"net of {name} needs one class token and a learned position embedding"
+            )
         if pos_mode not in ("bicubic", "bilinear"):
             raise ValueError(f"pos_mode must be 'bicubic' or 'bilinear', got {pos_mode!r}")
         super().__init__(
@@ -98,6 +100,8 @@ class ViTBackbone(Backbone):
         self.final_norm = final_norm
         self.pos_mode: PosEmbedMode = pos_mode
         net.pos_embed.requires_grad_(train_pos_embed)
+        if not final_norm:
+            net.norm.requires_grad_(False)  # it stays in checkpoints but no loss reaches it
 
     def embed(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
         """Patch embedding (or convolutional stem and projection) without positions."""
