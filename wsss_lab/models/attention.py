@@ -1,0 +1,193 @@
+"""Recording attention maps, with gradients, without touching the model's code.
+
+timm computes attention with a fused kernel that never forms the attention matrix: a hook on it sees
+nothing and says nothing. `record_attention` switches that kernel off, layer by layer and only while
+it records, or rebuilds the logits from the projected queries and keys.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+AttentionKind = Literal["probs", "logits"]
+
+
+@dataclass
+class AttentionRecord:
+    """Attention maps in the order in which they were computed.
+
+    Attributes:
+        names: module name of each recorded layer.
+        maps: one (b, a, n, m) tensor per recorded layer and forward pass. They hang on the autograd
+            graph of that pass, so they serve in `torch.autograd.grad` and in losses alike.
+    """
+
+    names: list[str]
+    maps: list[Float[Tensor, "b a n m"]] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Forget the maps, for instance between the two views of an image."""
+        self.maps.clear()
+
+    def stack(self) -> Float[Tensor, "b l a n m"]:
+        """Maps of one forward pass in one tensor.
+
+        Returns:
+            (b, l, a, n, m), layers in the order of `names`.
+
+        Raises:
+            ValueError: there is not exactly one map per layer (no pass or several passes were
+                recorded), or the layers have maps of different shapes.
+        """
+        if len(self.maps) != len(self.names):
+            raise ValueError(
+                f"expected one map for each of {len(self.names)} layers, got {len(self.maps)}: "
+                "run the model once inside the `with` block, and clear() the record between passes"
+            )
+        shapes = {tuple(m.shape) for m in self.maps}
+        if len(shapes) > 1:
+            raise ValueError(f"maps differ in shape: {sorted(shapes)}; use .maps one by one")
+        return torch.stack(self.maps, dim=1)
+
+
+def attention_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Attention modules of a timm transformer by name, in the order of execution."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if hasattr(module, "fused_attn")
+        and isinstance(getattr(module, "attn_drop", None), nn.Module)
+        and (hasattr(module, "qkv") or (hasattr(module, "q") and hasattr(module, "kv")))
+    }
+
+
+def _choose(model: nn.Module, layers: Sequence[int] | None) -> dict[str, nn.Module]:
+    found = attention_layers(model)
+    if not found:
+        raise ValueError(
+            f"model {type(model).__name__} has no attention layers to record: "
+            "use a transformer (toy_vit, toy_mit, vit_b16, r50_vit_b16, deit_*, mit_*)"
+        )
+    if layers is None:
+        return found
+    names = list(found)
+    bad = [i for i in layers if not -len(names) <= i < len(names)]
+    if bad or len(layers) == 0:
+        raise ValueError(
+            f"layers must be numbers in [-{len(names)}, {len(names) - 1}] "
+            f"(this model has {len(names)} attention layers), got {list(layers)}"
+        )
+    wanted = sorted({i % len(names) for i in layers})
+    return {names[i]: found[names[i]] for i in wanted}
+
+
+def _heads(x: Float[Tensor, "b n d"], heads: int) -> Float[Tensor, "b a n c"]:
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _watch_probs(layer: Any, keep: Callable[[Tensor], None], stack: ExitStack) -> None:
+    """Switch the fused kernel off and take what enters the attention dropout."""
+    stack.callback(setattr, layer, "fused_attn", layer.fused_attn)
+    layer.fused_attn = False
+    handle = layer.attn_drop.register_forward_pre_hook(lambda _, args: keep(args[0]))
+    stack.callback(handle.remove)
+
+
+def _watch_logits(layer: Any, keep: Callable[[Tensor], None], stack: ExitStack) -> None:
+    """Rebuild the unscaled logits from the outputs of the query and key projections."""
+    heads = layer.num_heads
+    if hasattr(layer, "qkv"):
+
+        def on_qkv(_: nn.Module, __: Any, output: Tensor) -> None:
+            query, key, _value = output.chunk(3, dim=-1)
+            keep(layer.q_norm(_heads(query, heads)) @ layer.k_norm(_heads(key, heads)).mT)
+
+        stack.callback(layer.qkv.register_forward_hook(on_qkv).remove)
+        return
+    queries: list[Tensor] = []
+
+    def on_q(_: nn.Module, __: Any, output: Tensor) -> None:
+        queries.append(output)
+
+    def on_kv(_: nn.Module, __: Any, output: Tensor) -> None:
+        key = output.chunk(2, dim=-1)[0]
+        keep(_heads(queries.pop(), heads) @ _heads(key, heads).mT)
+
+    stack.callback(layer.q.register_forward_hook(on_q).remove)
+    stack.callback(layer.kv.register_forward_hook(on_kv).remove)
+
+
+@contextmanager
+def record_attention(
+    model: nn.Module, layers: Sequence[int] | None = None, what: AttentionKind = "probs"
+) -> Iterator[AttentionRecord]:
+    """Record per-head attention of every forward pass inside the `with` block.
+
+    Works on timm's ViT, DeiT, R50-ViT hybrid and PVTv2/MiT, wrapped in a `Backbone` or not. On
+    leaving the block, also by an exception, the model is exactly as before; blocks may be nested.
+
+    Args:
+        model: the network.
+        layers: numbers of the attention layers to record, counted in the order of execution,
+            negative ones from the end; `None` for all.
+        what: ``"probs"``: after the softmax, rows sum to 1, (b, a, n, m). ``"logits"``: Q K^T per
+            head before scaling and softmax, as TSCD and AFA feed to their affinity head; it costs
+            one more matrix product and leaves the fused kernel on. n counts queries (with the class
+            token, where there is one), m keys: fewer than n in MiT stages with spatial reduction.
+
+    Yields:
+        The `AttentionRecord` that fills up.
+
+    Raises:
+        ValueError: the model has no attention, a layer does not exist, or `what` is unknown.
+
+    Example:
+        >>> with record_attention(backbone, layers=(-2, -1)) as record:
+        ...     logits = head(backbone(image).last)
+        >>> gradients = torch.autograd.grad(logits[:, 3].sum(), record.maps)
+    """
+    if what not in ("probs", "logits"):
+        raise ValueError(f"what must be 'probs' or 'logits', got {what!r}")
+    chosen = _choose(model, layers)
+    record = AttentionRecord(names=list(chosen))
+    watch = _watch_probs if what == "probs" else _watch_logits
+    with ExitStack() as stack:
+        for layer in chosen.values():
+            watch(layer, record.maps.append, stack)
+        yield record
+
+
+def pool_queries(
+    attention: Float[Tensor, "b a n m"], grid: tuple[int, int], ratio: int
+) -> Float[Tensor, "b a m m"]:
+    """Average the queries of a MiT layer with spatial reduction until its map is square.
+
+    AFA and TSCD do this to the logits of stages 1 to 3.
+
+    Args:
+        attention: (b, a, gh * gw, m) with m = floor(gh / ratio) * floor(gw / ratio).
+        grid: (gh, gw), the query grid.
+        ratio: spatial-reduction ratio of the layer.
+
+    Returns:
+        (b, a, m, m).
+
+    Raises:
+        ValueError: the number of queries or keys does not fit the grid and the ratio.
+    """
+    keys = (grid[0] // ratio) * (grid[1] // ratio)
+    if attention.shape[-2] != grid[0] * grid[1] or attention.shape[-1] != keys:
+        raise ValueError(
+            f"attention must end in ({grid[0] * grid[1]}, {keys}) for a {grid[0]}x{grid[1]} grid "
+            f"and ratio {ratio}, got {tuple(attention.shape[-2:])}"
+        )
+    b, a, _, m = attention.shape
+    maps = attention.transpose(-1, -2).reshape(b * a, m, *grid)
+    pooled = F.avg_pool2d(maps, kernel_size=ratio)
+    return pooled.reshape(b, a, m, m).transpose(-1, -2)

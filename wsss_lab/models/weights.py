@@ -1,0 +1,289 @@
+"""Loading weights into a backbone, strictly and with errors that say what to do."""
+
+import json
+import os
+import pickle
+import warnings
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import timm
+import torch
+from torch import Tensor, nn
+
+from wsss_lab.models import keymaps
+from wsss_lab.models.backbones import build_backbone
+from wsss_lab.models.base import Backbone, count_parameters
+
+IMAGENET_TAGS = {
+    "vit_b16": "vit_base_patch16_224.orig_in21k_ft_in1k",
+    "deit_s": "deit_small_patch16_224.fb_in1k",
+    "deit_b": "deit_base_patch16_224.fb_in1k",
+    "r50_vit_b16": "vit_base_r50_s16_384.orig_in21k_ft_in1k",
+    "resnet18": "resnet18.tv_in1k",
+    "resnet34": "resnet34.tv_in1k",
+    "resnet50": "resnet50.tv_in1k",
+    "resnet101": "resnet101.tv_in1k",
+}
+"""Exact timm names of the weights that ``"imagenet"`` stands for. The bare architecture name would
+give other files (``vit_base_patch16_224`` alone means ``augreg2_in21k_ft_in1k``). CoSA feeds the first
+one ImageNet-normalised images although these weights were trained with mean and deviation 0.5."""
+
+_BY_HAND = {
+    "mit": "download the ImageNet encoder of SegFormer ('{name}.pth' from the project "
+    "github.com/NVlabs/SegFormer, or 'model.safetensors' / 'pytorch_model.bin' of "
+    "huggingface.co/nvidia/{hub}; NVIDIA's licence, non-commercial)",
+    "wrn38": "download 'res38_cls.pth' of the PSA project (github.com/jiwoon-ahn/psa)",
+}
+
+
+def load_backbone_weights(backbone: Backbone, source: str | os.PathLike[str]) -> Backbone:
+    """Load weights into a backbone in place; nothing missing, nothing left over.
+
+    Args:
+        backbone: from `build_backbone`.
+        source: one of
+
+            - ``"toy"``: the weights that come with this package (``toy_*`` only);
+            - ``"imagenet"``: the ImageNet weights that the papers start from, see `IMAGENET_TAGS`;
+            - the full name of timm weights, such as ``"resnet50.a1_in1k"``;
+            - a local ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file in the naming of this
+              package, of timm, of SegFormer (MiT) or of PSA (Wide ResNet-38).
+
+    Returns:
+        The same backbone; its `weight_tag` says where the weights came from.
+
+    Raises:
+        FileNotFoundError: no such file; or the packaged toy weights are absent.
+        ValueError: the source is not understood, the file is damaged, or its tensors do not fit.
+        ConnectionError: timm weights are neither cached nor reachable.
+    """
+    text = os.fspath(source)
+    if text == "toy":
+        _load_toy(backbone)
+    elif text == "imagenet":
+        _load_timm(backbone, _imagenet_tag(backbone))
+    elif Path(text).suffix in (".safetensors", ".pth", ".pt", ".bin"):
+        load_strictly(backbone.net, _translate(backbone, read_state_dict(text)), what=text)
+        backbone.weight_tag = f"file:{Path(text).name}"
+    elif timm.models.is_model_pretrained(text):
+        _load_timm(backbone, text)
+    else:
+        raise ValueError(
+            "source must be 'toy', 'imagenet', the full name of timm weights or a path ending in "
+            f".safetensors, .pth, .pt or .bin; got {text!r}"
+        )
+    return backbone
+
+
+def pretrained_backbone(
+    name: str,
+    source: str | os.PathLike[str] = "imagenet",
+    offline_fallback: str | None = None,
+    **options: Any,
+) -> Backbone:
+    """Build a backbone and load its weights; on request fall back to a toy network when offline.
+
+    Args:
+        name: see `build_backbone`.
+        source: see `load_backbone_weights`.
+        offline_fallback: name of a toy network to return with its packaged weights, and a warning,
+            when the weights cannot be had; `None` to raise instead.
+        **options: options of the backbone `name`; they do not apply to the fallback.
+
+    Returns:
+        The backbone; look at its `name` and `weight_tag` to see what you got.
+
+    Raises:
+        FileNotFoundError, ValueError, ConnectionError: as `load_backbone_weights`.
+    """
+    backbone = build_backbone(name, **options)
+    try:
+        return load_backbone_weights(backbone, source)
+    except (ConnectionError, FileNotFoundError) as error:
+        if offline_fallback is None:
+            raise
+        warnings.warn(f"{offline_fallback} takes the place of {name}: {error}", stacklevel=2)
+        return load_backbone_weights(build_backbone(offline_fallback), "toy")
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a state dict without executing anything stored in the file.
+
+    Args:
+        path: ``.safetensors``, or a file written by `torch.save`. A state dict wrapped in a
+            dictionary under ``state_dict`` or ``model`` is unwrapped, and the prefix ``module.`` of
+            data-parallel training is removed.
+
+    Returns:
+        Tensors by name, on the CPU.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is truncated or damaged, contains pickled objects other than tensors, or
+            holds no state dict.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"there is no weights file {file}: check the path; the packaged toy networks need no "
+            "file (weights='toy')"
+        )
+    try:
+        if file.suffix == ".safetensors":
+            state: Any = safetensors.torch.load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except (safetensors.SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        hint = (
+            "it holds pickled Python objects, which are not loaded for safety: re-save its tensors"
+            if "weights_only" in str(error) and "Unsupported global" in str(error)
+            else "it is truncated or not a weights file: download it again and compare the size"
+        )
+        raise ValueError(f"cannot read {file} ({file.stat().st_size} bytes): {hint}") from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    if (
+        not isinstance(state, Mapping)
+        or not state
+        or not all(isinstance(value, Tensor) for value in state.values())
+    ):
+        raise ValueError(f"{file} holds no state dict (a dictionary of tensors by name)")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """`load_state_dict` that reports every kind of misfit at once.
+
+    Counters of batch normalisation may be absent: older checkpoints have none.
+
+    Args:
+        module: receives the tensors; untouched if anything does not fit.
+        state: tensors by name.
+        what: name of the source, for the message.
+
+    Raises:
+        ValueError: keys are missing or unexpected, or shapes differ.
+    """
+    own = module.state_dict()
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in state if k not in own]
+    shapes = [
+        f"{k} is {tuple(v.shape)}, needs {tuple(own[k].shape)}"
+        for k, v in state.items()
+        if k in own and v.shape != own[k].shape
+    ]
+    problems = [
+        f"{len(found)} {kind} ({'; '.join(found[:5])}{'; ...' if len(found) > 5 else ''})"
+        for kind, found in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", shapes),
+        )
+        if found
+    ]
+    if problems:
+        raise ValueError(f"{what} does not fit {type(module).__name__}: {', '.join(problems)}")
+    module.load_state_dict(dict(state), strict=False)
+
+
+def save_backbone_weights(
+    backbone: Backbone, path: str | os.PathLike[str], metrics: Mapping[str, Any] | None = None
+) -> None:
+    """Write the weights of a backbone to a ``.safetensors`` file and a ``.json`` beside it.
+
+    Args:
+        backbone: its `net` is written.
+        path: target, ending in ``.safetensors``; the folder must exist.
+        metrics: how the weights were made and how good they are; goes into the ``.json`` with the
+            backbone's name and number of parameters.
+
+    Raises:
+        ValueError: another file extension.
+    """
+    file = Path(path)
+    if file.suffix != ".safetensors":
+        raise ValueError(f"path must end in .safetensors, got {file.name!r}")
+    state = {key: value.contiguous() for key, value in backbone.net.state_dict().items()}
+    safetensors.torch.save_file(state, file)
+    facts = {"backbone": backbone.name, "parameters": count_parameters(backbone.net)}
+    text = json.dumps(facts | dict(metrics or {}), indent=2)
+    file.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+
+
+def toy_metrics(name: str) -> dict[str, Any]:
+    """How the packaged weights of a toy network were made and how good they are.
+
+    Args:
+        name: a toy network.
+
+    Raises:
+        FileNotFoundError: there are no packaged weights for it.
+    """
+    with resources.as_file(_toy_file(name)) as file:
+        return json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+
+
+def _toy_file(name: str) -> Any:
+    resource = resources.files("wsss_lab") / "weights" / f"{name}.safetensors"
+    if not resource.is_file():
+        raise FileNotFoundError(
+            f"this package holds no weights for {name!r}: they exist for the toy networks "
+            "(toy_cnn, toy_mit, toy_vit) of a complete installation"
+        )
+    return resource
+
+
+def _load_toy(backbone: Backbone) -> None:
+    with resources.as_file(_toy_file(backbone.name)) as file:
+        load_strictly(backbone.net, read_state_dict(file), what=f"toy weights {file.name}")
+    backbone.weight_tag = "toy"
+
+
+def _imagenet_tag(backbone: Backbone) -> str:
+    if backbone.name in IMAGENET_TAGS:
+        return IMAGENET_TAGS[backbone.name]
+    family = backbone.name.split("_")[0]
+    if family not in _BY_HAND:
+        raise ValueError(
+            f"there are no ImageNet weights for {backbone.name}: use weights='toy' for the toy networks"
+        )
+    how = _BY_HAND[family].format(name=backbone.name, hub=backbone.name.replace("_", "-"))
+    raise FileNotFoundError(
+        f"the ImageNet weights of {backbone.name} cannot be fetched automatically: {how} and pass the "
+        "path of the file"
+    )
+
+
+def _load_timm(backbone: Backbone, tag: str) -> None:
+    try:
+        donor = timm.create_model(tag, pretrained=True, num_classes=0)
+    except (OSError, RuntimeError) as error:  # the hub's errors are OSErrors
+        raise ConnectionError(
+            f"cannot get the weights {tag}: no cached copy and no connection ({error}). With a "
+            f"connection, run `python -c \"import timm; timm.create_model('{tag}', pretrained=True)\"`"
+            f" once; or download model.safetensors from huggingface.co/timm/{tag} and pass its path. "
+            "Without either, the toy networks work offline: build_backbone('toy_vit'), weights='toy'"
+        ) from error
+    load_strictly(backbone.net, donor.state_dict(), what=f"timm weights {tag}")
+    backbone.weight_tag = f"timm:{tag}"
+
+
+def _translate(backbone: Backbone, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Bring a file's names into those of `backbone.net`, judging by the names themselves."""
+    if all(key.startswith("net.") for key in state):
+        return {key.removeprefix("net."): value for key, value in state.items()}
+    if backbone.name.startswith("mit_"):
+        if "patch_embed1.proj.weight" in state:
+            return keymaps.rename(state, keymaps.MIT)
+        if any(".patch_embeddings.0.proj." in key for key in state):
+            return keymaps.mit_from_hub(state)
+    if backbone.name == "wrn38" and "conv1a.weight" in state:
+        return keymaps.rename(state, keymaps.WRN38)
+    # timm's files include the ImageNet classifier, which no backbone has
+    return {k: v for k, v in state.items() if k.split(".")[0] not in ("head", "fc", "pre_logits")}
