@@ -1,4 +1,4 @@
-"""The import direction of the package: what stands left may import what stands right, never back."""
+"""The import direction of the package: a layer imports what lies below it, never back."""
 
 import ast
 from pathlib import Path

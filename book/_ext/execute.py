@@ -1,0 +1,101 @@
+"""Run notebooks top to bottom and store their outputs so that a second run changes nothing.
+
+    python book/_ext/execute.py book/*.ipynb
+
+Each notebook runs in its own folder and a fresh kernel. What differs between two equal runs is
+removed: timestamps, widget state, kernel details. The stamp at the end of a page (date, duration,
+versions) is renewed only when an output, a source or a version has changed.
+"""
+
+import argparse
+import copy
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+STAMPED = ("torch", "torchvision", "timm", "numpy", "matplotlib")
+STRIP = "cell.metadata.execution metadata.language_info metadata.widgets metadata.papermill"
+
+
+def machine() -> str:
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return f"{os.cpu_count()} CPU cores"
+    import torch
+
+    return (
+        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+    )
+
+
+def versions() -> dict[str, str]:
+    found = {"Python": platform.python_version()}
+    return found | {name: importlib.metadata.version(name).split("+")[0] for name in STAMPED}
+
+
+def clean(path: Path) -> None:
+    """The same nbstripout call as in .pre-commit-config.yaml."""
+    options = ["--keep-output", "--keep-count", "--keep-id", "--extra-keys", STRIP]
+    subprocess.run([sys.executable, "-m", "nbstripout", *options, str(path)], check=True)
+
+
+def without_stamp(notebook):
+    bare = copy.deepcopy(notebook)
+    bare.metadata.pop("wsss_lab", None)
+    return bare
+
+
+def execute(path: Path, timeout: int) -> str:
+    before = nbformat.read(path, as_version=4)
+    notebook = copy.deepcopy(before)
+    start = time.perf_counter()
+    client = NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        resources={"metadata": {"path": path.parent}},
+    )
+    client.execute()
+    seconds = time.perf_counter() - start
+    notebook.metadata["kernelspec"] = {
+        "display_name": "Python 3",
+        "language": "python",
+        "name": "python3",
+    }
+    old = notebook.metadata.pop("wsss_lab", None)
+    nbformat.write(notebook, path)
+    clean(path)
+    after = nbformat.read(path, as_version=4)
+    unchanged = after == without_stamp(before) and old and old["versions"] == versions()
+    after.metadata["wsss_lab"] = (
+        old
+        if unchanged
+        else {
+            "executed": datetime.date.today().isoformat(),
+            "seconds": round(seconds),
+            "device": machine(),
+            "versions": versions(),
+        }
+    )
+    nbformat.write(after, path)
+    return f"{path}: {seconds:.0f} s, {'unchanged' if unchanged else 'outputs stored'}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="+", type=Path)
+    parser.add_argument("--timeout", type=int, default=300, help="seconds for one cell")
+    arguments = parser.parse_args()
+    for path in arguments.notebooks:
+        print(execute(path, arguments.timeout), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""What the book needs beyond Jupyter Book: shape lines, a run stamp, pages that ask no network."""
+
+import importlib
+import json
+import pkgutil
+import re
+from pathlib import Path
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+LOGGER = logging.getLogger(__name__)
+
+LETTERS = frozenset({"b", "k", "k1", "h", "w", "gh", "gw", "n", "a", "l", "d"})
+"""The legend of `wsss_lab/__init__.py`; a shape line may use these, numbers and sums of them."""
+
+GROUP = re.compile(r"\(([^()]*)\)")
+SUM = re.compile(r"[\w+*/-]+")
+
+
+def unknown_letters(line: str) -> list[str]:
+    """Axis names in a shape line that the legend does not have.
+
+    Axes stand between round brackets, apart by spaces: `features (b d gh gw)`. An axis is a letter
+    of the legend, a number, or arithmetic on these such as `2*h` or `gh*gw`.
+    """
+    found = []
+    for group in GROUP.findall(line):
+        for axis in group.replace(",", " ").split():
+            atoms = re.split(r"[+*/-]", axis)
+            if not all(atom in LETTERS or atom.isdigit() for atom in atoms):
+                found.append(axis)
+    return found
+
+
+class Shape(SphinxDirective):
+    """A line under an equation that names the axes of every array in it."""
+
+    has_content = True
+
+    def run(self):
+        text = " ".join(self.content).strip()
+        if not GROUP.search(text):
+            raise self.error(
+                "a shape line needs at least one `name (axes)`, e.g. `image (b 3 h w)`"
+            )
+        if wrong := unknown_letters(text):
+            raise self.error(f"shape line uses {wrong}, which the legend does not have")
+        paragraph = nodes.paragraph(classes=["shape-line"])
+        paragraph += nodes.inline("", "shapes", classes=["shape-word"])
+        paragraph += nodes.Text(" ")
+        for part in re.split(r"\s+([·→;])\s+", text):
+            if part in "·→;":
+                paragraph += nodes.inline("", f" {part} ", classes=["shape-sign"])
+            else:
+                paragraph += nodes.literal("", part)
+        return [paragraph]
+
+
+LAYERS = ("data", "models", "cam", "metrics", "refine", "losses", "ema", "methods", "engine")
+"""Order of the API page; layers that are not named here follow, alphabetically."""
+
+HIDDEN = ("__main__", "weights")
+
+
+def public_modules(package: str) -> list[list[str]]:
+    """Dotted names of every module that readers import, one list for each layer."""
+    found = []
+    for info in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        if info.name in HIDDEN or info.name.startswith("_"):
+            continue
+        layer = [f"{package}.{info.name}"]
+        if info.ispkg and info.name != "exercises":  # chapters' answers stay out of the reference
+            path = importlib.import_module(layer[0]).__path__
+            inner = [name for _, name, _ in pkgutil.iter_modules(path) if not name.startswith("_")]
+            layer += [f"{layer[0]}.{name}" for name in sorted(inner)]
+        found.append(layer)
+
+    def place(layer):
+        name = layer[0].rsplit(".", 1)[1]
+        return (LAYERS.index(name) if name in LAYERS else len(LAYERS), name)
+
+    return sorted(found, key=place)
+
+
+class Api(SphinxDirective):
+    """The reference of a package: a section for each layer and module, found, not listed."""
+
+    required_arguments = 1
+
+    def imported_names(self, package):
+        """A line that says what a package hands on from its modules, or nothing."""
+        package = importlib.import_module(package)
+        homes = {
+            name: value.__module__
+            for name, value in sorted(vars(package).items())
+            if not name.startswith("_")
+            and getattr(value, "__module__", "").startswith(f"{package.__name__}.")
+            and hasattr(value, "__qualname__")
+        }
+        links = ", ".join(f":py:obj:`~{home}.{name}`" for name, home in homes.items())
+        return [f"Import from ``{package.__name__}``: {links}.", ""] if links else []
+
+    def section(self, module):
+        section = nodes.section(ids=[f"api-{module.replace('.', '-').replace('_', '-')}"])
+        title = nodes.title()
+        title += nodes.literal("", module)
+        section += title
+        options = ["   :members:", "   :ignore-module-all:", "   :exclude-members: set", ""]
+        lines = ["```{eval-rst}", f".. automodule:: {module}", *options]
+        lines += [*self.imported_names(module), "```"]
+        self.state.nested_parse(StringList(lines, source=module), self.content_offset, section)
+        return section
+
+    def run(self):
+        sections = []
+        for layer in public_modules(self.arguments[0]):
+            outer = self.section(layer[0])
+            for module in layer[1:]:
+                outer += self.section(module)
+            sections.append(outer)
+        return sections
+
+
+def keep_colons(app, what, name, obj, options, lines):
+    """Napoleon reads `Words: more words` under a constant as its type; an empty comment helps."""
+    if what in ("attribute", "data") and lines:
+        lines[:0] = ["..", ""]
+
+
+def add_run_stamp(app, doctree):
+    """Say at the end of an executed page when, with which versions and how long it ran."""
+    path = Path(app.env.doc2path(app.env.docname))
+    if path.suffix != ".ipynb":
+        return
+    stamp = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("wsss_lab")
+    if not stamp:
+        LOGGER.warning("%s has no run stamp; use `make execute`", path.name)
+        return
+    versions = ", ".join(f"{name} {version}" for name, version in stamp["versions"].items())
+    text = (
+        f"Last executed on {stamp['executed']} in {stamp['seconds']} s on {stamp['device']}, "
+        f"with {versions}. The outputs on this page are those of that run."
+    )
+    place = next(doctree.findall(nodes.section), doctree)
+    place += nodes.paragraph("", text, classes=["run-stamp"])
+
+
+def keep_pages_local(app, pagename, templatename, context, doctree):
+    """Leave out sphinx-thebe, which declares its address twice and fetches it from the network."""
+
+    def wanted(script):
+        attributes = getattr(script, "attributes", {})
+        return "THEBE" not in (attributes.get("body") or "") and "thebe" not in str(
+            getattr(script, "filename", "") or ""
+        )
+
+    context["script_files"] = [s for s in context.get("script_files", []) if wanted(s)]
+
+
+def setup(app):
+    app.add_directive("shape", Shape)
+    app.add_directive("api", Api)
+    app.connect("autodoc-process-docstring", keep_colons, priority=400)
+    app.connect("doctree-read", add_run_stamp)
+    app.connect("html-page-context", keep_pages_local, priority=900)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

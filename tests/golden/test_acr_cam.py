@@ -1,0 +1,38 @@
+"""The final maps of the original inference script from its recorded token maps."""
+
+import pytest
+import torch
+
+from wsss_lab.cam import FUSIONS, fuse_cams, normalize_cam
+
+
+def images(z):
+    """The recorded images: index by index until one is missing."""
+    i = 0
+    while f"cam_{i}" in z:
+        yield i
+        i += 1
+
+
+def fused(maps, mirrored, size):
+    side = int(maps.shape[1] ** 0.5)
+    views = torch.stack([maps, mirrored]).unflatten(2, (side, side))
+    return normalize_cam(fuse_cams([views], size, FUSIONS["acr"]), "acr")[0]
+
+
+def test_acr_maps_without_affinity(golden):
+    z = {k: torch.from_numpy(v) for k, v in golden("acr")("infer_grad_noaff.npz").items()}
+    assert list(images(z))
+    for i in images(z):
+        cam = fused(z[f"token_cam_{i}"], z[f"token_cam_flip_{i}"], tuple(z[f"cam_{i}"].shape[1:]))
+        torch.testing.assert_close(cam, z[f"cam_{i}"], atol=1e-5, rtol=1e-5)
+
+
+def test_acr_normalisation_is_idempotent_up_to_eps(golden):
+    """The maps with affinity need the model; their normalisation does not."""
+    z = {k: torch.from_numpy(v) for k, v in golden("acr")("infer_grad_aff.npz").items()}
+    assert list(images(z))
+    for i in images(z):
+        cam = z[f"cam_{i}"]
+        assert cam.amin() == pytest.approx(0, abs=1e-7)
+        torch.testing.assert_close(normalize_cam(cam[None], "acr")[0], cam, atol=3e-5, rtol=0)

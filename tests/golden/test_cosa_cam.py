@@ -1,0 +1,28 @@
+"""Normalisations of the original code that need no model."""
+
+import torch
+import torch.nn.functional as F
+
+from wsss_lab.cam import normalize_cam
+
+
+def test_cosa_normalisation_of_the_second_cam_loss(golden):
+    """CAM loss v2 is the binary cross entropy of the CAM normalised with eps 1e-4."""
+    z = {k: torch.from_numpy(v) for k, v in golden("cosa")("losses.npz").items()}
+    grid = z["cam"].shape[-2:]
+    target = F.interpolate(z["seg_ps"][:, 1:], tuple(grid), mode="bilinear")
+    loss = F.binary_cross_entropy_with_logits(normalize_cam(z["cam"], "cosa_loss"), target)
+    torch.testing.assert_close(loss, z["cam_loss_v2"], atol=1e-6, rtol=0)
+
+
+def test_cosa_fused_maps_keep_their_normalisation(golden):
+    """Minimum 0 and maximum 1 up to eps: normalising the recorded maps again changes nothing."""
+    for name, key, how in (
+        ("multi_scale_cam.npz", "cam", "cosa"),
+        ("multi_scale_cam.npz", "cam_aux", "cosa"),
+        ("multi_scale_cam_eval.npz", "v4_cam", "cosa_global"),
+    ):
+        cam = torch.from_numpy(golden("cosa")(name)[key])
+        axes = (1, 2, 3) if how == "cosa_global" else (2, 3)
+        assert (cam.amin(axes) == 0).all(), key
+        torch.testing.assert_close(normalize_cam(cam, how), cam, atol=5e-4, rtol=0)

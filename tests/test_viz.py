@@ -1,0 +1,213 @@
+"""Pictures: what the pixels must be, that bytes repeat, that strips can be read without eyes."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+
+from wsss_lab import viz
+from wsss_lab.data.catalog import voc_palette
+
+
+@pytest.fixture
+def photo():
+    return np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def cam():
+    return np.linspace(0, 1, 12 * 16, dtype=np.float32).reshape(12, 16)
+
+
+def test_rgb_reads_every_layout(photo):
+    as_float = photo.astype(np.float32) / 255
+    tensor = torch.from_numpy(photo).permute(2, 0, 1)
+    with_grad = torch.from_numpy(as_float).requires_grad_()
+    for image in (photo, as_float, np.moveaxis(photo, -1, 0), tensor, with_grad):
+        np.testing.assert_array_equal(viz.rgb(image), photo)
+    grey = viz.rgb(photo[..., 0])
+    assert (grey == photo[..., :1]).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((2, 3, 8, 8), np.uint8), "one image at a time"),
+        (np.zeros((8, 8, 4), np.uint8), "expected"),
+        (np.zeros((8, 8, 3), np.int64), "cast it to uint8"),
+        (np.full((8, 8, 3), 2.0), "normalisation"),
+        (np.full((8, 8, 3), np.nan), "normalisation"),
+    ],
+)
+def test_rgb_refuses(image, words):
+    with pytest.raises(ValueError, match=words):
+        viz.rgb(image)
+
+
+def test_palette_image_is_the_palette():
+    label = np.arange(256).reshape(16, 16)
+    np.testing.assert_array_equal(viz.palette_image(label).reshape(256, 3), voc_palette())
+
+
+@pytest.mark.parametrize("label", [np.zeros((4, 4)), np.full((4, 4), -1), np.zeros((1, 4, 4), int)])
+def test_palette_image_refuses(label):
+    with pytest.raises(ValueError, match="label: expected"):
+        viz.palette_image(label)
+
+
+def test_heat_grows_lighter_with_the_value():
+    ramp = viz.heat(np.linspace(0, 1, 64)[None])
+    light = ramp.astype(float) @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(light[0]) > -1).all()
+    assert light[0, -1] - light[0, 0] > 200
+
+
+def test_label_overlay_touches_classes_only(photo):
+    label = np.zeros((12, 16), np.uint8)
+    label[:6] = 3
+    label[0, 0] = 255
+    shown = viz.overlay(photo, label, alpha=0.5)
+    np.testing.assert_array_equal(shown[6:], photo[6:])
+    mixed = (photo[1:6].astype(float) + voc_palette()[3]) / 2
+    assert np.abs(shown[1:6] - mixed).max() <= 0.5
+    np.testing.assert_array_equal(
+        viz.overlay(photo, label, alpha=1)[:6], viz.palette_image(label)[:6]
+    )
+
+
+def test_cam_overlay_ends(photo, cam):
+    grey = viz.overlay(photo, cam, alpha=0)
+    assert (grey[..., :1] == grey).all()
+    np.testing.assert_array_equal(viz.overlay(photo, cam, alpha=1), viz.heat(cam))
+
+
+def test_coarse_maps_grow_to_the_image(photo):
+    coarse = np.array([[0.0, 1.0]], np.float32)
+    shown = viz.overlay(photo, coarse, alpha=1).astype(int).sum(axis=-1)
+    assert shown.shape == (12, 16)
+    assert (np.diff(shown[0]) >= 0).all()
+    label = viz.overlay(photo, np.array([[0, 5]]), alpha=1)
+    np.testing.assert_array_equal(label[:, :8], photo[:, :8])
+    assert (label[:, 8:] == voc_palette()[5]).all()
+
+
+@pytest.mark.parametrize("cam", [np.full((4, 4), 1.2), np.full((4, 4), -0.1), np.zeros((2, 4, 4))])
+def test_overlay_refuses_maps_outside_the_unit(photo, cam):
+    with pytest.raises(ValueError, match="cam: expected"):
+        viz.overlay(photo, cam.astype(np.float32))
+    with pytest.raises(ValueError, match="alpha"):
+        viz.overlay(photo, np.zeros((12, 16)), alpha=2)
+
+
+def test_inputs_stay_untouched(photo, cam):
+    before = photo.copy(), cam.copy()
+    viz.overlay(photo, cam)
+    viz.cam_grid(photo, cam[None], ["cat"])
+    np.testing.assert_array_equal(photo, before[0])
+    np.testing.assert_array_equal(cam, before[1])
+
+
+def test_figures_repeat_to_the_byte_and_fit_the_column(photo, cam):
+    def make():
+        sheet = viz.cam_grid(photo, np.stack([cam, cam.T.reshape(12, 16)]), ["cat", "dog"])
+        viz.label_legend(sheet, {0: "background", 1: "cat", 255: "ignored"})
+        return sheet
+
+    first, second = make(), make()
+    assert viz.png_bytes(first) == viz.png_bytes(second)
+    assert b"Matplotlib" not in viz.png_bytes(first)
+    assert viz.image_grid([photo] * 9, columns=8).get_figwidth() <= 7
+    assert first._repr_png_().startswith(b"\x89PNG")
+    assert [ax.get_title("center") for ax in first.axes[:3]] == ["image", "cat", "dog"]
+
+
+def test_grids_refuse(photo, cam):
+    with pytest.raises(ValueError, match="titles: expected 1"):
+        viz.image_grid([photo], ["a", "b"])
+    with pytest.raises(ValueError, match="at least one image"):
+        viz.image_grid([])
+    with pytest.raises(ValueError, match="cams: expected"):
+        viz.cam_grid(photo, cam[None], ["a", "b"])
+
+
+class Parts(HTMLParser):
+    """Tags and their attributes; parsing alone proves that quoting is right."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def all(self, name):
+        return [attrs for tag, attrs in self.tags if tag == name]
+
+
+def make_strip(photo, **kwargs):
+    frames = [photo, 255 - photo, photo // 2]
+    alts = [f'the "noise" <photo> under filter {i}' for i in range(3)]
+    return viz.frame_strip(frames, alts, ["0", "0.5", "1"], name="filter & strength", **kwargs)
+
+
+def test_strip_html(photo):
+    strip = make_strip(photo, width=160)
+    parts = Parts(strip._repr_html_())
+    images, (slider,) = parts.all("img"), parts.all("input")
+    assert [("hidden" in image) for image in images] == [False, True, True]
+    assert [image["alt"] for image in images] == strip.alts
+    assert {(image["width"], image["height"]) for image in images} == {("160", "120")}
+    assert all(image["src"].startswith("data:image/webp;base64,") for image in images)
+    assert slider["type"] == "range"
+    assert (slider["min"], slider["max"], slider["value"]) == ("0", "2", "0")
+    assert slider["aria-label"] == "filter & strength"
+    assert slider["aria-valuetext"] == "0"
+    assert parts.all("output")[0]["aria-live"] == "polite"
+    assert not any("id" in attrs for _, attrs in parts.tags)
+    assert repr(strip) == "FrameStrip(3 frames, filter & strength: 0 to 1)"
+
+
+def test_strip_repeats_to_the_byte(photo):
+    assert make_strip(photo)._repr_html_() == make_strip(photo)._repr_html_()
+    jpeg = make_strip(photo, kind="jpeg")._repr_html_()
+    assert len(re.findall("data:image/jpeg;base64,", jpeg)) == 3
+
+
+def test_strip_of_figures(photo):
+    sheets = [viz.image_grid([photo, photo // n], ["a", "b"]) for n in (1, 2)]
+    alts = ["the photo beside a copy of it"] * 2
+    assert len(viz.frame_strip(sheets, alts, ["1", "2"], name="divisor")) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"alts": ["short"] * 2}, "five words"),
+        ({"labels": ["a"]}, "as many"),
+        ({"kind": "gif"}, "kind: expected"),
+        ({"frames": [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8)]}, "one size"),
+    ],
+)
+def test_strip_refuses(photo, change, words):
+    arguments = {
+        "frames": [photo, photo],
+        "alts": ["one two three four five"] * 2,
+        "labels": ["a", "b"],
+        "kind": "webp",
+    } | change
+    frames, alts, labels = (arguments.pop(key) for key in ("frames", "alts", "labels"))
+    with pytest.raises(ValueError, match=words):
+        viz.frame_strip(frames, alts, labels, name="x", **arguments)
+
+
+def test_explorer_calls_draw():
+    ipywidgets = pytest.importorskip("ipywidgets")
+    seen = []
+    widget = viz.explorer(lambda threshold: seen.append(threshold), threshold=(0.0, 1.0, 0.1))
+    assert isinstance(widget.children[0], ipywidgets.FloatSlider)
+    widget.update()
+    assert seen
+    assert seen[-1] == widget.children[0].value

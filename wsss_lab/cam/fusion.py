@@ -1,0 +1,179 @@
+"""Join the maps of several scales and of the mirrored image into one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from wsss_lab.cam.maps import Normalization, normalize_cam
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """A fusion rule. The order is fixed: resize, join the flips, join the scales."""
+
+    scales: tuple[float, ...] = (1.0,)
+    """Side of each view relative to the image; sizes are rounded down."""
+    flip: bool = True
+    """Add the horizontally mirrored image at each scale, in the same batch."""
+    fuse_flip: Literal["max", "sum", "mean"] = "max"
+    """How a map and its mirrored partner are joined."""
+    fuse_scale: Literal["sum", "mean", "max", "last"] = "sum"
+    """How scales are joined. "last" keeps only the last scale."""
+    relu: Literal["before", "after_flip", "none"] = "after_flip"
+    """Cut negative values before the resize, after the flips are joined, or never."""
+    align_corners: bool = False
+    """Of the bilinear resize of the maps. Images are always resized with False."""
+    source: str = "wsss_lab"
+    """Where the rule comes from."""
+
+    def __post_init__(self) -> None:
+        if not self.scales or min(self.scales) <= 0:
+            raise ValueError(f"scales must be positive and not empty, got {self.scales}")
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+
+
+_CHOICES = {
+    "fuse_flip": ("max", "sum", "mean"),
+    "fuse_scale": ("sum", "mean", "max", "last"),
+    "relu": ("before", "after_flip", "none"),
+}
+
+FUSIONS: dict[str, Fusion] = {
+    "single": Fusion(scales=(1.0,), flip=False),
+    "tscd": Fusion(scales=(1.0, 0.5, 1.5), source="TSCD and AFA, released code"),
+    "cosa": Fusion(scales=(1.0, 0.5, 1.5), source="CoSA, released code, training"),
+    "cosa_aux": Fusion(
+        scales=(1.0, 0.5, 1.5),
+        fuse_scale="last",
+        source="CoSA, released code: the list of auxiliary maps is overwritten at every scale",
+    ),
+    "cosa_eval": Fusion(scales=(1.0, 0.5, 1.5, 0.75, 1.25), source="CoSA, released code"),
+    "cosa_seg": Fusion(
+        scales=(1.0, 0.5, 1.5),
+        fuse_flip="sum",
+        relu="none",
+        source="CoSA, released code: segmentation logits",
+    ),
+    "asdt": Fusion(
+        scales=(1.0, 0.5, 1.5, 2.0),
+        flip=False,
+        fuse_scale="mean",
+        relu="before",
+        source="ASDT, released code; the maps are joined at the grid of scale 1",
+    ),
+    "acr": Fusion(
+        scales=(1.0,), fuse_flip="sum", relu="before", align_corners=True, source="ACR, released"
+    ),
+}
+"""The rules of the four methods, by name. Normalise afterwards with `normalize_cam`."""
+
+
+def fuse_cams(
+    views: Sequence[Float[Tensor, "v k gh gw"]], size: tuple[int, int], fusion: Fusion
+) -> Float[Tensor, "b k h w"]:
+    """Join raw maps, in float32.
+
+    Args:
+        views: one tensor per scale, in the order of `fusion.scales`. With `fusion.flip` the batch
+            is [images; mirrored images], and the second half is mirrored back here.
+        size: (h, w) of the result, px.
+        fusion: the rule.
+
+    Returns:
+        Joined maps, not normalised; non-negative unless `fusion.relu == "none"`.
+
+    Raises:
+        ValueError: if the number of views is not that of the scales, or a batch with flips is odd.
+    """
+    if len(views) != len(fusion.scales):
+        raise ValueError(
+            f"views must have one entry per scale {fusion.scales}, got {len(views)} entries; "
+            "use dataclasses.replace(fusion, scales=...)"
+        )
+    if fusion.flip and any(view.shape[0] % 2 for view in views):
+        raise ValueError(
+            "views must hold [images; mirrored images] when fusion.flip is on, got odd batches "
+            f"{[view.shape[0] for view in views]}; use dataclasses.replace(fusion, flip=False)"
+        )
+    if fusion.fuse_scale == "last":
+        views = views[-1:]
+    joined: Tensor | None = None
+    for view in views:
+        one = _one_scale(view.float(), size, fusion)
+        if joined is None:
+            joined = one
+        elif fusion.fuse_scale == "max":
+            joined = torch.maximum(joined, one)
+        else:
+            joined = joined + one
+    assert joined is not None  # scales are never empty
+    return joined / len(views) if fusion.fuse_scale == "mean" else joined
+
+
+def _one_scale(
+    view: Float[Tensor, "v k gh gw"], size: tuple[int, int], fusion: Fusion
+) -> Float[Tensor, "b k h w"]:
+    """Resize the maps of one scale and join each with its mirrored partner."""
+    if fusion.relu == "before":
+        view = view.relu()
+    if view.shape[-2:] != size:
+        view = F.interpolate(view, size, mode="bilinear", align_corners=fusion.align_corners)
+    if fusion.flip:
+        plain, mirrored = view.chunk(2)
+        mirrored = mirrored.flip(-1)
+        if fusion.fuse_flip == "max":
+            view = torch.maximum(plain, mirrored)
+        else:
+            view = plain + mirrored
+            if fusion.fuse_flip == "mean":
+                view = view / 2
+    return view.relu() if fusion.relu == "after_flip" else view
+
+
+def multi_scale_cam(
+    cam_fn: Callable[[Float[Tensor, "v 3 h w"]], Float[Tensor, "v k gh gw"]],
+    images: Float[Tensor, "b 3 h w"],
+    fusion: Fusion,
+    *,
+    size: tuple[int, int] | None = None,
+    normalize: str | Normalization | None = "tscd",
+) -> Float[Tensor, "b k h w"]:
+    """Run a map function at every scale and join the results.
+
+    Images and their mirrored versions share one batch, so the function runs once per scale.
+    Gradients follow the caller's mode: wrap in `torch.no_grad()` unless they are wanted.
+
+    Args:
+        cam_fn: normalised images -> raw maps of any grid size.
+        images: normalised images.
+        fusion: the rule; `FUSIONS` has those of the four methods.
+        size: (h, w) of the result; None takes the size of `images`.
+        normalize: rule for `normalize_cam`, or None for raw sums.
+
+    Returns:
+        One map per class.
+
+    Raises:
+        ValueError: if a scale makes an image vanish.
+    """
+    h, w = images.shape[-2:]
+    views = []
+    for scale in fusion.scales:
+        sides = (int(h * scale), int(w * scale))
+        if min(sides) < 1:
+            raise ValueError(
+                f"scales must leave at least one pixel of a {h}x{w} image, got {scale}"
+            )
+        view = images
+        if sides != (h, w):
+            view = F.interpolate(images, sides, mode="bilinear", align_corners=False)
+        views.append(cam_fn(torch.cat([view, view.flip(-1)]) if fusion.flip else view))
+    fused = fuse_cams(views, size or (h, w), fusion)
+    return fused if normalize is None else normalize_cam(fused, normalize)

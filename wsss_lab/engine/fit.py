@@ -1,0 +1,160 @@
+"""The training loop, to be read from top to bottom.
+
+Lightning Fabric places the model, chooses the arithmetic and scales the loss where it has to; all
+that happens in a step is visible here.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from wsss_lab.config import FitConfig
+from wsss_lab.methods.base import Batch
+
+History = list[dict[str, float]]
+
+
+def learning_rate(step: int, config: FitConfig) -> float:
+    """Factor in [0, 1] on the peak learning rate: a linear rise, then half a cosine to zero.
+
+    Args:
+        step: 0-based step.
+        config: uses `steps` and `warmup`.
+    """
+    rise = max(1, round(config.steps * config.warmup))
+    if step < rise:
+        return (step + 1) / rise
+    done = (step - rise) / max(1, config.steps - rise)
+    return 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done)).item())
+
+
+def fit(
+    method: nn.Module,
+    batches: Callable[[int], Batch],
+    config: FitConfig,
+    *,
+    fabric: Fabric | None = None,
+    log: Callable[[str], None] | None = print,
+) -> History:
+    """Train a method for `config.steps` steps.
+
+    Args:
+        method: a module with `training_step(batch, step)` and `param_groups(lr, head_lr,
+            weight_decay)`; see `wsss_lab.methods.base.Method`. Trained in place.
+        batches: step number -> batch; a function of the step, so that any step can be repeated.
+        config: length, learning rate, precision and seed.
+        fabric: where to run; made from `config.precision` if not given.
+        log: gets one line of text every `config.log_every` steps; None for silence.
+
+    Returns:
+        One entry per logged step: step, loss, its parts, learning rate factor and images/s.
+
+    Raises:
+        FloatingPointError: if the loss is not finite; names the step and the parts of the loss.
+    """
+    fabric = fabric or Fabric(accelerator="auto", devices=1, precision=config.precision)
+    groups = method.param_groups(config.lr, config.lr * config.head_lr_factor, config.weight_decay)
+    optimizer = torch.optim.AdamW(groups)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    model, optimizer = fabric.setup(method, optimizer)
+    model.mark_forward_method("training_step")
+    model.train()
+
+    history: History = []
+    seen, clock = 0, time.perf_counter()
+    for step in range(config.steps):
+        factor = learning_rate(step, config)
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * factor
+
+        batch = fabric.to_device(batches(step))
+        output = model.training_step(batch, step)
+        fabric.backward(output.loss)
+        fabric.clip_gradients(model, optimizer, max_norm=config.clip, error_if_nonfinite=False)
+        optimizer.step()
+        optimizer.zero_grad()
+        seen += len(batch["images"])
+
+        # reading a number waits for the device: only here, every log_every steps
+        if config.log_every and (step % config.log_every == 0 or step == config.steps - 1):
+            entry = _entry(step, output.loss, output.parts, factor)
+            entry["images_per_s"] = seen / (time.perf_counter() - clock)
+            history.append(entry)
+            _require_finite(entry, step)
+            if log:
+                log(_line(entry, config.steps))
+            seen, clock = 0, time.perf_counter()
+    method.eval()
+    return history
+
+
+def _entry(step: int, loss: torch.Tensor, parts: dict[str, torch.Tensor], factor: float) -> dict:
+    numbers = {name: float(value.detach()) for name, value in parts.items()}
+    return {"step": step, "loss": float(loss.detach()), **numbers, "lr_factor": factor}
+
+
+def _require_finite(entry: dict[str, float], step: int) -> None:
+    if not torch.isfinite(torch.tensor(entry["loss"])):
+        parts = ", ".join(f"{k}={v:.4g}" for k, v in entry.items() if k != "step")
+        raise FloatingPointError(
+            f"the loss of step {step} is not finite ({parts}); lower the learning rate or look at "
+            "the batch of this step: batches(step) gives it again"
+        )
+
+
+def _line(entry: dict[str, float], steps: int) -> str:
+    parts = "  ".join(
+        f"{name} {value:.4f}"
+        for name, value in entry.items()
+        if name not in {"step", "images_per_s", "lr_factor"}
+    )
+    return f"step {entry['step'] + 1:>5}/{steps}  {parts}  {entry['images_per_s']:.0f} images/s"
+
+
+def in_memory(
+    images: torch.Tensor,
+    tags: torch.Tensor,
+    order: Any,
+    *,
+    masks: torch.Tensor | None = None,
+    transform: Callable[..., Any] | None = None,
+    seed: int = 0,
+) -> Callable[[int], Batch]:
+    """Batches of a data set that lies in memory as stacked tensors.
+
+    Args:
+        images: uint8 (n, 3, h, w).
+        tags: float (n, k).
+        order: `order[step]` gives the image indices of a step, e.g. a `StepSampler`.
+        masks: optional int (n, h, w).
+        transform: `transform(images, masks, generator=g)` on images in [0, 1], e.g.
+            `wsss_lab.data.augment.augment`; None leaves them alone.
+        seed: seed of the transform; step `t` draws from its own stream `(seed, t)`.
+
+    Returns:
+        The function `fit` asks for.
+    """
+
+    def batch(step: int) -> Batch:
+        chosen = order[step]
+        pixels = images[chosen].float() / 255
+        truth = None if masks is None else masks[chosen].long()
+        if transform is not None:
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+            pixels, truth = transform(pixels, truth, generator=generator)
+        made: Batch = {"images": pixels, "tags": tags[chosen]}
+        if truth is not None:
+            made["masks"] = truth
+        return made
+
+    return batch
+
+
+def image_batches(images: torch.Tensor, size: int) -> Iterable[torch.Tensor]:
+    """Cut stacked uint8 images (n, 3, h, w) into float batches in [0, 1] for inference."""
+    for start in range(0, len(images), size):
+        yield images[start : start + size].float() / 255

@@ -1,0 +1,93 @@
+"""Exercises that check themselves: the book asks, `check` answers.
+
+A chapter registers its exercises in `wsss_lab/exercises/<chapter>.py`, one call of `register` each.
+An exercise named `cam-2` lives in the module `cam`, which `check` imports when it is first asked.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+REGISTRY: dict[str, "Exercise"] = {}
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise with an answer that must pass and one that must not."""
+
+    name: str
+    """`<chapter>-<number>`, the label of the exercise in the book."""
+    accepts: Callable[[Any], bool]
+    """True for a right answer. It may raise on answers of another kind; that counts as wrong."""
+    hint: str
+    """One or two sentences that help after a wrong answer without giving the right one."""
+    right: Callable[[], Any]
+    """Makes an answer that is accepted (a function, so that importing costs nothing)."""
+    wrong: Callable[[], Any]
+    """Makes the likeliest mistake, which is rejected."""
+
+
+def register(
+    name: str,
+    *,
+    accepts: Callable[[Any], bool],
+    hint: str,
+    right: Callable[[], Any],
+    wrong: Callable[[], Any],
+) -> None:
+    """Add an exercise.
+
+    Raises:
+        ValueError: the name is taken, or is not `<chapter>-<number>`.
+    """
+    chapter, _, number = name.rpartition("-")
+    if not chapter or not number.isdigit():
+        raise ValueError(f"name: expected '<chapter>-<number>' such as 'cam-2', got {name!r}")
+    if name in REGISTRY:
+        raise ValueError(f"name: {name!r} is registered already; number exercises without gaps")
+    REGISTRY[name] = Exercise(name, accepts, hint, right, wrong)
+
+
+def find(name: str) -> Exercise:
+    """The exercise of that name, after importing its chapter.
+
+    Raises:
+        ValueError: there is no such chapter or exercise; the message lists those there are.
+    """
+    chapter = name.rpartition("-")[0]
+    module = f"{__name__}.{chapter.replace('-', '_')}"
+    if name not in REGISTRY and importlib.util.find_spec(module):
+        importlib.import_module(module)
+    if name not in REGISTRY:
+        known = sorted(key for key in REGISTRY if key.startswith(f"{chapter}-")) or sorted(REGISTRY)
+        raise ValueError(f"name: no exercise {name!r}; known are {', '.join(known) or 'none yet'}")
+    return REGISTRY[name]
+
+
+def accepted(exercise: Exercise, answer: Any) -> bool:
+    """Whether an answer is right; one of a kind the check cannot read is wrong, not a crash."""
+    try:
+        return bool(exercise.accepts(answer))
+    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError, ArithmeticError):
+        return False
+
+
+def check(name: str, answer: Any) -> None:
+    """Print whether an answer is right, and a hint where it is not.
+
+    Args:
+        name: label of the exercise, e.g. `"cam-2"`.
+        answer: what the exercise asks for: a number, an array, a function. `...` means "not yet".
+
+    Raises:
+        ValueError: there is no exercise of that name.
+    """
+    exercise = find(name)
+    if answer is Ellipsis:
+        print(f"{name}: not answered yet. Replace the ... and run the cell again.")
+    elif accepted(exercise, answer):
+        print(f"{name}: correct.")
+    else:
+        print(f"{name}: not yet. Hint: {exercise.hint}")

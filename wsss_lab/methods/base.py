@@ -1,0 +1,52 @@
+"""What the training loop asks of a method, and what a method returns."""
+
+from dataclasses import dataclass, field
+from typing import Any, NotRequired, Protocol, TypedDict
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+class Batch(TypedDict):
+    """One step's images on their device. Masks are there for supervised references only."""
+
+    images: Float[Tensor, "b 3 h w"]
+    """RGB in [0, 1]; methods normalise themselves."""
+    tags: Float[Tensor, "b k"]
+    """0 or 1."""
+    masks: NotRequired[Int[Tensor, "b h w"]]
+
+
+@dataclass
+class StepOutput:
+    """Loss to minimise, its parts for the log, and tensors worth a look for the book."""
+
+    loss: Float[Tensor, ""]
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    """Scalars by name, detached or not; the log detaches them."""
+    panels: dict[str, Tensor] = field(default_factory=dict)
+    """Intermediate tensors that a chapter shows."""
+
+
+class Method(Protocol):
+    """A trainable method: an `nn.Module` with a training step."""
+
+    def training_step(self, batch: Batch, step: int) -> StepOutput:
+        """Loss of one step."""
+        ...
+
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Optimiser groups: `params`, `lr`, `weight_decay`."""
+        ...
+
+
+def split_decay(module: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Two optimiser groups: matrices and filters with weight decay, vectors without."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.ndim > 1]
+    vectors = [p for p in trained if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "lr": lr, "weight_decay": weight_decay},
+        {"params": vectors, "lr": lr, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,46 @@
+"""What is measured, and under which protocol. Imports nothing else of the library."""
+
+from wsss_lab.metrics.baselines import all_background, random_cam, tag_oracle
+from wsss_lab.metrics.boundary import BoundaryScore, boundary_counts
+from wsss_lab.metrics.confusion import ConfusionMatrix, pair_counts
+from wsss_lab.metrics.regions import (
+    ContextActivation,
+    NearFar,
+    context_activation,
+    dilate,
+    distance_bands,
+    near_far_recall,
+    over_activation,
+    under_activation,
+)
+from wsss_lab.metrics.report import ABSENT_POLICIES, Protocol, Report, mean_iou
+from wsss_lab.metrics.sweep import SweepResult, ThresholdSweep, threshold_sweep
+from wsss_lab.metrics.tags import average_precision, tag_f1, tag_map
+
+__all__ = [
+    "ABSENT_POLICIES",
+    "BoundaryScore",
+    "ConfusionMatrix",
+    "ContextActivation",
+    "NearFar",
+    "Protocol",
+    "Report",
+    "SweepResult",
+    "ThresholdSweep",
+    "all_background",
+    "average_precision",
+    "boundary_counts",
+    "context_activation",
+    "dilate",
+    "distance_bands",
+    "mean_iou",
+    "near_far_recall",
+    "over_activation",
+    "pair_counts",
+    "random_cam",
+    "tag_f1",
+    "tag_map",
+    "tag_oracle",
+    "threshold_sweep",
+    "under_activation",
+]

@@ -1,0 +1,218 @@
+"""Scores of a confusion matrix, always together with the protocol that they were taken under."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Unlabelled = Literal["error", "wrong", "ignored"]
+Absent = Literal["skip", "nanmean", "zero", "nan"]
+
+ABSENT_POLICIES: dict[str, str] = {
+    "skip": "mean over the classes that occur in the truth (TSCD, AFA; CoSA's helper)",
+    "nanmean": "mean over the classes that occur in truth or prediction (NumPy's nanmean of IoU)",
+    "zero": "mean over all classes, one that occurs nowhere counts 0 (ACR, IRN)",
+    "nan": "mean over all classes, NaN if one occurs nowhere (CoSA's printed table)",
+}
+"""What a class does to the mean when the evaluated images do not contain it."""
+
+UNSTATED = "not stated"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Every switch that changes an mIoU without changing the model. Printed with each number."""
+
+    split: str = UNSTATED
+    """Which images, for example "VOC 2012 val" or "train (1464)"."""
+    images: int = 0
+    """How many were counted."""
+    label_source: str = UNSTATED
+    """Whose masks are the truth: "VOC" or the coarser "SBD"."""
+    scales: tuple[float, ...] | str = UNSTATED
+    """Scales joined at test time."""
+    flip: bool | str = UNSTATED
+    """Whether mirrored images were joined at test time."""
+    crf: str = UNSTATED
+    """"none", or the name and settings of the post-processing."""
+    tags_at_test: bool | str = UNSTATED
+    """Whether the true tags of an image helped to predict it: an oracle, no segmentation result."""
+    absent_classes: Absent = "skip"
+    """A key of `ABSENT_POLICIES`."""
+    unlabelled: Unlabelled = "error"
+    """What predictions of 255 count as, see `ConfusionMatrix`: "error", "wrong" or "ignored"."""
+    thresholds: str = UNSTATED
+    """"none", one fixed value, or "best of n on this split", which is an oracle too."""
+    resolution: str = UNSTATED
+    """Size at which labels were compared: "original", or the squashed or cropped size in px."""
+
+    def __post_init__(self) -> None:
+        if self.absent_classes not in ABSENT_POLICIES:
+            raise ValueError(
+                f"absent_classes must be one of {sorted(ABSENT_POLICIES)}, "
+                f"got {self.absent_classes!r}"
+            )
+
+    def lines(self) -> list[str]:
+        """One "name: value" line per switch."""
+        shown = asdict(self)
+        shown["absent_classes"] += f": {ABSENT_POLICIES[self.absent_classes]}"
+        for name, value in shown.items():
+            if isinstance(value, bool):
+                shown[name] = "yes" if value else "no"
+        return [f"{name.replace('_', ' ')}: {value}" for name, value in shown.items()]
+
+
+def mean_iou(
+    confusion: Int[Tensor, "*t k1 k2"], absent: Absent = "skip"
+) -> tuple[Float[Tensor, "*t k1"], Float[Tensor, "*t"]]:
+    """Intersection over union per class, and its mean.
+
+    Args:
+        confusion: counts, truth in rows; any leading axes. One more column than rows holds
+            labelled pixels without prediction.
+        absent: a key of `ABSENT_POLICIES`.
+
+    Returns:
+        IoU per class, 0..1, NaN where a class is in neither truth nor prediction (0 under "zero"),
+        and the mean; both float64.
+
+    Raises:
+        ValueError: for an unknown policy.
+    """
+    if absent not in ABSENT_POLICIES:
+        raise ValueError(f"absent must be one of {sorted(ABSENT_POLICIES)}, got {absent!r}")
+    true, predicted, hit = _margins(confusion)
+    union = true + predicted - hit
+    iou = hit / union  # 0 / 0 is NaN: the class is nowhere
+    if absent == "zero":
+        iou = iou.nan_to_num(nan=0.0)
+    if absent in ("zero", "nan"):
+        return iou, iou.mean(dim=-1)
+    counted = true > 0 if absent == "skip" else union > 0
+    total = torch.where(counted, iou, torch.zeros_like(iou)).sum(dim=-1)
+    return iou, total / counted.sum(dim=-1)
+
+
+def _margins(confusion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """True, predicted and correctly predicted pixels per class, float64 (exact up to 2^53)."""
+    counts = confusion.cpu().double()
+    square = counts[..., : counts.shape[-2]]
+    return counts.sum(-1), square.sum(-2), square.diagonal(dim1=-2, dim2=-1)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Scores 0..1 of one evaluation; NaN where a score is not defined. Made by `from_confusion`."""
+
+    class_names: tuple[str, ...]
+    """Background first."""
+    pixels: tuple[int, ...]
+    """True pixels per class."""
+    iou: tuple[float, ...]
+    precision: tuple[float, ...]
+    recall: tuple[float, ...]
+    over_activation: tuple[float, ...]
+    """False-positive area / true area."""
+    under_activation: tuple[float, ...]
+    """False-negative area / true area."""
+    miou: float
+    """Mean IoU under `protocol.absent_classes`."""
+    pixel_accuracy: float
+    mean_accuracy: float
+    """Mean recall over the classes in the truth."""
+    protocol: Protocol
+
+    @classmethod
+    def from_confusion(
+        cls,
+        confusion: Int[Tensor, "k1 k2"],
+        protocol: Protocol,
+        class_names: Sequence[str] | None = None,
+    ) -> "Report":
+        """Score a matrix from `ConfusionMatrix.compute()`.
+
+        Args:
+            confusion: counts, truth in rows.
+            protocol: how the numbers came about.
+            class_names: `k1` names, background first; None numbers them.
+
+        Raises:
+            ValueError: if the number of names is wrong.
+        """
+        k1 = confusion.shape[0]
+        names = tuple(class_names or ["background", *(f"class {c}" for c in range(1, k1))])
+        if len(names) != k1:
+            raise ValueError(
+                f"class_names must have {k1} entries, background first, got {len(names)}"
+            )
+        true, predicted, hit = _margins(confusion)
+        iou, miou = mean_iou(confusion, protocol.absent_classes)
+        recall = hit / true
+        return cls(
+            class_names=names,
+            pixels=tuple(int(n) for n in true.tolist()),
+            iou=tuple(iou.tolist()),
+            precision=tuple((hit / predicted).tolist()),
+            recall=tuple(recall.tolist()),
+            over_activation=tuple(((predicted - hit) / true).tolist()),
+            under_activation=tuple(((true - hit) / true).tolist()),
+            miou=float(miou),
+            pixel_accuracy=float(hit.sum() / true.sum()),
+            mean_accuracy=float(recall.nanmean()),
+            protocol=protocol,
+        )
+
+    def table(self) -> str:
+        """Per-class table in percent, the means, and the protocol."""
+        wide = max(len(name) for name in (*self.class_names, "class"))
+        head = f"{'class':<{wide}}  {'IoU':>6} {'prec.':>6} {'recall':>6} {'over':>7} {'under':>7}"
+        rows = [
+            f"{name:<{wide}}  {_percent(iou, 6)} {_percent(precision, 6)} {_percent(recall, 6)} "
+            f"{_percent(over, 7)} {_percent(under, 7)}"
+            for name, iou, precision, recall, over, under in zip(
+                self.class_names,
+                self.iou,
+                self.precision,
+                self.recall,
+                self.over_activation,
+                self.under_activation,
+                strict=True,
+            )
+        ]
+        means = [
+            f"mIoU {_percent(self.miou)} %   pixel accuracy {_percent(self.pixel_accuracy)} %   "
+            f"mean accuracy {_percent(self.mean_accuracy)} %"
+        ]
+        protocol = ["protocol", *(f"  {line}" for line in self.protocol.lines())]
+        return "\n".join([head, *rows, *means, *protocol])
+
+    def to_json(self) -> str:
+        """All fields; NaN becomes null, so that any JSON reader accepts it."""
+        values = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name != "protocol"
+        }
+        values["protocol"] = asdict(self.protocol)
+        return json.dumps(_finite(values), indent=2, allow_nan=False)
+
+
+def _percent(value: float, width: int = 0) -> str:
+    """Two digits after the point, or a dash where there is nothing to score."""
+    return f"{'-' if math.isnan(value) else f'{100 * value:.2f}':>{width}}"
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,40 @@
+"""Pictures for the book: palettes, overlays, grids, and sweeps that move without a kernel.
+
+Every function takes NumPy arrays or tensors and returns an array, a figure or a `FrameStrip`; none
+draws into global state. The same input gives the same bytes.
+
+Images are `(h, w, 3)` or `(3, h, w)`, `uint8` in 0..255 or float in [0, 1]. Label maps are integer
+`(h, w)` with 0 background and 255 ignored. Maps in [0, 1] are float `(h, w)`.
+"""
+
+from wsss_lab.viz.arrays import HEAT, heat, overlay, palette_image, rgb
+from wsss_lab.viz.figures import (
+    COLOURS,
+    Sheet,
+    cam_grid,
+    heat_legend,
+    image_grid,
+    label_legend,
+    plot_style,
+    png_bytes,
+)
+from wsss_lab.viz.strip import FrameStrip, explorer, frame_strip
+
+__all__ = [
+    "COLOURS",
+    "HEAT",
+    "FrameStrip",
+    "Sheet",
+    "cam_grid",
+    "explorer",
+    "frame_strip",
+    "heat",
+    "heat_legend",
+    "image_grid",
+    "label_legend",
+    "overlay",
+    "palette_image",
+    "plot_style",
+    "png_bytes",
+    "rgb",
+]

@@ -1,0 +1,173 @@
+"""Sweeps behind a slider: plain HTML for every reader, live widgets for a running kernel."""
+
+import base64
+import html
+import io
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from wsss_lab.viz.arrays import rgb
+from wsss_lab.viz.figures import png_bytes
+
+_STYLE = """<style>
+.frame-strip{max-width:100%;margin:1rem 0;padding:.75rem .9rem .6rem;border-radius:10px;
+border:1px solid color-mix(in srgb,currentColor 22%,transparent);box-sizing:border-box}
+.frame-strip img{display:block;max-width:100%;height:auto;margin:0 auto .5rem;background:#fff;
+border-radius:6px}
+.frame-strip img[hidden]{display:none!important}
+.frame-strip .frame-strip-pixels{image-rendering:pixelated}
+.frame-strip label{display:flex;flex-wrap:wrap;gap:.25rem .75rem;align-items:center;margin:0}
+.frame-strip input{flex:1 1 12rem;min-width:0;accent-color:#0072B2;height:1.6rem;cursor:pointer}
+.frame-strip output{flex:0 0 auto;min-width:6em;font-variant-numeric:tabular-nums;font-weight:600}
+@media print{.frame-strip input{display:none}}
+</style>"""
+
+_MOVE = (
+    "const s=this.closest('.frame-strip'),f=s.querySelectorAll('img'),i=+this.value;"
+    "f.forEach((m,j)=>{m.hidden=j!==i});const t=f[i].dataset.label;"
+    "this.setAttribute('aria-valuetext',t);s.querySelector('output').textContent=t"
+)
+
+
+class FrameStrip:
+    """Pictures behind one slider: plain HTML that works in a static page, in print and by keyboard.
+
+    Without scripts the first frame shows. The slider belongs to its own strip by position, so the
+    page needs no identifiers and the same frames always give the same HTML.
+    """
+
+    def __init__(
+        self, uris: list[str], alts: list[str], labels: list[str], name: str, shape: tuple[int, int]
+    ) -> None:
+        self.uris, self.alts, self.labels, self.name = uris, alts, labels, name
+        self.shape = shape  # displayed (height, width) in CSS pixels
+        self.pixelated = False
+
+    def __len__(self) -> int:
+        return len(self.uris)
+
+    def __repr__(self) -> str:
+        return f"FrameStrip({len(self)} frames, {self.name}: {self.labels[0]} to {self.labels[-1]})"
+
+    def _image(self, i: int) -> str:
+        height, width = self.shape
+        kind = ' class="frame-strip-pixels"' if self.pixelated else ""
+        return (
+            f'<img{kind} src="{self.uris[i]}" alt="{html.escape(self.alts[i])}" '
+            f'width="{width}" height="{height}" data-label="{html.escape(self.labels[i])}"'
+            f"{' hidden' if i else ''}>"
+        )
+
+    def _repr_html_(self) -> str:
+        name, first = html.escape(self.name), html.escape(self.labels[0])
+        images = "\n".join(self._image(i) for i in range(len(self)))
+        return (
+            f'{_STYLE}\n<div class="frame-strip" role="group" aria-label="{name}: '
+            f'{len(self)} pictures, one at a time">\n{images}\n'
+            f'<label><span>{name}</span><input type="range" min="0" max="{len(self) - 1}" '
+            f'value="0" step="1" autocomplete="off" aria-label="{name}" aria-valuetext="{first}" '
+            f'oninput="{html.escape(_MOVE)}"><output aria-live="polite">{first}</output></label>'
+            "\n</div>"
+        )
+
+
+def _frame(frame: Any) -> np.ndarray:
+    if isinstance(frame, Figure):
+        return np.asarray(Image.open(io.BytesIO(png_bytes(frame))).convert("RGB"))
+    return rgb(frame)
+
+
+def _uri(array: np.ndarray, kind: str, quality: int) -> str:
+    buffer = io.BytesIO()
+    options = {"method": 6} if kind == "webp" else {"optimize": True}
+    Image.fromarray(array).save(buffer, format=kind, quality=quality, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def frame_strip(
+    frames: Sequence[Any],
+    alts: Sequence[str],
+    labels: Sequence[str],
+    *,
+    name: str,
+    width: int | None = None,
+    kind: str = "webp",
+    quality: int = 82,
+) -> FrameStrip:
+    """Pictures of a sweep behind one slider, e.g. a threshold or the steps of a refinement.
+
+    Args:
+        frames: images as in `rgb`, or matplotlib figures; all of one size.
+        alts: for each frame a sentence of five words or more that says what it shows, for readers
+            who cannot see it.
+        labels: for each frame the value shown beside the slider, e.g. `"0.45"`.
+        name: what the slider changes, e.g. `"background threshold"`.
+        width: displayed width in CSS pixels; the frame's own width if None. Frames smaller than
+            this are enlarged without smoothing, so that pixels stay visible.
+        kind: `"webp"` (smallest) or `"jpeg"`.
+        quality: of the compression, 1..100.
+
+    Returns:
+        An object that shows itself in notebooks.
+
+    Raises:
+        ValueError: fewer than two frames, lengths that differ, sizes that differ, an `alt` that is
+            no sentence, an unknown `kind`.
+    """
+    if len(frames) < 2 or not len(frames) == len(alts) == len(labels):
+        raise ValueError(
+            "frames: expected two or more, with as many alts and labels, got "
+            f"{len(frames)} frames, {len(alts)} alts, {len(labels)} labels"
+        )
+    if poor := [alt for alt in alts if len(alt.split()) < 5]:
+        raise ValueError(f"alts: expected sentences of five words or more, got {poor[0]!r}")
+    if kind not in ("webp", "jpeg"):
+        raise ValueError(f"kind: expected 'webp' or 'jpeg', got {kind!r}")
+    arrays = [_frame(frame) for frame in frames]
+    if len({array.shape for array in arrays}) > 1:
+        raise ValueError(
+            f"frames: expected one size, got {sorted({array.shape[:2] for array in arrays})}; "
+            "resize them first"
+        )
+    tall, wide = arrays[0].shape[:2]
+    width = width or wide
+    uris = [_uri(array, kind, quality) for array in arrays]
+    strip = FrameStrip(
+        uris, list(alts), [str(x) for x in labels], name, (round(tall * width / wide), width)
+    )
+    strip.pixelated = width > wide
+    return strip
+
+
+def explorer(draw: Callable[..., Any], **sliders: Any) -> Any:
+    """Live sliders for a running kernel; use it only in cells tagged `remove-output`.
+
+    A page without a kernel cannot redraw, so what every reader shall see belongs in a
+    `frame_strip`; this is the extra for those who run the notebook.
+
+    Args:
+        draw: called with one value per slider; its return value is shown.
+        sliders: `name=(low, high, step)`, or anything else `ipywidgets.interactive` takes.
+
+    Returns:
+        The widget.
+
+    Raises:
+        ImportError: ipywidgets is not installed.
+    """
+    try:
+        import ipywidgets
+        from IPython.display import display
+    except ImportError as error:
+        raise ImportError('explorer needs ipywidgets: pip install "wsss-lab[book]"') from error
+
+    def show(**values: Any) -> None:
+        shown = draw(**values)
+        if shown is not None:
+            display(shown)
+
+    return ipywidgets.interactive(show, **sliders)
