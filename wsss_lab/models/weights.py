@@ -292,7 +292,7 @@ def _load_timm(backbone: Backbone, tag: str) -> None:
     help_text = (
         f"cannot get the weights {tag}: they are not in the local cache and the hub is out of "
         f"reach. Download model.safetensors from huggingface.co/timm/{tag} on another machine and "
-        "pass its path. The toy networks need no download: build_backbone('toy_vit') with weights 'toy'"
+        "pass its path. The toy networks need no download: pretrained_backbone('toy_vit', 'toy')"
     )
     if cached is None and not _hub_reachable():
         raise ConnectionError(help_text)
