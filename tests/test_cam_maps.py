@@ -32,8 +32,8 @@ def test_cam_is_the_linear_head_at_every_cell(features):
     torch.testing.assert_close(cam.mean((2, 3)) + head.bias, logits)
 
 
-def test_cam_refuses_other_widths(features):
-    with pytest.raises(ValueError, match=r"weight must be|weight \(k, d\)"):
+def test_bad_widths(features):
+    with pytest.raises(ValueError, match=r"weight \(k, d\)"):
         class_activation_map(features, torch.randn(K, D + 1))
     with pytest.raises(ValueError, match=r"flatten\(1\)"):
         class_activation_map(features, torch.randn(K, D, 1, 1))
@@ -95,7 +95,7 @@ def test_present_classes_are_ascending_and_padded():
     assert present_classes(tags, 3)[0].shape == (3, 3)
 
 
-def test_present_classes_refuse_a_bound_that_drops_classes():
+def test_bad_bound_that_would_drop_classes():
     with pytest.raises(ValueError, match="max_present"):
         present_classes(torch.ones(1, 4), 3)
     with pytest.raises(ValueError, match="max_present"):

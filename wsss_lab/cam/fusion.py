@@ -76,7 +76,7 @@ FUSIONS: dict[str, Fusion] = {
 
 
 def fuse_cams(
-    views: Sequence[Float[Tensor, "v k gh gw"]], size: tuple[int, int], fusion: Fusion
+    views: Sequence[Float[Tensor, "v k _ _"]], size: tuple[int, int], fusion: Fusion
 ) -> Float[Tensor, "b k h w"]:
     """Join raw maps, in float32.
 
@@ -144,7 +144,7 @@ def multi_scale_cam(
     *,
     size: tuple[int, int] | None = None,
     normalize: str | Normalization | None = "tscd",
-) -> Float[Tensor, "b k h w"]:
+) -> Float[Tensor, "b k oh ow"]:
     """Run a map function at every scale and join the results.
 
     Images and their mirrored versions share one batch, so the function runs once per scale.

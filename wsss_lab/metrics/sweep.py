@@ -113,7 +113,7 @@ class ThresholdSweep(nn.Module):
         self.histogram += counts.view_as(self.histogram)
         return self
 
-    def _below(self, score: Float[Tensor, "b h w"]) -> Int[Tensor, "b h w"]:
+    def _below(self, score: Float[Tensor, "*s"]) -> Int[Tensor, "*s"]:
         """Number of thresholds strictly below each score."""
         if not self._even:
             return torch.bucketize(score, self.thresholds, out_int32=True)
