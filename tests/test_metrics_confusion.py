@@ -18,7 +18,10 @@ def labels(*shape, ignored=0.1, top=K1):
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
 def test_counts_against_sklearn(dtype):
     truth, pred = labels(3, 17, 19), labels(3, 17, 19, ignored=0)
-    counts = ConfusionMatrix(K1).update(pred.to(dtype), truth.to(torch.uint8)).compute()
+    given = pred.to(dtype), truth.to(dtype)
+    counts = ConfusionMatrix(K1).update(*given).compute()
+    assert torch.equal(given[0].long(), pred)  # inputs stay as they were
+    assert torch.equal(given[1].long(), truth)
     kept = truth != 255
     expected = confusion_matrix(truth[kept], pred[kept], labels=range(K1))
     np.testing.assert_array_equal(counts[:, :K1], expected)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -104,16 +105,8 @@ def fuse_cams(
         )
     if fusion.fuse_scale == "last":
         views = views[-1:]
-    joined: Tensor | None = None
-    for view in views:
-        one = _one_scale(view.float(), size, fusion)
-        if joined is None:
-            joined = one
-        elif fusion.fuse_scale == "max":
-            joined = torch.maximum(joined, one)
-        else:
-            joined = joined + one
-    assert joined is not None  # scales are never empty
+    join = torch.maximum if fusion.fuse_scale == "max" else torch.add
+    joined = reduce(join, (_one_scale(view.float(), size, fusion) for view in views))
     return joined / len(views) if fusion.fuse_scale == "mean" else joined
 
 

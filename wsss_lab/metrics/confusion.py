@@ -41,7 +41,7 @@ def pair_counts(
                     f"{name} must be in 0..{LABELS - 1}, got {int(low)}..{int(high)}; "
                     f"write ignored pixels as {IGNORE}"
                 )
-    pairs = truth.flatten().to(torch.int32).mul_(LABELS).add_(pred.flatten())
+    pairs = truth.flatten().to(torch.int32, copy=True).mul_(LABELS).add_(pred.flatten())
     return torch.bincount(pairs, minlength=LABELS * LABELS).view(LABELS, LABELS)
 
 
