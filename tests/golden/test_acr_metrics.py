@@ -14,7 +14,7 @@ def recorded(golden):
 
 def test_acr_sweep(recorded):
     num_classes = recorded["iou_sweep"].shape[1]
-    sweep = ThresholdSweep(num_classes, recorded["thresholds"])
+    sweep = ThresholdSweep(num_classes, torch.from_numpy(recorded["thresholds"]))
     for j in range(int(recorded["n"])):
         present = torch.from_numpy(recorded[f"cam_classes_{j}"])
         maps = torch.from_numpy(recorded[f"cam_{j}"])

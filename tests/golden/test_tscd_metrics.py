@@ -1,5 +1,6 @@
 """Scores of the original code."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,3 +17,15 @@ def test_tscd_scores(golden):
     assert report.pixel_accuracy == pytest.approx(float(z["pAcc_f64"]), abs=1e-12)
     assert report.mean_accuracy == pytest.approx(float(z["mAcc_f64"]), abs=1e-12)
     assert report.iou == pytest.approx(tuple(z["iou_f64"]), abs=1e-12, nan_ok=True)
+
+
+def test_tscd_validation_scores(golden):
+    """mIoU of the three label maps that training-time validation prints."""
+    z = golden("tscd")("validate_tiny.npz")
+    truth = torch.from_numpy(z["gt"])
+    num_classes = z["cls_label"].shape[1] + 1
+    found = []
+    for name in ("seg_pred", "cam_label", "ref_label"):
+        confusion = ConfusionMatrix(num_classes).update(torch.from_numpy(z[name]), truth)
+        found.append(Report.from_confusion(confusion.compute(), Protocol()).miou)
+    np.testing.assert_allclose(found, z["miou_f64"], atol=1e-12)

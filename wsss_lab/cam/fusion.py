@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -76,7 +77,7 @@ FUSIONS: dict[str, Fusion] = {
 
 
 def fuse_cams(
-    views: Sequence[Float[Tensor, "v k gh gw"]], size: tuple[int, int], fusion: Fusion
+    views: Sequence[Float[Tensor, "v k _ _"]], size: tuple[int, int], fusion: Fusion
 ) -> Float[Tensor, "b k h w"]:
     """Join raw maps, in float32.
 
@@ -104,16 +105,8 @@ def fuse_cams(
         )
     if fusion.fuse_scale == "last":
         views = views[-1:]
-    joined: Tensor | None = None
-    for view in views:
-        one = _one_scale(view.float(), size, fusion)
-        if joined is None:
-            joined = one
-        elif fusion.fuse_scale == "max":
-            joined = torch.maximum(joined, one)
-        else:
-            joined = joined + one
-    assert joined is not None  # scales are never empty
+    join = torch.maximum if fusion.fuse_scale == "max" else torch.add
+    joined = reduce(join, (_one_scale(view.float(), size, fusion) for view in views))
     return joined / len(views) if fusion.fuse_scale == "mean" else joined
 
 
@@ -144,7 +137,7 @@ def multi_scale_cam(
     *,
     size: tuple[int, int] | None = None,
     normalize: str | Normalization | None = "tscd",
-) -> Float[Tensor, "b k h w"]:
+) -> Float[Tensor, "b k oh ow"]:
     """Run a map function at every scale and join the results.
 
     Images and their mirrored versions share one batch, so the function runs once per scale.

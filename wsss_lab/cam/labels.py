@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
 from wsss_lab import IGNORE
@@ -14,7 +14,7 @@ Refine = Callable[[Float[Tensor, "b 3 h w"], Float[Tensor, "b c h w"]], Float[Te
 """(images in 0..1, masks) -> refined masks; every channel on its own, as PAR and VARM do."""
 
 
-def box_to_valid(boxes: Int[Tensor, "b 4"], size: tuple[int, int]) -> Bool[Tensor, "b h w"]:
+def box_to_valid(boxes: Integer[Tensor, "b 4"], size: tuple[int, int]) -> Bool[Tensor, "b h w"]:
     """Mark the real pixels of padded crops.
 
     Args:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -73,7 +73,7 @@ def evaluate_directories(
         for name, result in _in_order(pool, count, names):
             try:
                 pairs = result.result()
-            except (OSError, ValueError) as error:
+            except ValueError as error:
                 problems.append(str(error))
                 continue
             try:
@@ -115,17 +115,29 @@ def _stem(field: str) -> str:
     return path.stem if path.suffix.lower() in known else path.name
 
 
-def _read_labels(path: Path) -> Int[Tensor, "h w"]:
+def _read_labels(path: Path) -> UInt8[Tensor, "h w"]:
     """Read a label image as uint8; never converts, because conversion renumbers classes."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file")
-    with Image.open(path) as image:
-        if image.mode not in ("P", "L"):
-            raise ValueError(
-                f'{path}: mode "{image.mode}", but labels are 8-bit "P" or "L"; colours are no '
-                "class numbers"
-            )
-        return torch.from_numpy(np.array(image, dtype=np.uint8))
+    try:
+        with Image.open(path) as image:
+            labels = np.array(image)
+            mode = image.mode
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
+        raise ValueError(f"{path}: cannot be read ({error})") from error
+    if mode not in ("P", "L"):
+        raise ValueError(
+            f'{path}: mode "{mode}", but labels are 8-bit "P" or "L"; colours are no class numbers'
+        )
+    if mode == "L" and _png_depth(path) < 8:
+        raise ValueError(f"{path}: grey with less than 8 bits, which readers stretch to 0..255")
+    return torch.from_numpy(labels)
+
+
+def _png_depth(path: Path) -> int:
+    """Bits per sample from the header of a PNG (byte 24)."""
+    with path.open("rb") as file:
+        return file.read(25)[24]
 
 
 def _in_order(

@@ -6,9 +6,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def all_background(batch: int, size: tuple[int, int]) -> Int[Tensor, "b h w"]:
+def all_background(
+    batch: int, size: tuple[int, int], *, device: torch.device | str | None = None
+) -> Int[Tensor, "b h w"]:
     """Background everywhere: mIoU is the background share divided by the number of classes."""
-    return torch.zeros(batch, *size, dtype=torch.int64)
+    return torch.zeros(batch, *size, dtype=torch.int64, device=device)
 
 
 def random_cam(

@@ -2,10 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Self
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor, nn
 
 from wsss_lab import IGNORE
@@ -51,8 +50,8 @@ class BoundaryCounts:
 
 
 def boundary_counts(
-    pred: Int[Tensor, "h w"],
-    truth: Int[Tensor, "h w"],
+    pred: Integer[Tensor, "h w"],
+    truth: Integer[Tensor, "h w"],
     num_classes: int,
     *,
     tolerance: float = 0.0075,
@@ -114,7 +113,9 @@ class BoundaryScore(nn.Module):
         # rows: images, sum of precision, of recall, of F
         self.register_buffer("sums", torch.zeros(4, num_classes, dtype=torch.float64))
 
-    def update(self, pred: Int[Tensor, "h w"], truth: Int[Tensor, "h w"]) -> Self:
+    def update(
+        self, pred: Integer[Tensor, "h w"], truth: Integer[Tensor, "h w"]
+    ) -> "BoundaryScore":
         """Add one image; see `boundary_counts`."""
         counts = boundary_counts(
             pred, truth, self.num_classes, tolerance=self.tolerance, ignore=self.ignore
@@ -128,7 +129,7 @@ class BoundaryScore(nn.Module):
         self.sums += rows.to(self.sums.device)
         return self
 
-    def merge(self, other: "BoundaryScore") -> Self:
+    def merge(self, other: "BoundaryScore") -> "BoundaryScore":
         """Add the images of another score."""
         mine = (self.num_classes, self.tolerance, self.ignore)
         if mine != (other.num_classes, other.tolerance, other.ignore):
@@ -136,7 +137,7 @@ class BoundaryScore(nn.Module):
         self.sums += other.sums.to(self.sums.device)
         return self
 
-    def reset(self) -> Self:
+    def reset(self) -> "BoundaryScore":
         """Forget every image."""
         self.sums.zero_()
         return self

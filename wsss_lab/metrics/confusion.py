@@ -1,9 +1,7 @@
 """A streaming confusion matrix that counts every pixel once and loses none silently."""
 
-from typing import Self
-
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 from torch import Tensor, nn
 
 from wsss_lab import IGNORE
@@ -13,7 +11,9 @@ LABELS = 256
 """Label images are 8 bit: every pair of values has its own counter, so nothing needs masking."""
 
 
-def pair_counts(pred: Int[Tensor, "*s"], truth: Int[Tensor, "*s"]) -> Int[Tensor, "256 256"]:
+def pair_counts(
+    pred: Integer[Tensor, "*s"], truth: Integer[Tensor, "*s"]
+) -> Int[Tensor, "256 256"]:
     """Count the pixels of every (truth, prediction) pair of label values.
 
     Args:
@@ -41,7 +41,7 @@ def pair_counts(pred: Int[Tensor, "*s"], truth: Int[Tensor, "*s"]) -> Int[Tensor
                     f"{name} must be in 0..{LABELS - 1}, got {int(low)}..{int(high)}; "
                     f"write ignored pixels as {IGNORE}"
                 )
-    pairs = truth.flatten().to(torch.int32).mul_(LABELS).add_(pred.flatten())
+    pairs = truth.flatten().to(torch.int32, copy=True).mul_(LABELS).add_(pred.flatten())
     return torch.bincount(pairs, minlength=LABELS * LABELS).view(LABELS, LABELS)
 
 
@@ -78,7 +78,9 @@ class ConfusionMatrix(nn.Module):
         # the last column counts labelled pixels that got no prediction
         self.register_buffer("counts", torch.zeros(num_classes, num_classes + 1, dtype=torch.int64))
 
-    def update(self, pred: Int[Tensor, "*s"], truth: Int[Tensor, "*s"]) -> Self:
+    def update(
+        self, pred: Integer[Tensor, "*s"], truth: Integer[Tensor, "*s"]
+    ) -> "ConfusionMatrix":
         """Add the pixels of one or many images.
 
         Args:
@@ -93,7 +95,7 @@ class ConfusionMatrix(nn.Module):
         """
         return self.update_pairs(pair_counts(pred, truth))
 
-    def update_pairs(self, pairs: Int[Tensor, "256 256"]) -> Self:
+    def update_pairs(self, pairs: Int[Tensor, "256 256"]) -> "ConfusionMatrix":
         """Add counts made by `pair_counts`, perhaps in another thread."""
         k1, ignore = self.num_classes, self.ignore
         labelled = pairs[:k1]
@@ -122,7 +124,7 @@ class ConfusionMatrix(nn.Module):
             "check num_classes (background counts) and the label encoding"
         )
 
-    def merge(self, other: "ConfusionMatrix") -> Self:
+    def merge(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
         """Add the counts of another matrix, from another worker or process."""
         mine = (self.num_classes, self.ignore, self.unlabelled)
         theirs = (other.num_classes, other.ignore, other.unlabelled)
@@ -131,7 +133,7 @@ class ConfusionMatrix(nn.Module):
         self.counts += other.counts.to(self.counts.device)
         return self
 
-    def reset(self) -> Self:
+    def reset(self) -> "ConfusionMatrix":
         """Forget every pixel."""
         self.counts.zero_()
         return self

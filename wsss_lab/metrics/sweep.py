@@ -7,11 +7,10 @@ scores lie between neighbouring thresholds; cumulative sums give every confusion
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
 from wsss_lab import IGNORE
@@ -88,8 +87,8 @@ class ThresholdSweep(nn.Module):
         self,
         cam: Float[Tensor, "b k h w"],
         tags: Float[Tensor, "b k"] | None,
-        truth: Int[Tensor, "b h w"],
-    ) -> Self:
+        truth: Integer[Tensor, "b h w"],
+    ) -> "ThresholdSweep":
         """Add images of one size.
 
         Args:
@@ -114,7 +113,7 @@ class ThresholdSweep(nn.Module):
         self.histogram += counts.view_as(self.histogram)
         return self
 
-    def _below(self, score: Float[Tensor, "b h w"]) -> Int[Tensor, "b h w"]:
+    def _below(self, score: Float[Tensor, "*s"]) -> Int[Tensor, "*s"]:
         """Number of thresholds strictly below each score."""
         if not self._even:
             return torch.bucketize(score, self.thresholds, out_int32=True)
@@ -145,7 +144,7 @@ class ThresholdSweep(nn.Module):
                 f"{truth[strange].unique()[:10].tolist()}; check num_classes"
             )
 
-    def merge(self, other: "ThresholdSweep") -> Self:
+    def merge(self, other: "ThresholdSweep") -> "ThresholdSweep":
         """Add the counts of another sweep over the same classes and thresholds."""
         same = (self.num_classes, self.ignore) == (other.num_classes, other.ignore)
         if not same or not torch.equal(self.thresholds.cpu(), other.thresholds.cpu()):
@@ -153,7 +152,7 @@ class ThresholdSweep(nn.Module):
         self.histogram += other.histogram.to(self.histogram.device)
         return self
 
-    def reset(self) -> Self:
+    def reset(self) -> "ThresholdSweep":
         """Forget every pixel."""
         self.histogram.zero_()
         return self
@@ -198,7 +197,7 @@ def _winner(cam: Tensor, tags: Tensor | None) -> tuple[Tensor, Tensor]:
 def threshold_sweep(
     cam: Float[Tensor, "b k h w"],
     tags: Float[Tensor, "b k"] | None,
-    truth: Int[Tensor, "b h w"],
+    truth: Integer[Tensor, "b h w"],
     thresholds: Sequence[float] | Float[Tensor, "t"] | None = None,
     *,
     absent: Absent = "skip",
