@@ -35,7 +35,7 @@ def test_truncated_download_resumes_where_it_stopped(tmp_path):
 def test_broken_connection_is_taken_up_again(tmp_path):
     step = len(DATA) // 3 + 1
     with serve({NAME: DATA}, cut_after=step) as (url, log):
-        path = fetch(entry(NAME, DATA, url), tmp_path, pause=0)
+        path = fetch(entry(NAME, DATA, url), tmp_path, pause=0.0)
     assert path.read_bytes() == DATA
     assert [asked for _, asked in log] == [None, f"bytes={step}-", f"bytes={2 * step}-"]
 
@@ -45,7 +45,7 @@ def test_giving_up_keeps_what_came(tmp_path):
         serve({NAME: DATA}, cut_after=100) as (url, _),
         pytest.raises(DataError, match="connection ended after 200 of"),
     ):
-        fetch(entry(NAME, DATA, url), tmp_path, attempts=2, pause=0)
+        fetch(entry(NAME, DATA, url), tmp_path, attempts=2, pause=0.0)
     assert (tmp_path / f"{NAME}.part").read_bytes() == DATA[:200]
 
 
@@ -69,7 +69,7 @@ def test_complete_part_is_only_verified(tmp_path, md5):
 def test_part_that_is_too_long_is_dropped(tmp_path):
     (tmp_path / f"{NAME}.part").write_bytes(DATA + b"tail")
     with serve({NAME: DATA}) as (url, _):
-        path = fetch(entry(NAME, DATA, url), tmp_path, pause=0)
+        path = fetch(entry(NAME, DATA, url), tmp_path, pause=0.0)
     assert path.read_bytes() == DATA
 
 
@@ -122,7 +122,7 @@ def test_offline_says_what_to_put_where(tmp_path):
 
 def test_unreachable_and_refused_say_the_same(tmp_path):
     with pytest.raises(DataError, match="download failed"):  # nobody listens on port 1
-        fetch(entry(NAME, DATA), tmp_path, attempts=2, pause=0)
+        fetch(entry(NAME, DATA), tmp_path, attempts=2, pause=0.0)
     with serve({}) as (url, log), pytest.raises(DataError, match="404"):
         fetch(entry(NAME, DATA, url), tmp_path)
     assert len(log) == 1  # no second attempt where the server said no

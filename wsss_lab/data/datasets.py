@@ -6,7 +6,6 @@ for them, and then every image must have one.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
@@ -90,7 +89,7 @@ class ImageTagDataset(Dataset[Sample]):
         masks: bool = False,
         tags: str = "auto",
         difficult: bool = True,
-    ) -> Self:
+    ) -> "ImageTagDataset":
         """PASCAL VOC 2012, or any folder in its layout (the toy world's exports, for example).
 
         Reads `JPEGImages/`, `ImageSets/Segmentation/SPLIT.txt`, `SegmentationClass/` and, for
@@ -113,7 +112,9 @@ class ImageTagDataset(Dataset[Sample]):
         return cls(layouts.index_voc(root, split, tags, difficult), masks)
 
     @classmethod
-    def coco(cls, root: str | Path, split: str = "train", *, masks: bool = False) -> Self:
+    def coco(
+        cls, root: str | Path, split: str = "train", *, masks: bool = False
+    ) -> "ImageTagDataset":
         """COCO 2014 after `prepare_coco`: train (82,081 images with objects) or val (40,137).
 
         80 classes in the order of their category ids; class `c` has mask value `c + 1`.
@@ -131,7 +132,7 @@ class ImageTagDataset(Dataset[Sample]):
         *,
         masks: bool = False,
         convention: str = "171",
-    ) -> Self:
+    ) -> "ImageTagDataset":
         """COCO-Stuff 10K v1.1 after `prepare_stuff10k`: train (9000 images) or test (1000).
 
         Mask values start at 1 in all conventions and unlabelled pixels are 255, so that tag `c`
@@ -162,7 +163,7 @@ class ImageTagDataset(Dataset[Sample]):
         classes: Sequence[str] | None = None,
         *,
         allow_empty: bool = False,
-    ) -> Self:
+    ) -> "ImageTagDataset":
         """Your own images: a folder, and a CSV of tags (both forms in `wsss_lab.data.tags`).
 
         Images that the CSV does not name are left out. Photos are turned upright by their EXIF

@@ -12,7 +12,7 @@ import urllib.request
 import zipfile
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -78,8 +78,8 @@ def _instructions(archive: Archive, target: Path, what: str) -> Problem:
     return Problem(
         str(target),
         f"{archive.about}: {what}",
-        f"Run again to go on where it stopped, or get {archive.url} ({size}{checksum}) by other "
-        f"means and put it at {target.resolve()}",
+        f"Get {archive.url} ({size}{checksum}) by any means and put it at {target.resolve()}, or "
+        "run again with a network: a broken download goes on where it stopped",
         missing=True,
     )
 
@@ -107,7 +107,7 @@ class _HttpOnly(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self,
         req: urllib.request.Request,
-        fp: IO[bytes],
+        fp: Any,
         code: int,
         msg: str,
         headers: Any,  # an email.message.Message
