@@ -71,6 +71,8 @@ def test_record_and_check(root):
     assert record["counts"] == {"train": 2, "val": 2, "train_aug": 4, "trainval": 4}
     assert check(root) == []
     assert not (root / "VOCdevkit/VOC2012/SegmentationObject").exists()
+    extra = sorted(p.stem for p in (root / "VOCdevkit/VOC2012/SegmentationClassAug").iterdir())
+    assert extra == ["2008_000005", "2008_000006"]
 
 
 def test_second_run_does_nothing(root):
