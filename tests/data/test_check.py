@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+from official_archives import encoded, jpeg, palette_png
+from PIL import Image
+
+from wsss_lab.data.masks import write_mask
+from wsss_lab.data.prepare import check, check_report
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """Eight images in VOC layout; nothing is wrong yet."""
+    (tmp_path / "JPEGImages").mkdir()
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    names = [f"i{i}" for i in range(8)]
+    for i, name in enumerate(names):
+        (tmp_path / "JPEGImages" / f"{name}.jpg").write_bytes(jpeg(6, 8, seed=i))
+        write_mask(tmp_path / "SegmentationClass" / f"{name}.png", np.full((6, 8), i % 3))
+    (lists / "train.txt").write_text("".join(f"{n}\n" for n in names[:5]))
+    (lists / "val.txt").write_text("".join(f"{n}\n" for n in names[5:]))
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    (tmp_path / "tags.csv").write_text("name,tags\n" + "".join(f"{n},cat\n" for n in names))
+    return tmp_path
+
+
+def test_nothing_wrong(voc):
+    assert check(voc) == []
+    text, number = check_report(voc)
+    assert number == 0
+    assert "train: 5 images, 2 classes" in text
+    assert text.endswith("No problems.")
+
+
+def test_all_problems_at_once(voc):
+    masks, images = voc / "SegmentationClass", voc / "JPEGImages"
+    (masks / "i0.png").unlink()
+    (masks / "i1.png").write_bytes(palette_png(np.zeros((5, 5))))
+    (masks / "i2.png").write_bytes(encoded(Image.new("RGB", (8, 6)), "PNG"))
+    (masks / "i3.png").write_bytes(palette_png(np.full((6, 8), 9)))
+    (images / "i5.jpg").write_bytes(jpeg(64, 64)[:900])
+    (images / "i6.jpg").unlink()
+    with (voc / "ImageSets" / "Segmentation" / "train.txt").open("a") as file:
+        file.write("i4\n")
+    tags = (voc / "tags.csv").read_text()
+    (voc / "tags.csv").write_text(tags.replace("i7,cat", "i7,cow").replace("i4,cat", "i4,"))
+    found = [str(problem) for problem in check(voc)]
+    expected = [
+        *("i0.jpg: there is no mask", "i1.png: is 5 x 5 px", "i2.png: has image mode RGB"),
+        *(
+            "i3.png: holds the class ids [9]",
+            "i5.jpg: cannot be read",
+            "lists 'i6', but there is no",
+        ),
+        *("the name 'i4' comes twice", "unknown class 'cow'", "'i4' has no class"),
+    ]
+    for text in expected:
+        assert sum(text in line for line in found) == 1, (text, found)
+    # the row of i7 is unreadable, so the list also names an image without tags
+    assert len(found) == len(expected) + 1
+    text, number = check_report(voc, limit=3)
+    assert number == len(found)
+    assert f"and {number - 3} more" in text
+
+
+def test_problems_of_whole_folders(voc, tmp_path_factory):
+    empty = tmp_path_factory.mktemp("empty")
+    assert "no folder that looks like" in check(empty)[0].what
+    assert check(empty, "voc")[0].missing
+    assert "tags.csv" in check(empty, "folder")[0].file
+    assert len(check(empty, "coco")) == len(check(empty, "stuff10k")) == 2
+    with pytest.raises(ValueError, match="'imagenet'"):
+        check(empty, "imagenet")
+    for file in (voc / "ImageSets" / "Segmentation").iterdir():
+        file.unlink()
+    assert "no split lists" in check(voc)[0].what
+
+
+def test_missing_tags_and_masks_are_noted_not_counted(voc):
+    (voc / "tags.csv").unlink()
+    for file in (voc / "SegmentationClass").iterdir():
+        file.unlink()
+    (voc / "SegmentationClass").rmdir()
+    text, number = check_report(voc)
+    assert number == 0
+    assert 'tags="masks"' in text
+    assert "not for evaluation" in text
+
+
+def test_own_folder(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(jpeg())
+    (tmp_path / "tags.csv").write_text("name,cat\na,1\nb,1\n")
+    assert [p.what for p in check(tmp_path)] == ["lists 'b', but there is no such image"]
+    write_mask(tmp_path / "masks" / "a.png", np.full((12, 16), 2))
+    assert any("class ids [2]" in p.what for p in check(tmp_path))

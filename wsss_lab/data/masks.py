@@ -1,0 +1,116 @@
+"""Label maps on disk: one PNG per image, pixel value = class id, 255 = ignored."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Integer, UInt8
+from PIL import Image
+
+from wsss_lab import IGNORE
+from wsss_lab.data.catalog import voc_palette
+from wsss_lab.data.errors import Problem
+
+_LOSSLESS = {"PNG", "BMP", "TIFF", "GIF"}
+
+
+def read_mask(
+    path: str | Path, num_classes: int, check_palette: bool = False
+) -> UInt8[np.ndarray, "h w"]:
+    """Reads a label map and refuses anything that is not one.
+
+    Args:
+        path: palette ("P") or greyscale ("L") image without lossy compression.
+        num_classes: legal class ids are 0..num_classes-1 (background counts: 21 for VOC) and 255.
+        check_palette: also refuse a palette that gives class ids other colours than VOC does. That
+            is how a file looks whose indices an image editor has renumbered. Greyscale ramps pass.
+
+    Returns:
+        uint8 array (h, w).
+
+    Raises:
+        DataError: missing, broken, RGB, 16-bit, JPEG, or with an id that no class has.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise Problem(
+            str(path), "this mask is not there", "Put it there or leave masks out", missing=True
+        ).error()
+    try:
+        with Image.open(path) as image:
+            _require_ids(path, image)
+            label = np.array(image, dtype=np.uint8)
+            palette = image.getpalette("RGB") if image.mode == "P" else None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise Problem(
+            str(path), f"cannot be read as an image ({error})", "Copy or prepare the file again"
+        ).error() from error
+    used = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
+    wrong = [int(value) for value in used if num_classes <= value != IGNORE]
+    if wrong:
+        raise Problem(
+            str(path),
+            f"holds the class ids {wrong[:8]}, expected 0..{num_classes - 1} or {IGNORE}",
+            "Map its ids to the data set's classes, or pass the class list that fits",
+        ).error()
+    if check_palette and palette is not None:
+        _require_voc_colours(path, np.array(palette, dtype=np.uint8).reshape(-1, 3), used)
+    return label
+
+
+def _require_ids(path: Path, image: Image.Image) -> None:
+    """Refuses images whose pixels are not class ids."""
+    remedy = "Save class ids as a palette PNG, for example with wsss_lab.data.masks.write_mask"
+    if image.mode not in ("P", "L"):
+        raise Problem(
+            str(path),
+            f"has image mode {image.mode}, expected P or L (one class id a pixel)",
+            remedy,
+        ).error()
+    if image.format not in _LOSSLESS:
+        raise Problem(
+            str(path), f"is a {image.format} file, and lossy compression changes class ids", remedy
+        ).error()
+
+
+def _require_voc_colours(path: Path, palette: np.ndarray, used: np.ndarray) -> None:
+    """Refuses a palette in which the ids in use have neither VOC's colours nor their own grey."""
+    if used[-1] < len(palette):
+        colours = palette[used]
+        if (colours == voc_palette()[used]).all() or (colours == used[:, None]).all():
+            return
+    raise Problem(
+        str(path),
+        "its palette is not VOC's, so its class ids may have been renumbered by an image editor",
+        "Restore the original file, or write the ids again with wsss_lab.data.masks.write_mask",
+    ).error()
+
+
+def write_mask(path: str | Path, label: Integer[np.ndarray, "h w"]) -> None:
+    """Writes a label map as a palette PNG in VOC's colours, whole or not at all.
+
+    Args:
+        path: target; folders above it are made.
+        label: integer array (h, w), class ids 0..255.
+
+    Raises:
+        ValueError: not two-dimensional, not integer, or outside 0..255.
+    """
+    label = np.asarray(label)
+    if label.ndim != 2 or label.dtype.kind not in "iu" or not label.size:
+        raise ValueError(
+            f"label must be a non-empty integer array (h, w), got {label.dtype} {label.shape}; "
+            "take the argmax first"
+        )
+    if label.min() < 0 or label.max() > 255:
+        raise ValueError(
+            f"label must be within 0..255, got {label.min()}..{label.max()}; "
+            "pixels without opinion are 255, not -1"
+        )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(label.astype(np.uint8))
+    image.putpalette(voc_palette().tobytes())
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    image.save(part, format="PNG")
+    os.replace(part, path)

@@ -1,0 +1,144 @@
+"""Everything that is wrong with a data set on disk, in one go instead of one error a day."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from wsss_lab.data import layouts
+from wsss_lab.data.errors import DataError, OnProblem, Problem
+from wsss_lab.data.index import Entry, Index, load_entry
+
+KINDS = ("voc", "coco", "stuff10k", "folder")
+"""Layouts that `check` knows. `folder` is a user's own: `images/`, `tags.csv`, maybe `masks/`."""
+
+_NO_TRUTH = ("test",)  # VOC's list of this name has neither masks nor tags
+
+
+def find_kind(root: Path) -> str | None:
+    """The layout of a folder, or None."""
+    if any((root / p / "JPEGImages").is_dir() for p in ("", "VOC2012", "VOCdevkit/VOC2012")):
+        return "voc"
+    if (root / "train2014").is_dir() or (root / "val2014").is_dir():
+        return "coco"
+    if (root / "imageLists").is_dir() or (root / "tags_test.csv").is_file():
+        return "stuff10k"
+    return "folder" if (root / "tags.csv").is_file() or (root / "images").is_dir() else None
+
+
+def check(root: str | Path, kind: str | None = None, workers: int = 8) -> list[Problem]:
+    """Reads every list, image and mask of a data set and returns all problems, without raising.
+
+    Found are: missing and doubled names, images without tags, tags of unknown classes, rows without
+    a class, broken or truncated files, masks that are missing, lossy, RGB, renumbered, of another
+    size than their image, or with ids that no class has.
+
+    Args:
+        root: the folder.
+        kind: one of `KINDS`; None looks for itself.
+        workers: threads that decode files.
+
+    Raises:
+        ValueError: unknown kind.
+    """
+    return _check(Path(root), kind, workers)[0]
+
+
+def check_report(
+    root: str | Path, kind: str | None = None, workers: int = 8, limit: int = 50
+) -> tuple[str, int]:
+    """`check` as text, and the number of problems (0: the data set is fit for use).
+
+    At most `limit` problems are written out.
+    """
+    problems, notes = _check(Path(root), kind, workers)
+    lines = [*notes, *(f"- {problem}" for problem in problems[:limit])]
+    if len(problems) > limit:
+        lines.append(f"- ... and {len(problems) - limit} more")
+    lines.append("No problems." if not problems else f"{len(problems)} problem(s).")
+    return "\n".join(lines), len(problems)
+
+
+def _check(root: Path, kind: str | None, workers: int) -> tuple[list[Problem], list[str]]:
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)} or None, got {kind!r}")
+    kind = kind or find_kind(root)
+    if kind is None:
+        what = "is no folder that looks like a data set"
+        remedy = "Expected JPEGImages/ (voc), train2014/ (coco), imageLists/ (stuff10k) or tags.csv"
+        return [Problem(str(root), what, remedy, missing=True)], []
+    problems: list[Problem] = []
+    notes: list[str] = []
+    entries: dict[str, tuple[Index, Entry, bool]] = {}
+    for split, make, masks in _splits(root, kind, problems, notes):
+        try:
+            index = make(on_problem=problems.append)
+        except DataError as error:
+            problems.append(Problem.of(error))
+            continue
+        notes.append(f"{split}: {len(index.entries)} images, {len(index.classes)} classes")
+        for entry in index.entries:
+            entries.setdefault(entry.image, (index, entry, masks))
+    with ThreadPoolExecutor(workers) as pool:
+        found = pool.map(_check_entry, entries.values())
+        for some in tqdm(found, total=len(entries), desc="check", unit="image", disable=None):
+            problems.extend(some)
+    return list(dict.fromkeys(problems)), notes
+
+
+def _check_entry(item: tuple[Index, Entry, bool]) -> list[Problem]:
+    try:
+        load_entry(*item)
+    except DataError as error:
+        return [Problem.of(error)]
+    return []
+
+
+def _splits(
+    root: Path, kind: str, problems: list[Problem], notes: list[str]
+) -> list[tuple[str, Callable[..., Index], bool]]:
+    """Name, index function and need of masks for every split of a data set."""
+    if kind == "voc":
+        return _voc_splits(root, problems, notes)
+    if kind == "folder":
+        folder = root / "masks" if (root / "masks").is_dir() else None
+        make = partial(layouts.index_folder, root / "images", root / "tags.csv", folder)
+        return [(root.name, make, folder is not None)]
+    index = layouts.index_coco if kind == "coco" else layouts.index_stuff10k
+    splits = ("train", "val") if kind == "coco" else ("train", "test")
+    return [(split, partial(index, root, split), True) for split in splits]
+
+
+def _voc_splits(
+    root: Path, problems: list[Problem], notes: list[str]
+) -> list[tuple[str, Callable[..., Index], bool]]:
+    try:
+        folder = layouts.voc_root(root)
+    except DataError as error:
+        problems.append(Problem.of(error))
+        return []
+    lists = sorted((folder / "ImageSets" / "Segmentation").glob("*.txt"))
+    if not lists:
+        what, remedy = "there are no split lists", "Write train.txt and val.txt, one name a line"
+        problems.append(Problem(str(folder / "ImageSets/Segmentation"), what, remedy, missing=True))
+    source = layouts.tag_source(folder)
+    if source is None:
+        source = "none"
+        notes.append('no tags.csv and no Annotations: reading it needs tags="masks" (pixel truth)')
+    masks = (folder / "SegmentationClass").is_dir()
+    if not masks:
+        notes.append("no SegmentationClass: good for training and prediction, not for evaluation")
+    return [
+        (
+            path.stem,
+            partial(_voc_index, folder, path.stem, "none" if path.stem in _NO_TRUTH else source),
+            masks and path.stem not in _NO_TRUTH,
+        )
+        for path in lists
+    ]
+
+
+def _voc_index(folder: Path, split: str, tags: str, on_problem: OnProblem) -> Index:
+    return layouts.index_voc(folder, split, tags, on_problem=on_problem)

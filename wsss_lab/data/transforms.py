@@ -1,0 +1,60 @@
+"""Between pixels 0..255 and the numbers that a network sees."""
+
+import torch
+from jaxtyping import Float, Num, UInt8
+from torch import Tensor
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+"""Mean of ImageNet's red, green and blue, 0..255: (0.485, 0.456, 0.406) x 255."""
+IMAGENET_STD = (58.395, 57.12, 57.375)
+"""Standard deviation, 0..255: (0.229, 0.224, 0.225) x 255. All four released codes use these two,
+also with weights that were trained with 127.5 and 127.5."""
+
+
+def _constants(like: Tensor) -> tuple[Tensor, Tensor]:
+    if like.ndim < 3 or like.shape[-3] != 3:
+        raise ValueError(
+            f"images must have shape (..., 3, h, w), got {tuple(like.shape)}; "
+            "permute(2, 0, 1) an array that has its channels last"
+        )
+    mean = torch.tensor(IMAGENET_MEAN, device=like.device).view(3, 1, 1)
+    return mean, torch.tensor(IMAGENET_STD, device=like.device).view(3, 1, 1)
+
+
+def normalise(image: Num[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
+    """(image - mean) / std with ImageNet's constants, in float32.
+
+    Args:
+        image: RGB, 0..255 (not 0..1), any number type.
+
+    Returns:
+        float32, about -2.1..2.7.
+
+    Raises:
+        ValueError: the channel axis is not third from the end.
+    """
+    mean, std = _constants(image)
+    return (image.float() - mean) / std
+
+
+def denormalise(image: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
+    """Inverse of `normalise`: float32 RGB, 0..255 up to rounding.
+
+    Raises:
+        ValueError: the channel axis is not third from the end.
+    """
+    mean, std = _constants(image)
+    return image.float() * std + mean
+
+
+def denormalise_u8(image: Float[Tensor, "*b 3 h w"]) -> UInt8[Tensor, "*b 3 h w"]:
+    """Inverse of `normalise` as uint8, cut off and not rounded, as the released codes do it.
+
+    The truncation makes about 1 % of the values one lower than the source image (12.9999 becomes
+    12). PAR, VARM and the CRF of the released codes all see this image, so recorded numbers need
+    it. Values outside 0..255, which zero padding cannot produce, are clamped first.
+
+    Raises:
+        ValueError: the channel axis is not third from the end.
+    """
+    return denormalise(image).clamp(0, 255).to(torch.uint8)
