@@ -1,0 +1,365 @@
+"""The zoo: four quadrupeds from one builder, and a bird.
+
+At `share=1` a cat and a dog differ in their ears alone, a horse in its mane, a cow in its horns.
+"""
+
+from dataclasses import dataclass
+
+from wsss_lab.data.toy.knobs import ToyKnobs
+from wsss_lab.data.toy.pen import Pen, Piece
+from wsss_lab.data.toy.rng import Colour, Stream
+
+FUR: tuple[Colour, ...] = (
+    (0.77, 0.55, 0.33),
+    (0.47, 0.33, 0.22),
+    (0.87, 0.79, 0.67),
+    (0.38, 0.37, 0.37),
+    (0.62, 0.49, 0.39),
+    (0.29, 0.23, 0.20),
+    (0.83, 0.66, 0.46),
+    (0.67, 0.39, 0.22),
+    (0.60, 0.60, 0.62),
+    (0.91, 0.89, 0.85),
+)
+"""Coats, beaks, manes and some clutter and grounds are all drawn from this palette."""
+
+DARK: Colour = (0.11, 0.09, 0.09)
+
+
+@dataclass(frozen=True)
+class Build:
+    """Proportions of a quadruped in object units (the body is about two units long)."""
+
+    length: float
+    """Half length of the trunk."""
+    girth: float
+    """Half height of the trunk."""
+    leg: float
+    neck: float
+    head: float
+    """Radius of the skull."""
+    muzzle: float
+    """Length of the muzzle in skull radii."""
+    fur: int
+    """Own entry of `FUR` at share 0."""
+
+
+OWN = {
+    "cat": Build(0.50, 0.19, 0.40, 0.06, 0.29, 0.25, 0),
+    "dog": Build(0.52, 0.21, 0.46, 0.12, 0.27, 0.55, 6),
+    "horse": Build(0.56, 0.22, 0.66, 0.40, 0.22, 0.95, 7),
+    "cow": Build(0.62, 0.29, 0.44, 0.14, 0.25, 0.75, 9),
+}
+COMMON = Build(0.55, 0.225, 0.48, 0.17, 0.265, 0.6, 0)
+
+
+def shade(colour: Colour, factor: float) -> Colour:
+    """The colour, brighter or darker."""
+    r, g, b = colour
+    return (min(1.0, r * factor), min(1.0, g * factor), min(1.0, b * factor))
+
+
+def blend(a: Colour, b: Colour, weight: float) -> Colour:
+    """The colour `weight` of the way from a to b."""
+    return (
+        a[0] + (b[0] - a[0]) * weight,
+        a[1] + (b[1] - a[1]) * weight,
+        a[2] + (b[2] - a[2]) * weight,
+    )
+
+
+class Quadruped:
+    """Measures, colours and pose of one animal; `draw` puts it on the canvas."""
+
+    def __init__(self, pen: Pen, rng: Stream, kind: str, knobs: ToyKnobs) -> None:
+        own, w = OWN[kind], knobs.share
+        self.pen, self.rng, self.kind = pen, rng, kind
+
+        def measure(name: str, spread: float) -> float:
+            mean = getattr(own, name) * (1 - w) + getattr(COMMON, name) * w
+            return mean * (1 + spread * rng.bell())
+
+        self.length, self.girth = measure("length", 0.15), measure("girth", 0.2)
+        self.leg, self.neck = measure("leg", 0.22), measure("neck", 0.5)
+        self.head, self.muzzle = measure("head", 0.12), measure("muzzle", 0.4)
+        shared, fur = rng.chance(w), rng.pick(FUR)
+        self.fur = rng.tint(fur if shared else FUR[own.fur])
+        self.dark = shade(self.fur, 0.66)
+        self.light = blend(self.fur, (0.96, 0.93, 0.88), 0.55)
+        other = rng.tint(rng.pick(FUR))
+        spots = rng.unit() < (0.4 if shared else 0.9 if kind == "cow" else 0.1)
+        level = rng.between(0.0, 0.35)
+        self.coat = (other, 3.0, level) if spots else (self.light, 0.9, 0.45)
+        self.trunk_y = -(self.leg + self.girth * 0.75)
+        self.head_x = self.length * 0.92 + self.neck * rng.between(0.35, 0.6) + self.head * 0.35
+        self.head_y = self.trunk_y - self.girth * 0.35 - self.neck - self.head * 0.55
+        if rng.chance(0.15):  # grazing
+            self.head_x += self.head * 0.35
+            self.head_y += self.neck + self.head * 1.1
+        self.stride = rng.between(-0.14, 0.14)
+        self.wag = rng.between(-0.42, 0.3)
+        self.style = {"texture": "fur", "amp": 0.17, "relief": 0.3, "depth": 0.22}
+
+    def draw(self) -> None:
+        """Far legs, trunk, head, face."""
+        self._legs(far=True)
+        self._trunk()
+        if self.kind == "horse":
+            self._mane()
+        if self.kind in ("cat", "cow"):
+            self._crown()
+        self._head()
+        if self.kind == "dog":
+            self._floppy_ears()
+        self._face()
+
+    def _leg_pieces(self, part: int, x: float, step: float, hind: bool) -> list[Piece]:
+        """Thigh, shin and paw with a bent knee."""
+        top, knee = self.trunk_y + self.girth * 0.3, -self.leg * 0.45
+        bend = 0.07 if hind else -0.02
+        foot = x + step - (0.03 if hind else 0.0)
+        kx = x + step * 0.5 + bend
+        thick = 0.14 if hind else 0.1
+        return [
+            (part, x, top, kx, knee, thick, 0.075),
+            (part, kx, knee, foot, -0.06, 0.07, 0.052),
+            (part, foot + 0.035, -0.045, 0.085, 0.048),
+        ]
+
+    def _legs(self, far: bool) -> None:
+        """The two legs on the far side, in shadow."""
+        part, hip, chest = self.pen.part("legs"), -self.length * 0.72, self.length * 0.68
+        pieces = self._leg_pieces(part, hip + 0.15, -self.stride, True)
+        pieces += self._leg_pieces(part, chest + 0.13, self.stride, False)
+        self.pen.blob(pieces, self.dark, 0.03, texture="fur", amp=0.15)
+
+    def _trunk(self) -> None:
+        """Tail, trunk, neck and the near legs in one coat."""
+        pen, y, g, n = self.pen, self.trunk_y, self.girth, self.length
+        body, legs, tail = pen.part("body"), pen.part("legs"), pen.part("tail")
+        pieces: list[Piece] = [
+            (body, -n * 0.72, y - g * 0.02, n * 0.62, y, g * 0.98, g * 1.04),
+            (
+                body,
+                n * 0.6,
+                y - g * 0.1,
+                self.head_x - self.head * 0.25,
+                self.head_y + self.head * 0.3,
+                g * 0.78,
+                self.head * 0.58,
+            ),
+            (
+                tail,
+                -n * 1.08,
+                y - g * 0.4,
+                -n * 1.08 - 0.16,
+                y - g * 0.3 + self.wag * 0.5,
+                0.062,
+                0.05,
+            ),
+            (
+                tail,
+                -n * 1.08 - 0.16,
+                y - g * 0.3 + self.wag * 0.5,
+                -n * 1.08 - 0.2,
+                y - g * 0.3 + self.wag,
+                0.05,
+                0.042,
+            ),
+        ]
+        pieces += self._leg_pieces(legs, -n * 0.8, self.stride, True)
+        pieces += self._leg_pieces(legs, n * 0.6, -self.stride, False)
+        pen.blob(pieces, self.fur, 0.09, coat=self.coat, **self.style)
+
+    def _head(self) -> None:
+        """Skull and muzzle."""
+        part, r = self.pen.part("head"), self.head
+        x, y, reach = self.head_x, self.head_y, self.muzzle * r
+        self.pen.blob(
+            [
+                (part, x, y, r, r * 0.9),
+                (
+                    part,
+                    x + r * 0.45,
+                    y + r * 0.3,
+                    x + r * 0.6 + reach,
+                    y + r * 0.42,
+                    r * 0.48,
+                    r * 0.36,
+                ),
+            ],
+            self.fur,
+            0.08,
+            coat=self.coat,
+            **self.style,
+        )
+
+    def _face(self) -> None:
+        """Muzzle patch, nose, mouth and two eyes."""
+        pen, r, x, y = self.pen, self.head, self.head_x, self.head_y
+        tip = x + r * 0.6 + self.muzzle * r
+        pen.oval(
+            tip + r * 0.02, y + r * 0.45, r * 0.34, r * 0.3, self.light, texture="fur", outline=0
+        )
+        whites: list[Piece] = []
+        darks: list[Piece] = [
+            (0, tip + r * 0.24, y + r * 0.26, r * 0.16, r * 0.13),
+            (0, tip - r * 0.1, y + r * 0.62, tip + r * 0.2, y + r * 0.6, 0.012, 0.012),
+        ]
+        for dx, size in ((0.06, 0.15), (0.62, 0.13)):
+            ex, ey = x + dx * r, y - r * 0.2
+            whites.append((0, ex, ey, r * size * 1.25, r * size * 1.4))
+            darks.append((0, ex + r * 0.06, ey + r * 0.02, r * size * 0.85, r * size))
+        pen.blob(whites, (0.96, 0.95, 0.9), outline=0)
+        pen.blob(darks, DARK, outline=0)
+
+    def _crown(self) -> None:
+        """Pointed ears of a cat; ears and horns of a cow. Behind the head."""
+        pen, r, x, y = self.pen, self.head, self.head_x, self.head_y
+        if self.kind == "cat":
+            part = pen.part("ears", True)
+            for dx, tone in ((0.52, self.dark), (-0.58, self.fur)):
+                ear = [
+                    (x + (dx - 0.44) * r, y - 0.35 * r),
+                    (x + (dx + dx * 0.5) * r, y - 1.85 * r),
+                    (x + (dx + 0.44) * r, y - 0.4 * r),
+                ]
+                pen.poly(ear, tone, part, texture="fur", relief=0.2, depth=0.1)
+                inner = [
+                    (x + (dx - 0.2) * r, y - 0.6 * r),
+                    (x + (dx + dx * 0.42) * r, y - 1.5 * r),
+                    (x + (dx + 0.2) * r, y - 0.6 * r),
+                ]
+                pen.poly(inner, blend(self.fur, (0.85, 0.55, 0.5), 0.5), outline=0)
+            return
+        part, ivory = pen.part("horns", True), self.rng.tint(FUR[2], 0.04)
+        pieces: list[Piece] = []
+        for side in (1, -1):
+            hx, hy = x + side * 0.5 * r, y - 0.6 * r
+            mx, my = hx + side * 0.72 * r, hy - 0.2 * r
+            pieces.append((part, hx, hy, mx, my, 0.36 * r, 0.24 * r))
+            pieces.append((part, mx, my, hx + side * 0.95 * r, hy - 1.0 * r, 0.24 * r, 0.1 * r))
+        pen.blob(pieces, ivory, relief=0.3, depth=0.06)
+        self._round_ear()
+
+    def _round_ear(self) -> None:
+        """The small ear that a horse and a cow share."""
+        r, x, y = self.head, self.head_x, self.head_y
+        part = self.pen.part("head")
+        self.pen.oval(x - r * 0.62, y - r * 0.55, r * 0.4, r * 0.24, self.dark, part, texture="fur")
+
+    def _mane(self) -> None:
+        """The mane of a horse, from the forehead down the neck."""
+        pen, r, g = self.pen, self.head, self.girth
+        hair = shade(self.rng.tint(self.rng.pick(FUR)), 0.7)
+        part = pen.part("mane", True)
+        # nape to withers, along the back of the neck
+        x0, y0 = self.head_x - r * 0.55, self.head_y - r * 0.55
+        x1, y1 = self.length * 0.3, self.trunk_y - g * 0.85
+        pieces: list[Piece] = [
+            (part, self.head_x + r * 0.25, self.head_y - r * 0.6, x0, y0 - r * 0.3, 0.07, 0.12)
+        ]
+        for k in range(5):
+            w = k / 4
+            x, y = x0 + (x1 - x0) * w, y0 + (y1 - y0) * w
+            pieces.append((part, x + 0.05, y - 0.05, x - 0.06, y + 0.2, 0.12 - 0.03 * w, 0.05))
+        pen.blob(pieces, hair, 0.03, texture="bark", amp=0.3, relief=0.2, depth=0.1)
+        self._round_ear()
+
+    def _floppy_ears(self) -> None:
+        """The long hanging ears of a dog."""
+        pen, r, x, y = self.pen, self.head, self.head_x, self.head_y
+        part = pen.part("ears", True)
+        pieces: list[Piece] = []
+        for dx in (0.85, -0.6):
+            top, middle = (x + dx * 0.8 * r, y - 0.72 * r), (x + dx * 1.15 * r, y - 0.2 * r)
+            pieces.append((part, *top, *middle, 0.2 * r, 0.28 * r))
+            pieces.append((part, *middle, x + dx * 1.1 * r, y + 0.75 * r, 0.28 * r, 0.36 * r))
+        tone = shade(self.fur, 0.6)
+        pen.blob(pieces, tone, texture="fur", relief=0.3, depth=0.1)
+
+
+def draw_quadruped(pen: Pen, rng: Stream, kind: str, knobs: ToyKnobs) -> None:
+    """Draws a cat, dog, horse or cow."""
+    Quadruped(pen, rng, kind, knobs).draw()
+
+
+def draw_bird(pen: Pen, rng: Stream, knobs: ToyKnobs, airborne: bool) -> None:
+    """Draws a bird with a large beak; wings raised when it is in the air."""
+    fur = rng.tint(rng.pick(FUR))
+    coat_level, other = rng.between(0.0, 0.4), rng.tint(rng.pick(FUR))
+    spots = rng.chance(0.4 * knobs.share)
+    bill = shade(rng.tint(rng.pick(FUR)), rng.between(0.85, 1.25))
+    plump, lift = 1 + 0.15 * rng.bell(), rng.between(-0.06, 0.08)
+    dark, light = shade(fur, 0.68), blend(fur, (0.96, 0.93, 0.88), 0.5)
+    body, head, beak = pen.part("body"), pen.part("head"), pen.part("beak", True)
+    coat = (other, 3.0, coat_level) if spots else (light, 0.9, 0.45)
+    style = {"texture": "fur", "amp": 0.17, "relief": 0.3, "depth": 0.22}
+    if airborne:
+        wing: list[Piece] = [
+            (pen.part("wing"), 0.1, -0.6, -0.15, -1.1, 0.2, 0.14),
+            (pen.part("wing"), -0.15, -1.1, -0.45, -1.35, 0.14, 0.04),
+        ]
+        pen.blob(wing, dark, 0.05, texture="bark", amp=0.3)
+    else:
+        legs: list[Piece] = []
+        for x in (-0.02, 0.2):
+            legs += [
+                (pen.part("legs"), x - 0.03, -0.32, x, -0.16, 0.05, 0.035),
+                (pen.part("legs"), x, -0.16, x - 0.02, -0.03, 0.035, 0.03),
+                (pen.part("legs"), x - 0.06, -0.025, x + 0.1, -0.025, 0.028, 0.028),
+            ]
+        pen.blob(legs, bill, 0.01)
+    hx, hy = 0.5, -0.92 - lift
+    crest: list[Piece] = [
+        (beak, hx - 0.1, hy - 0.15, hx - 0.3, hy - 0.4, 0.09, 0.04),
+        (beak, hx, hy - 0.17, hx - 0.12, hy - 0.46, 0.09, 0.04),
+    ]
+    pen.blob(crest, bill, 0.03, relief=0.2, depth=0.1)
+    pen.blob(
+        [
+            (body, -0.05, -0.52, 0.52, 0.3 * plump),
+            (pen.part("tail"), -0.4, -0.55, -1.0, -0.5 - lift, 0.16, 0.1),
+            (body, 0.2, -0.6, hx - 0.05, hy + 0.08, 0.26, 0.2),
+            (head, hx, hy, 0.25, 0.23),
+        ],
+        fur,
+        0.1,
+        coat=coat,
+        **style,
+    )
+    _wing_and_face(pen, (hx, hy), (dark, bill), airborne)
+
+
+def _wing_and_face(
+    pen: Pen, head: tuple[float, float], tones: tuple[Colour, Colour], airborne: bool
+) -> None:
+    """Near wing with flight feathers, beak and eye."""
+    (hx, hy), (dark, bill) = head, tones
+    wing, beak = pen.part("wing"), pen.part("beak", True)
+    tips = (
+        ((-0.35, -1.38), (-0.52, -1.2), (-0.6, -1.02))
+        if airborne
+        else ((-0.62, -0.5), (-0.56, -0.4), (-0.42, -0.34))
+    )
+    pieces: list[Piece] = [(wing, 0.05, -0.58, x, y, 0.17, 0.05) for x, y in tips]
+    pen.blob(pieces, dark, 0.02, texture="bark", amp=0.3, relief=0.25, depth=0.12)
+    pen.poly(
+        [
+            (hx + 0.14, hy - 0.14),
+            (hx + 0.4, hy - 0.1),
+            (hx + 0.62, hy + 0.12),
+            (hx + 0.16, hy + 0.14),
+        ],
+        bill,
+        beak,
+        rounding=0.06,
+        relief=0.3,
+        depth=0.1,
+    )
+    pen.oval(hx + 0.07, hy - 0.06, 0.07, 0.075, (0.96, 0.95, 0.9), outline=0)
+    darks: list[Piece] = [
+        (0, hx + 0.085, hy - 0.05, 0.047, 0.052),
+        (0, hx + 0.2, hy + 0.05, hx + 0.52, hy + 0.1, 0.012, 0.012),
+    ]
+    pen.blob(darks, DARK, outline=0)
