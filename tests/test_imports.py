@@ -19,6 +19,8 @@ ALLOWED = {
     "models": set(),
     "data": {"config"},
     "metrics": set(),
+    "studies": {"*"},
+    "exercises": {"*"},
     "viz": {"data"},  # palettes and class names: wsss_lab.data.catalog only
     "weights": set(),
     "config": set(),

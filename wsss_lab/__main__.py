@@ -142,7 +142,7 @@ class Eval:
         """Print the report."""
         from wsss_lab.engine.evaluate import run_eval
 
-        return run_eval(self.pred, self.truth, self.list, self.classes, self.json)
+        return run_eval(self.pred, self.truth, self.list, self.classes, as_json=self.json)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""RGB in [0, 1]. All four released codes use it, also with weights trained for 0.5."""
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""RGB in [0, 1]."""
+
 
 @dataclasses.dataclass(frozen=True)
 class FitConfig:
@@ -87,7 +92,7 @@ def provenance(config: Any, *, seed: int, device: str, **facts: Any) -> dict[str
         device: `cpu`, or the name of the accelerator.
         **facts: further entries, e.g. `weights="toy_cnn"`.
     """
-    settings = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
+    settings = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config  # type: ignore[arg-type]
     return {
         "config": settings,
         "seed": seed,

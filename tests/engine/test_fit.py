@@ -10,12 +10,12 @@ from wsss_lab.data.augment import augment
 from wsss_lab.data.loader import StepSampler
 from wsss_lab.engine.fit import fit, in_memory, learning_rate
 from wsss_lab.losses import tag_loss
-from wsss_lab.methods.base import StepOutput, split_decay
+from wsss_lab.methods.base import Method, StepOutput, split_decay
 
 CONFIG = FitConfig(steps=40, batch=8, lr=2e-2, log_every=10)
 
 
-class Colours(nn.Module):
+class Colours(Method):
     """Tags can be read off the mean colour, so a linear layer must learn them."""
 
     def __init__(self):

@@ -1,10 +1,19 @@
 """What the training loop asks of a method, and what a method returns."""
 
 from dataclasses import dataclass, field
-from typing import Any, NotRequired, Protocol, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from wsss_lab.config import IMAGENET_MEAN, IMAGENET_STD
+
+
+def normalize(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """Images in [0, 1] -> what backbones take: minus ImageNet's mean, over its deviation."""
+    mean = images.new_tensor(IMAGENET_MEAN)[:, None, None]
+    std = images.new_tensor(IMAGENET_STD)[:, None, None]
+    return (images - mean) / std
 
 
 class Batch(TypedDict):
@@ -28,16 +37,16 @@ class StepOutput:
     """Intermediate tensors that a chapter shows."""
 
 
-class Method(Protocol):
-    """A trainable method: an `nn.Module` with a training step."""
+class Method(nn.Module):
+    """A trainable method: a module with a training step."""
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         """Loss of one step."""
-        ...
+        raise TypeError(f"{type(self).__name__} has no training step")
 
     def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Optimiser groups: `params`, `lr`, `weight_decay`."""
-        ...
+        """Optimiser groups: `params`, `lr`, `weight_decay`; by default everything at `lr`."""
+        return split_decay(self, lr, weight_decay)
 
 
 def split_decay(module: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""Experiments of the book: each module is one command that writes one `metrics.json`."""

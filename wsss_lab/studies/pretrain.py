@@ -1,0 +1,99 @@
+"""Pre-train a toy backbone on scenes with one object, and pack its weights.
+
+    python -m wsss_lab.studies.pretrain toy_cnn
+
+stands for what ImageNet is in the papers: the network learns to tell the ten classes apart from
+single-object images. The weights go into the package as half-precision safetensors with their
+`metrics.json` beside them; the accuracy in it is measured after rounding.
+"""
+
+import dataclasses
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import tyro
+from torch import Tensor
+
+from wsss_lab.config import FitConfig, provenance, write_json
+from wsss_lab.data.augment import augment
+from wsss_lab.data.catalog import TOY_CLASSES
+from wsss_lab.data.loader import StepSampler
+from wsss_lab.data.toy import TOY_VERSION, ToyWorld
+from wsss_lab.engine.fit import fit, image_batches, in_memory
+from wsss_lab.methods.cam_baseline import TagClassifier
+from wsss_lab.models.backbones import build_backbone
+from wsss_lab.models.base import Backbone
+from wsss_lab.models.weights import save_backbone_weights
+
+PACKAGE = Path(__file__).parent.parent / "weights"
+
+
+@dataclass(frozen=True)
+class Pretrain:
+    """Settings of one pre-training run."""
+
+    backbone: tyro.conf.Positional[str]
+    """toy_cnn, toy_mit or toy_vit."""
+    count: int = 16_000
+    """Single-object scenes to train on."""
+    epochs: float = 5.0
+    """Passes over them."""
+    fit: FitConfig = field(default_factory=lambda: FitConfig(batch=64, lr=2e-3, head_lr_factor=1.0))
+    """Steps are set from `count` and `epochs`."""
+    out: Path = PACKAGE
+    """Folder for `<backbone>.safetensors` and `.json`."""
+
+
+@torch.no_grad()
+def accuracy(classifier: TagClassifier, images: Tensor, tags: Tensor) -> float:
+    """Share of one-object images whose class is named right, 0..1."""
+    logits = torch.cat([classifier(batch).cpu() for batch in image_batches(images, 100)])
+    return (logits.argmax(1) == tags.argmax(1)).float().mean().item()
+
+
+def round_to_half(backbone: Backbone) -> None:
+    """Round the weights to what a half-precision file will hold."""
+    for value in backbone.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(value.half())
+
+
+def run(settings: Pretrain) -> dict:
+    """Train, measure on held-out scenes, pack."""
+    steps = int(settings.count * settings.epochs / settings.fit.batch)
+    config = dataclasses.replace(settings.fit, steps=steps)
+    torch.manual_seed(config.seed)
+    world = ToyWorld("pretrain", settings.count + 1000).tensors()
+    classifier = TagClassifier(build_backbone(settings.backbone), len(TOY_CLASSES), exclusive=True)
+    order = StepSampler(settings.count, config.batch, config.seed)
+    started = time.perf_counter()
+    images, tags = world["image"], world["tags"]
+    fit(
+        classifier,
+        in_memory(images, tags, order, transform=augment, seed=config.seed),
+        config,
+        log=print,
+    )
+    seconds = time.perf_counter() - started
+    held_out = slice(settings.count, None)
+    round_to_half(classifier.backbone)
+    metrics = {
+        "accuracy": accuracy(classifier, images[held_out], tags[held_out]),
+        "held_out_images": 1000,
+        "training_seconds": round(seconds),
+        **provenance(config, seed=config.seed, device=_device(), data=f"{TOY_VERSION}, pretrain"),
+    }
+    classifier.backbone.half()
+    save_backbone_weights(classifier.backbone, settings.out / f"{settings.backbone}.safetensors")
+    write_json(settings.out / f"{settings.backbone}.json", metrics)
+    return metrics
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+if __name__ == "__main__":
+    print(f"accuracy {run(tyro.cli(Pretrain))['accuracy']:.4f}")
