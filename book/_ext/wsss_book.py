@@ -59,36 +59,18 @@ class Shape(SphinxDirective):
         return [paragraph]
 
 
-LAYERS = ("data", "models", "cam", "metrics", "refine", "losses", "ema", "methods", "engine")
-"""Order of the API page; layers that are not named here follow, alphabetically."""
-
-HIDDEN = ("__main__", "weights")
-
-
-def public_modules(package: str) -> list[list[str]]:
-    """Dotted names of every module that readers import, one list for each layer."""
-    found = []
-    for info in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        if info.name in HIDDEN or info.name.startswith("_"):
-            continue
-        layer = [f"{package}.{info.name}"]
-        if info.ispkg and info.name != "exercises":  # chapters' answers stay out of the reference
-            path = importlib.import_module(layer[0]).__path__
-            inner = [name for _, name, _ in pkgutil.iter_modules(path) if not name.startswith("_")]
-            layer += [f"{layer[0]}.{name}" for name in sorted(inner)]
-        found.append(layer)
-
-    def place(layer):
-        name = layer[0].rsplit(".", 1)[1]
-        return (LAYERS.index(name) if name in LAYERS else len(LAYERS), name)
-
-    return sorted(found, key=place)
+def public_modules(layer: str) -> list[str]:
+    """A layer such as `wsss_lab.data` and, where it is a package, the modules in it."""
+    module = importlib.import_module(layer)
+    inner = [info.name for info in pkgutil.iter_modules(getattr(module, "__path__", []))]
+    return [layer, *(f"{layer}.{name}" for name in sorted(inner) if not name.startswith("_"))]
 
 
 class Api(SphinxDirective):
-    """The reference of a package: a section for each layer and module, found, not listed."""
+    """The reference of some layers: a section for each module, found, not listed."""
 
     required_arguments = 1
+    final_argument_whitespace = True
 
     def imported_names(self, package):
         """A line that says what a package hands on from its modules, or nothing."""
@@ -116,17 +98,18 @@ class Api(SphinxDirective):
 
     def run(self):
         sections = []
-        for layer in public_modules(self.arguments[0]):
-            outer = self.section(layer[0])
-            for module in layer[1:]:
-                outer += self.section(module)
-            sections.append(outer)
+        for layer in self.arguments[0].split():
+            first, *modules = public_modules(layer)
+            sections.append(self.section(first))
+            # Answers stay out: the modules in `exercises` hold what readers are asked to find.
+            if not layer.endswith(".exercises"):
+                sections[-1] += [self.section(module) for module in modules]
         return sections
 
 
 def keep_colons(app, what, name, obj, options, lines):
     """Napoleon reads `Words: more words` under a constant as its type; an empty comment helps."""
-    if what in ("attribute", "data") and lines:
+    if what in ("attribute", "data", "property") and lines:
         lines[:0] = ["..", ""]
 
 
@@ -160,10 +143,29 @@ def keep_pages_local(app, pagename, templatename, context, doctree):
     context["script_files"] = [s for s in context.get("script_files", []) if wanted(s)]
 
 
+SIGNATURE_LINES = re.compile(r"<dl>\n((?:<dd>.*?</dd>\n?)+)</dl>", re.S)
+
+
+def repair_markup(app, pagename, templatename, context, doctree):
+    """Replace markup that Sphinx writes and that screen readers cannot make sense of."""
+    body = context.get("body")
+    if not body:
+        return
+
+    def lines(match):
+        inner = match[1].replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
+        return f'<span class="sig-lines">{inner}</span>'
+
+    body = SIGNATURE_LINES.sub(lines, body)  # a list of descriptions without anything described
+    body = body.replace(' role="doc-biblioentry"', "")  # deprecated in ARIA 1.3
+    context["body"] = body.replace(' role="list" class="citation-list"', ' class="citation-list"')
+
+
 def setup(app):
     app.add_directive("shape", Shape)
     app.add_directive("api", Api)
     app.connect("autodoc-process-docstring", keep_colons, priority=400)
     app.connect("doctree-read", add_run_stamp)
     app.connect("html-page-context", keep_pages_local, priority=900)
+    app.connect("html-page-context", repair_markup, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
