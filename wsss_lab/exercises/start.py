@@ -74,18 +74,18 @@ register(
 )
 register(
     "start-3",
-    accepts=lambda answer: int(answer) == _maps_with_all_tags(6, 2),
+    accepts=lambda answer: int(answer) == _maps_with_all_tags(5, 2),
     hint="Start from all maps over three values, take off those that lack one tag, and think about "
     "the map that lacks both.",
-    right=lambda: 602,
-    wrong=lambda: 3**6 - 2 * 2**6,
+    right=lambda: 180,
+    wrong=lambda: 3**5 - 2 * 2**5,
 )
 register(
     "start-4",
-    accepts=lambda answer: int(answer) == _maps_at_least(0.5),
+    accepts=lambda answer: int(answer) == _maps_at_least(0.75),
     hint="With i hits and f false pixels the score is i / (6 + f); count the ways to choose both.",
-    right=lambda: _maps_at_least(0.5),
-    wrong=lambda: 2**16 // 2,
+    right=lambda: 62,
+    wrong=lambda: 56,
 )
 register(
     "start-5",
