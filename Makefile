@@ -1,33 +1,89 @@
-# Two commands: `make book` and `make test`. Both create .venv on first use.
-PYTHON ?= python3
-VENV   := .venv
-BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
+# Two commands: `make book` and `make test`. Both create .venv on first use, need no answers, and
+# stop at the first failure. Another Python or another set of versions:
+#   make book PYTHON=python3.12
+#   make test CONSTRAINTS=            (newest versions instead of the recorded ones)
+PYTHON      ?= python3
+CONSTRAINTS ?= constraints.txt
+VENV        := .venv
+BIN         := $(VENV)/bin
+STAMP       := $(VENV)/.installed
+HTML        := _build/html
+NBVAL       := --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-current-env \
+               --nbval-cell-timeout 300 -p no:cacheprovider
+CHAPTERS     = $(wildcard book/*.ipynb)
+LONG_RUNS    = $(wildcard notebooks/*.ipynb)
+NOT_SPELLED := ./.git,./.venv,./_build,./.*_cache,./runs,./book/_vendor,./tests/book/vendor,./book/_static/fonts,./book/references.bib,*.ipynb,*.npz,*.safetensors,*.egg-info
+
+# Checks and outputs are those of a machine without a GPU, wherever they run.
 export CUDA_VISIBLE_DEVICES ?=
 export PYTHONHASHSEED := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
-.PHONY: book test lint unit nbval clean help env
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help book html test lint unit nbval browser execute env clean
 
 help:
-	@echo "make book    build the HTML book and print where to open it"
-	@echo "make test    everything that continuous integration checks"
+	@echo "make book      build the HTML book from the stored outputs and print where to open it"
+	@echo "make test      everything that continuous integration checks"
+	@echo "make execute   run the chapters and store their outputs"
+	@echo "parts of test: lint, unit, nbval, html, browser;  make clean removes what they built"
 
 $(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not here. Try: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, found $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || \
+	  { echo "This Python cannot make environments. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[book,data,test]"
+	$(BIN)/python -m pip install -q $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[book,data,test]"
 	@touch $@
 
 env: $(STAMP)
 
+# A fresh build each time: pages of the reference depend on the library, which Sphinx cannot see.
+html: $(STAMP)
+	@$(BIN)/jupyter-book --version | grep -q '1\.0\.' || \
+	  { echo "Jupyter Book 1.0 is needed; version 2 ignores _config.yml"; exit 1; }
+	rm -rf _build
+	$(BIN)/jupyter-book build . -n -W --keep-going
+
+book: html
+	@echo
+	@echo "The book is ready. Open this page in a browser:"
+	@echo "  $$($(BIN)/python -c 'import pathlib; print(pathlib.Path("$(HTML)/index.html").resolve().as_uri())')"
+
 lint: $(STAMP)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/codespell
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell --skip "$(NOT_SPELLED)"
 	$(BIN)/mypy
 
 unit: $(STAMP)
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests --ignore tests/book
+
+nbval: $(STAMP)
+ifeq ($(CHAPTERS),)
+	@echo "nbval: there are no chapters in book/ yet"
+else
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest --nbval $(NBVAL) $(CHAPTERS)
+endif
+ifeq ($(LONG_RUNS),)
+	@echo "nbval: there are no notebooks in notebooks/"
+else
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest --nbval-lax $(NBVAL) $(LONG_RUNS)
+endif
+
+browser: html
+	WSSS_LAB_BOOK_HTML=$(HTML) $(BIN)/python -m pytest tests/book -rs
+
+test: lint unit nbval browser
+
+execute: $(STAMP)
+	CUDA_VISIBLE_DEVICES= $(BIN)/python book/_ext/execute.py $(CHAPTERS)
 
 clean:
 	rm -rf _build

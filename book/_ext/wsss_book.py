@@ -59,49 +59,42 @@ class Shape(SphinxDirective):
         return [paragraph]
 
 
-LAYERS = ("data", "models", "cam", "metrics", "refine", "losses", "ema", "methods", "engine")
-"""Order of the API page; layers that are not named here follow, alphabetically."""
+def handed_on(package) -> dict[str, str]:
+    """Public names that a package imports from its own modules, with the module each is from."""
+    return {
+        name: value.__module__
+        for name, value in sorted(vars(package).items())
+        if not name.startswith("_")
+        and hasattr(value, "__qualname__")
+        and str(value.__module__).startswith(f"{package.__name__}.")
+    }
 
-HIDDEN = ("__main__", "weights")
 
+def public_modules(name: str, inner: bool = False) -> list[str]:
+    """A layer such as `wsss_lab.data` and the modules in it.
 
-def public_modules(package: str) -> list[list[str]]:
-    """Dotted names of every module that readers import, one list for each layer."""
-    found = []
-    for info in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        if info.name in HIDDEN or info.name.startswith("_"):
-            continue
-        layer = [f"{package}.{info.name}"]
-        if info.ispkg and info.name != "exercises":  # chapters' answers stay out of the reference
-            path = importlib.import_module(layer[0]).__path__
-            inner = [name for _, name, _ in pkgutil.iter_modules(path) if not name.startswith("_")]
-            layer += [f"{layer[0]}.{name}" for name in sorted(inner)]
-        found.append(layer)
-
-    def place(layer):
-        name = layer[0].rsplit(".", 1)[1]
-        return (LAYERS.index(name) if name in LAYERS else len(LAYERS), name)
-
-    return sorted(found, key=place)
+    Of a package inside a layer only the modules count whose names it hands on, if it does: the rest
+    is how it works, not what it offers.
+    """
+    module = importlib.import_module(name)
+    below = [info.name for info in pkgutil.iter_modules(getattr(module, "__path__", []))]
+    below = [f"{name}.{part}" for part in sorted(below) if not part.startswith("_")]
+    if inner and (homes := set(handed_on(module).values())):
+        below = [part for part in below if part in homes]
+    return [name, *(found for part in below for found in public_modules(part, inner=True))]
 
 
 class Api(SphinxDirective):
-    """The reference of a package: a section for each layer and module, found, not listed."""
+    """The reference of some layers: a section for each module, found, not listed."""
 
     required_arguments = 1
+    final_argument_whitespace = True
 
     def imported_names(self, package):
         """A line that says what a package hands on from its modules, or nothing."""
-        package = importlib.import_module(package)
-        homes = {
-            name: value.__module__
-            for name, value in sorted(vars(package).items())
-            if not name.startswith("_")
-            and getattr(value, "__module__", "").startswith(f"{package.__name__}.")
-            and hasattr(value, "__qualname__")
-        }
+        homes = handed_on(importlib.import_module(package))
         links = ", ".join(f":py:obj:`~{home}.{name}`" for name, home in homes.items())
-        return [f"Import from ``{package.__name__}``: {links}.", ""] if links else []
+        return [f"Import from ``{package}``: {links}.", ""] if links else []
 
     def section(self, module):
         section = nodes.section(ids=[f"api-{module.replace('.', '-').replace('_', '-')}"])
@@ -116,18 +109,48 @@ class Api(SphinxDirective):
 
     def run(self):
         sections = []
-        for layer in public_modules(self.arguments[0]):
-            outer = self.section(layer[0])
-            for module in layer[1:]:
-                outer += self.section(module)
-            sections.append(outer)
+        for layer in self.arguments[0].split():
+            first, *modules = public_modules(layer)
+            sections.append(self.section(first))
+            # Answers stay out: the modules in `exercises` hold what readers are asked to find.
+            if not layer.endswith(".exercises"):
+                sections[-1] += [self.section(module) for module in modules]
         return sections
 
 
 def keep_colons(app, what, name, obj, options, lines):
     """Napoleon reads `Words: more words` under a constant as its type; an empty comment helps."""
-    if what in ("attribute", "data") and lines:
+    if what in ("attribute", "data", "property") and lines:
         lines[:0] = ["..", ""]
+
+
+def markdown_tables(app, what, name, obj, options, lines):
+    """Tables in docstrings are written the Markdown way, which reads well in an editor."""
+    out, rows = [], []
+    for line in [*lines, ""]:
+        if line.strip().startswith("|") and line.strip().endswith("|"):
+            rows.append([cell.strip() for cell in line.strip().strip("|").split("|")])
+            continue
+        if rows:
+            out += ["", ".. list-table::", "   :header-rows: 1", ""]
+            for row in (row for row in rows if not all(set(c) <= set("-: ") for c in row)):
+                out += [f"   {'  ' if i else '* '}- {cell}" for i, cell in enumerate(row)]
+            out.append("")
+            rows = []
+        out.append(line)
+    lines[:] = out
+
+
+def internal_type(app, env, node, contnode):
+    """A type of ours that exists but has no entry, such as a private one, is shown without link."""
+    module, _, name = node.get("reftarget", "").rpartition(".")
+    if not module.startswith("wsss_lab."):
+        return None
+    try:
+        found = hasattr(importlib.import_module(module), name)
+    except ModuleNotFoundError:
+        return None
+    return contnode if found else None
 
 
 def add_run_stamp(app, doctree):
@@ -160,10 +183,31 @@ def keep_pages_local(app, pagename, templatename, context, doctree):
     context["script_files"] = [s for s in context.get("script_files", []) if wanted(s)]
 
 
+SIGNATURE_LINES = re.compile(r"<dl>\n((?:<dd>.*?</dd>\n?)+)</dl>", re.S)
+
+
+def repair_markup(app, pagename, templatename, context, doctree):
+    """Replace markup that Sphinx writes and that screen readers cannot make sense of."""
+    body = context.get("body")
+    if not body:
+        return
+
+    def lines(match):
+        inner = match[1].replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
+        return f'<span class="sig-lines">{inner}</span>'
+
+    body = SIGNATURE_LINES.sub(lines, body)  # a list of descriptions without anything described
+    body = body.replace(' role="doc-biblioentry"', "")  # deprecated in ARIA 1.3
+    context["body"] = body.replace(' role="list" class="citation-list"', ' class="citation-list"')
+
+
 def setup(app):
     app.add_directive("shape", Shape)
     app.add_directive("api", Api)
+    app.connect("autodoc-process-docstring", markdown_tables, priority=300)
     app.connect("autodoc-process-docstring", keep_colons, priority=400)
+    app.connect("missing-reference", internal_type)
     app.connect("doctree-read", add_run_stamp)
     app.connect("html-page-context", keep_pages_local, priority=900)
+    app.connect("html-page-context", repair_markup, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

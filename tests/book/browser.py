@@ -1,0 +1,109 @@
+"""One headless Chromium without network, and what a page must satisfy in it."""
+
+import re
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+AXE = Path(__file__).parent / "vendor" / "axe-core" / "axe.min.js"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
+WIDTHS = (1400, 390)
+SCHEMES = ("light", "dark")
+TYPESET = (
+    "() => !window.MathJax || !window.MathJax.startup "
+    "|| window.MathJax.startup.promise.then(() => true)"
+)
+AXE_RUN = """async () => {
+  const found = await axe.run(document, {
+    runOnly: {type: 'tag', values: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']},
+    resultTypes: ['violations'],
+    preload: false,  // it would fetch the style sheets again, which a page from disk may not
+  });
+  return found.violations.map(v => `${v.id}: ${v.nodes.length} x ${v.nodes[0].html.slice(0, 160)}`);
+}"""
+
+
+def find_chromium() -> str | None:
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+@contextmanager
+def chromium():
+    """A browser; closed at the end."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Visit:
+    """A page of a book opened from disk; collects failed requests and console errors."""
+
+    def __init__(self, browser, scheme: str = "light", width: int = 1400):
+        self.context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
+        )
+        self.context.route(re.compile("^https?:"), self._refuse)
+        self.complaints: list[str] = []
+        self.page = self.context.new_page()
+        self.page.on("requestfailed", lambda r: self.complaints.append(f"failed: {r.url}"))
+        self.page.on("pageerror", lambda e: self.complaints.append(f"script error: {e}"))
+        self.page.on("console", self._console)
+
+    def _refuse(self, route):
+        self.complaints.append(f"asked the network: {route.request.url}")
+        route.abort()
+
+    def _console(self, message):
+        if message.type == "error":
+            self.complaints.append(f"console: {message.text}")
+
+    def open(self, path: Path, query: str = ""):
+        self.page.goto(f"{path.as_uri()}{query}")
+        self.page.evaluate(TYPESET)
+
+    def close(self):
+        self.context.close()
+
+
+def unset_math(page) -> list[str]:
+    """Math in the source that was not typeset, or was typeset as an error."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll('span.math, div.math')]
+          .filter(e => !e.querySelector('mjx-container') || e.querySelector('mjx-merror'))
+          .map(e => e.textContent.trim().slice(0, 80))"""
+    )
+
+
+def overflow(page) -> int:
+    """CSS pixels by which the page is wider than the window."""
+    return page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
+
+
+def axe(page) -> list[str]:
+    """WCAG 2.1 A and AA violations that axe-core finds."""
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    return page.evaluate(AXE_RUN)
+
+
+def move_sweep(page, strip) -> tuple[str, str, str]:
+    """Alternative texts before and after one press of the right arrow key, and the value shown."""
+    visible = "s => [...s.querySelectorAll('img')].filter(i => i.offsetParent).map(i => i.alt)"
+    before = strip.evaluate(visible)
+    strip.query_selector("input[type=range]").focus()
+    page.keyboard.press("ArrowRight")
+    after = strip.evaluate(visible)
+    assert len(before) == len(after) == 1, (before, after)
+    return before[0], after[0], strip.query_selector("output").inner_text()
