@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from wsss_lab import IGNORE
-from wsss_lab.cam import normalize_cam
+from wsss_lab.cam import FUSIONS, multi_scale_cam, normalize_cam
 from wsss_lab.config import FitConfig, provenance, write_json
 from wsss_lab.data.augment import augment
 from wsss_lab.data.catalog import TOY_CLASSES
@@ -48,7 +48,8 @@ from wsss_lab.studies.shortcuts import histogram_ap
 
 TARGETS = {
     "tag_map": "at least 0.95",
-    "cam_miou": "0.45 to 0.60, best threshold, train images, single scale",
+    "cam_miou": "0.45 to 0.60: best threshold, train images, scales 1, 0.5, 1.5 and flip as in the "
+    "released codes of TSCD and CoSA; the single-scale number stands beside it",
     "context_ratio": "at least 2 for boat-water and train-rails: activation on the planted context "
     "beyond 8 px of the object, over activation at the same pixels of the same scene without it",
     "near_over_far": "at least 2 for most classes: recall within 8 px of a distinctive part over "
@@ -174,13 +175,25 @@ def cam_quality(classifier: TagClassifier, train: ToyTensors) -> dict:
     score, winner = (maps * train["tags"][:, :, None, None]).max(1)
     label = torch.where(score > result.best_threshold, winner + 1, 0)
     return {
-        "cam_miou": result.best_miou,
+        "cam_miou": multi_scale_miou(classifier, train),
+        "cam_miou_single_scale": result.best_miou,
         "cam_threshold": result.best_threshold,
         "cam_iou": dict(zip(report.class_names, report.iou, strict=True)),
         "over_activation": dict(zip(report.class_names, report.over_activation, strict=True)),
         "under_activation": dict(zip(report.class_names, report.under_activation, strict=True)),
         "near_far": near_far(label, truth, train["distinctive"].bool()),
     }
+
+
+@torch.no_grad()
+def multi_scale_miou(classifier: TagClassifier, train: ToyTensors) -> float:
+    """Best-threshold CAM mIoU with the scales and the flip of TSCD's and CoSA's released codes."""
+    sweep = ThresholdSweep(len(TOY_CLASSES) + 1)
+    for start, batch in zip(range(0, 10**9, 50), image_batches(train["image"], 50), strict=False):
+        maps = multi_scale_cam(classifier.raw_cam, batch, FUSIONS["tscd"], normalize="plain")
+        part = slice(start, start + 50)
+        sweep.update(maps, train["tags"][part], train["mask"][part].long())
+    return sweep.compute().best_miou
 
 
 def near_far(label: Tensor, truth: Tensor, distinctive: Tensor) -> dict[str, dict[str, float]]:
@@ -280,6 +293,7 @@ def summary(runs: list[dict]) -> dict[str, float]:
     means = {
         "tag_map": mean(r["tag_map"] for r in runs),
         "cam_miou": mean(r["cam_miou"] for r in runs),
+        "cam_miou_single_scale": mean(r["cam_miou_single_scale"] for r in runs),
         "classes_with_near_over_far_2": sum(ratio >= 2 for ratio in ratios),
         **{f"context_ratio_{c}": mean(r["context"][c]["ratio"] for r in runs) for c in CONTEXTS},
     }
