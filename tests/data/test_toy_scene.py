@@ -95,7 +95,7 @@ def test_mask_agrees_with_instances():
             assert len(classes) <= 1
 
 
-@pytest.mark.parametrize(("size", "width"), [(40, 1), (96, 1), (128, 2), (224, 3), (321, 4)])
+@pytest.mark.parametrize(("size", "width"), [(40, 1), (96, 1), (128, 2), (224, 2), (321, 4)])
 def test_void_band_along_every_border(size, width):
     s = scene(1, 2, size=size)
     changes = s.instance[:, 1:] != s.instance[:, :-1]

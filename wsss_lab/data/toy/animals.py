@@ -102,7 +102,7 @@ class Quadruped:
 
     def draw(self) -> None:
         """Far legs, trunk, head, face."""
-        self._legs(far=True)
+        self._far_legs()
         self._trunk()
         if self.kind == "horse":
             self._mane()
@@ -123,15 +123,15 @@ class Quadruped:
         return [
             (part, x, top, kx, knee, thick, 0.075),
             (part, kx, knee, foot, -0.06, 0.07, 0.052),
-            (part, foot + 0.035, -0.045, 0.085, 0.048),
+            (part, foot, -0.047, foot + 0.06, -0.047, 0.047, 0.047),
         ]
 
-    def _legs(self, far: bool) -> None:
-        """The two legs on the far side, in shadow."""
+    def _far_legs(self) -> None:
+        """The two legs on the far side, in shadow; their paws hide in the shadow too."""
         part, hip, chest = self.pen.part("legs"), -self.length * 0.72, self.length * 0.68
-        pieces = self._leg_pieces(part, hip + 0.15, -self.stride, True)
-        pieces += self._leg_pieces(part, chest + 0.13, self.stride, False)
-        self.pen.blob(pieces, self.dark, 0.03, texture="fur", amp=0.15)
+        pieces = self._leg_pieces(part, hip + 0.15, -self.stride, True)[:2]
+        pieces += self._leg_pieces(part, chest + 0.13, self.stride, False)[:2]
+        self.pen.blob(pieces, self.dark, texture="fur", amp=0.15)
 
     def _trunk(self) -> None:
         """Tail, trunk, neck and the near legs in one coat."""

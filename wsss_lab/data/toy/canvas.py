@@ -226,12 +226,13 @@ def smooth_max(field: np.ndarray, other: np.ndarray, radius: float) -> np.ndarra
     """Maximum of two fields with a rounded corner."""
     blend = field - other
     np.abs(blend, out=blend)
-    np.subtract(radius, blend, out=blend)
-    np.maximum(blend, 0, out=blend)
+    np.minimum(blend, radius, out=blend)
+    blend -= radius
     blend *= blend
     blend *= 0.25 / radius
-    blend += np.maximum(field, other)
-    return blend
+    np.maximum(field, other, out=field)
+    field += blend
+    return field
 
 
 def smooth_min_into(field: np.ndarray, other: np.ndarray, radius: float) -> None:
@@ -239,8 +240,8 @@ def smooth_min_into(field: np.ndarray, other: np.ndarray, radius: float) -> None
     if radius > 0:
         blend = field - other
         np.abs(blend, out=blend)
-        np.subtract(radius, blend, out=blend)
-        np.maximum(blend, 0, out=blend)
+        np.minimum(blend, radius, out=blend)
+        blend -= radius
         blend *= blend
         blend *= 0.25 / radius
         np.minimum(field, other, out=field)

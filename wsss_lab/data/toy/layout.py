@@ -80,14 +80,14 @@ def _place(
     airborne = rng.unit() < (0.6 if kind == "plane" else 0.35 if kind == "bird" else 0.0)
     best: tuple[float, float, float] | None = None
     for _ in range(8):
-        x = rng.between(0.46 * w, 1 - 0.46 * w)
+        x = rng.between(0.52 * w, 1 - 0.52 * w)
         if airborne:
             base = rng.between(h * 0.95, max(h * 0.95, 0.7))
         elif kind == "boat":
             base = rng.between(land[0] + 0.12, land[1])
         else:
             base = rng.between(max(land[0] + 0.16, 0.52), 0.98)
-        base = min(1.02, max(base, h * 0.92))
+        base = min(1.02, max(base, h * 0.98))
         here = (x - w / 2, base - h, x + w / 2, base)
         overlap = max((_overlap(here, other) for other in taken), default=0.0)
         if best is None or overlap < best[0]:

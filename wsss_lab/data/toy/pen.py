@@ -194,10 +194,34 @@ class Pen:
         y1: float,
         colour: Colour,
         part: int = 0,
+        rounding: float = 0.0,
         **style: Any,
     ) -> None:
-        """An axis-aligned rectangle of the object frame."""
-        self.poly([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour, part, **style)
+        """An axis-aligned rectangle of the object frame; `rounding` in object units."""
+        found = self.frame(x0, y0, x1, y1)
+        if found is None:
+            return
+        box, u, v = found
+        rounding = min(rounding, (x1 - x0) / 2, (y1 - y0) / 2)
+        u -= (x0 + x1) / 2
+        v -= (y0 + y1) / 2
+        np.abs(u, out=u)
+        np.abs(v, out=v)
+        u -= (x1 - x0) / 2 - rounding
+        v -= (y1 - y0) / 2 - rounding
+        field = np.maximum(u, v)
+        if rounding:  # beyond a corner's centre the distance is round
+            np.minimum(field, 0, out=field)
+            np.maximum(u, 0, out=u)
+            np.maximum(v, 0, out=v)
+            u *= u
+            v *= v
+            u += v
+            np.sqrt(u, out=u)
+            field += u
+            field -= rounding
+        field *= self.scale
+        self.canvas.paint(box, field, colour, part, **self._style(style))
 
     def frame(
         self, x0: float, y0: float, x1: float, y1: float

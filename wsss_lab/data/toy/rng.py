@@ -57,13 +57,15 @@ class Stream:
 
     def unit(self) -> float:
         """The next number in [0, 1)."""
-        value = self._table[self._start + self.used % self._span]
-        self.used += 1
-        return value
+        used = self.used
+        self.used = used + 1
+        return self._table[self._start + used % self._span]
 
     def between(self, low: float, high: float) -> float:
         """A number in [low, high)."""
-        return low + (high - low) * self.unit()
+        used = self.used
+        self.used = used + 1
+        return low + (high - low) * self._table[self._start + used % self._span]
 
     def below(self, count: int) -> int:
         """An integer in 0 .. count - 1."""
@@ -83,8 +85,12 @@ class Stream:
 
     def tint(self, colour: Colour, spread: float = 0.06) -> Colour:
         """The colour with a random shift: half of it in brightness, half in every channel."""
-        level = self.between(-spread, spread)
-        r, g, b = (
-            min(0.97, max(0.04, c + level + self.between(-spread, spread) * 0.6)) for c in colour
+        unit, fine = self.unit, 1.2 * spread
+        level = 2 * spread * unit() - 1.6 * spread
+        r, g, b = colour
+        r, g, b = r + level + fine * unit(), g + level + fine * unit(), b + level + fine * unit()
+        return (
+            0.04 if r < 0.04 else 0.97 if r > 0.97 else r,
+            0.04 if g < 0.04 else 0.97 if g > 0.97 else g,
+            0.04 if b < 0.04 else 0.97 if b > 0.97 else b,
         )
-        return (r, g, b)

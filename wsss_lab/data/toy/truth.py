@@ -41,21 +41,25 @@ def truth(canvas: Canvas, image: np.ndarray) -> Scene:
     tables[:, : len(columns)] = columns.T
     kind, label, instance, distinctive, context = (t.take(canvas.part) for t in tables)
     mask = label.copy()
-    mask[_border(instance, max(1, int(canvas.size / 80 + 0.5)))] = IGNORE
+    # 1 px below 112 px, 2 px up to 239 px, then 2 px more for every 160 px, as in VOC
+    half = int(canvas.size / 160 + 0.5) if canvas.size >= 112 else 0
+    band = _border(instance, half)
+    np.copyto(mask, IGNORE, where=band)
     seen = np.bincount(mask.ravel(), minlength=256)[1 : len(TOY_CLASSES) + 1]
     tags = (seen >= TAG_SHARE * mask.size).astype(np.uint8)
-    for c in np.flatnonzero((tags == 0) & (np.bincount(label.ravel(), minlength=11)[1:11] > 0)):
-        mask[label == c + 1] = IGNORE
+    for value in {part.label for part in canvas.parts} - {0}:
+        if not tags[value - 1]:
+            np.copyto(mask, IGNORE, where=label == value)
     boxes = _boxes(instance, columns, tags)
     return Scene(image, mask, tags, distinctive.astype(bool), context, instance, kind, boxes)
 
 
-def _border(instance: np.ndarray, width: int) -> np.ndarray:
-    """A band of `width` pixels along every change of instance: outside first, then inside."""
+def _border(instance: np.ndarray, half: int) -> np.ndarray:
+    """A band of `half` pixels on both sides of every change of instance; 0: one pixel outside."""
     band = np.zeros(instance.shape, dtype=bool)
     across, down = instance[:, 1:] != instance[:, :-1], instance[1:] != instance[:-1]
-    first, second = instance[:, 1:] < instance[:, :-1], instance[1:] < instance[:-1]
-    if width == 1:
+    if half == 0:
+        first, second = instance[:, 1:] < instance[:, :-1], instance[1:] < instance[:-1]
         band[:, 1:] |= across & first
         band[:, :-1] |= across & ~first
         band[1:] |= down & second
@@ -65,7 +69,7 @@ def _border(instance: np.ndarray, width: int) -> np.ndarray:
     band[:, :-1] |= across
     band[1:] |= down
     band[:-1] |= down
-    for _ in range(width // 2 - 1):
+    for _ in range(half - 1):
         wider = band.copy()
         wider[:, 1:] |= band[:, :-1]
         wider[:, :-1] |= band[:, 1:]
