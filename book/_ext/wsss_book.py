@@ -59,11 +59,29 @@ class Shape(SphinxDirective):
         return [paragraph]
 
 
-def public_modules(layer: str) -> list[str]:
-    """A layer such as `wsss_lab.data` and, where it is a package, the modules in it."""
-    module = importlib.import_module(layer)
-    inner = [info.name for info in pkgutil.iter_modules(getattr(module, "__path__", []))]
-    return [layer, *(f"{layer}.{name}" for name in sorted(inner) if not name.startswith("_"))]
+def handed_on(package) -> dict[str, str]:
+    """Public names that a package imports from its own modules, with the module each is from."""
+    return {
+        name: value.__module__
+        for name, value in sorted(vars(package).items())
+        if not name.startswith("_")
+        and hasattr(value, "__qualname__")
+        and str(value.__module__).startswith(f"{package.__name__}.")
+    }
+
+
+def public_modules(name: str, inner: bool = False) -> list[str]:
+    """A layer such as `wsss_lab.data` and the modules in it.
+
+    Of a package inside a layer only the modules count whose names it hands on, if it does: the rest
+    is how it works, not what it offers.
+    """
+    module = importlib.import_module(name)
+    below = [info.name for info in pkgutil.iter_modules(getattr(module, "__path__", []))]
+    below = [f"{name}.{part}" for part in sorted(below) if not part.startswith("_")]
+    if inner and (homes := set(handed_on(module).values())):
+        below = [part for part in below if part in homes]
+    return [name, *(found for part in below for found in public_modules(part, inner=True))]
 
 
 class Api(SphinxDirective):
@@ -74,16 +92,9 @@ class Api(SphinxDirective):
 
     def imported_names(self, package):
         """A line that says what a package hands on from its modules, or nothing."""
-        package = importlib.import_module(package)
-        homes = {
-            name: value.__module__
-            for name, value in sorted(vars(package).items())
-            if not name.startswith("_")
-            and getattr(value, "__module__", "").startswith(f"{package.__name__}.")
-            and hasattr(value, "__qualname__")
-        }
+        homes = handed_on(importlib.import_module(package))
         links = ", ".join(f":py:obj:`~{home}.{name}`" for name, home in homes.items())
-        return [f"Import from ``{package.__name__}``: {links}.", ""] if links else []
+        return [f"Import from ``{package}``: {links}.", ""] if links else []
 
     def section(self, module):
         section = nodes.section(ids=[f"api-{module.replace('.', '-').replace('_', '-')}"])
@@ -111,6 +122,35 @@ def keep_colons(app, what, name, obj, options, lines):
     """Napoleon reads `Words: more words` under a constant as its type; an empty comment helps."""
     if what in ("attribute", "data", "property") and lines:
         lines[:0] = ["..", ""]
+
+
+def markdown_tables(app, what, name, obj, options, lines):
+    """Tables in docstrings are written the Markdown way, which reads well in an editor."""
+    out, rows = [], []
+    for line in [*lines, ""]:
+        if line.strip().startswith("|") and line.strip().endswith("|"):
+            rows.append([cell.strip() for cell in line.strip().strip("|").split("|")])
+            continue
+        if rows:
+            out += ["", ".. list-table::", "   :header-rows: 1", ""]
+            for row in (row for row in rows if not all(set(c) <= set("-: ") for c in row)):
+                out += [f"   {'  ' if i else '* '}- {cell}" for i, cell in enumerate(row)]
+            out.append("")
+            rows = []
+        out.append(line)
+    lines[:] = out
+
+
+def internal_type(app, env, node, contnode):
+    """A type of ours that exists but has no entry, such as a private one, is shown without link."""
+    module, _, name = node.get("reftarget", "").rpartition(".")
+    if not module.startswith("wsss_lab."):
+        return None
+    try:
+        found = hasattr(importlib.import_module(module), name)
+    except ModuleNotFoundError:
+        return None
+    return contnode if found else None
 
 
 def add_run_stamp(app, doctree):
@@ -164,7 +204,9 @@ def repair_markup(app, pagename, templatename, context, doctree):
 def setup(app):
     app.add_directive("shape", Shape)
     app.add_directive("api", Api)
+    app.connect("autodoc-process-docstring", markdown_tables, priority=300)
     app.connect("autodoc-process-docstring", keep_colons, priority=400)
+    app.connect("missing-reference", internal_type)
     app.connect("doctree-read", add_run_stamp)
     app.connect("html-page-context", keep_pages_local, priority=900)
     app.connect("html-page-context", repair_markup, priority=900)

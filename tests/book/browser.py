@@ -51,7 +51,7 @@ def chromium():
 class Visit:
     """A page of a book opened from disk; collects failed requests and console errors."""
 
-    def __init__(self, browser, scheme: str = "light", width: int = 1400):
+    def __init__(self, browser, scheme: str = "light", width: int = WIDTHS[0]):
         self.context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
         )
@@ -92,9 +92,17 @@ def overflow(page) -> int:
     return page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
 
 
+def set_scheme(page, scheme: str):
+    """Light or dark by the system setting, which the book follows unless told otherwise."""
+    page.emulate_media(color_scheme=scheme)
+    page.wait_for_function("s => document.documentElement.dataset.theme === s", arg=scheme)
+    page.wait_for_timeout(350)  # colours fade over
+
+
 def axe(page) -> list[str]:
     """WCAG 2.1 A and AA violations that axe-core finds."""
-    page.evaluate(AXE.read_text(encoding="utf-8"))
+    if not page.evaluate("() => 'axe' in window"):
+        page.evaluate(AXE.read_text(encoding="utf-8"))
     return page.evaluate(AXE_RUN)
 
 

@@ -96,11 +96,11 @@ def test_all_problems_in_one_error(folders):
         evaluate_directories(*arguments(root))
     message = str(caught.value)
     for name, reason in (
-        (names[0], "no such file"),
-        (names[1], "no such file"),
+        (names[0], "is not there"),
+        (names[1], "is not there"),
         (names[2], "but the truth is"),
-        (names[3], 'mode "RGB"'),
-        (names[4], f"pred has [{K1}]"),
+        (names[3], "image mode RGB"),
+        (names[4], f"class ids [{K1}]"),
         (names[5], "cannot be read"),
         (names[6], "255 on"),
     ):

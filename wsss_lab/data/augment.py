@@ -55,9 +55,11 @@ def augment(
     moved = images.flatten(2).gather(2, source[:, None].expand(-1, 3, -1)).view_as(images)
     if jitter:
         draws = (torch.rand(3, count, 3, 1, 1, generator=generator) * 2 - 1).to(device) * jitter
+        contrast, brightness, channel = 1 + draws[0, :, :1], draws[1, :, :1] / 2, 1 + draws[2] / 4
         mean = moved.mean((1, 2, 3), keepdim=True)
-        moved = (moved - mean) * (1 + draws[0, :, :1]) + mean * (1 + draws[1, :, :1] / 2)
-        moved = (moved * (1 + draws[2] / 4)).clamp(0, 1)
+        # ((x - mean) * contrast + mean * (1 + brightness)) * channel, in one pass over the pixels
+        offset = mean * (1 + brightness - contrast) * channel
+        moved = torch.addcmul(offset, moved, contrast * channel).clamp_(0, 1)
     if masks is None:
         return moved, None
     moved_masks = masks.flatten(1).gather(1, source)

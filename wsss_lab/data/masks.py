@@ -67,10 +67,19 @@ def _require_ids(path: Path, image: Image.Image) -> None:
             f"has image mode {image.mode}, expected P or L (one class id a pixel)",
             remedy,
         ).error()
+    if image.mode == "L" and image.format == "PNG" and _png_depth(path) < 8:
+        # Pillow stretches 4-bit grey to 0..255: class 1 would be read as class 17
+        raise Problem(str(path), "is a grey PNG with less than 8 bits a pixel", remedy).error()
     if image.format not in _LOSSLESS:
         raise Problem(
             str(path), f"is a {image.format} file, and lossy compression changes class ids", remedy
         ).error()
+
+
+def _png_depth(path: Path) -> int:
+    """Bits per sample, from the header of a PNG (byte 24)."""
+    with path.open("rb") as file:
+        return file.read(25)[24]
 
 
 def _require_voc_colours(path: Path, palette: np.ndarray, used: np.ndarray) -> None:

@@ -4,11 +4,11 @@ import torch
 from jaxtyping import Float, Num, UInt8
 from torch import Tensor
 
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-"""Mean of ImageNet's red, green and blue, 0..255: (0.485, 0.456, 0.406) x 255."""
-IMAGENET_STD = (58.395, 57.12, 57.375)
-"""Standard deviation, 0..255: (0.229, 0.224, 0.225) x 255. All four released codes use these two,
-also with weights that were trained with 127.5 and 127.5."""
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+"""Mean of ImageNet's red, green and blue, 0..255: `wsss_lab.config.IMAGENET_MEAN` x 255."""
+PIXEL_STD = (58.395, 57.12, 57.375)
+"""Standard deviation, 0..255: `wsss_lab.config.IMAGENET_STD` x 255. All four released codes use
+these two, also with weights that were trained with 127.5 and 127.5."""
 
 
 def _constants(like: Tensor) -> tuple[Tensor, Tensor]:
@@ -17,8 +17,8 @@ def _constants(like: Tensor) -> tuple[Tensor, Tensor]:
             f"images must have shape (..., 3, h, w), got {tuple(like.shape)}; "
             "permute(2, 0, 1) an array that has its channels last"
         )
-    mean = torch.tensor(IMAGENET_MEAN, device=like.device).view(3, 1, 1)
-    return mean, torch.tensor(IMAGENET_STD, device=like.device).view(3, 1, 1)
+    mean = torch.tensor(PIXEL_MEAN, device=like.device).view(3, 1, 1)
+    return mean, torch.tensor(PIXEL_STD, device=like.device).view(3, 1, 1)
 
 
 def normalise(image: Num[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:

@@ -8,12 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Int, UInt8
-from PIL import Image
+from jaxtyping import Int
 from torch import Tensor
 
+from wsss_lab.data.masks import read_mask
 from wsss_lab.metrics import ConfusionMatrix, Protocol, Report, pair_counts
 
 SHOWN = 20
@@ -60,8 +59,8 @@ def evaluate_directories(
     problems: list[str] = []
 
     def count(name: str) -> Int[Tensor, "256 256"]:
-        pred = _read_labels(pred_dir / f"{name}.png")
-        truth = _read_labels(truth_dir / f"{name}.png")
+        pred = torch.from_numpy(read_mask(pred_dir / f"{name}.png", num_classes))
+        truth = torch.from_numpy(read_mask(truth_dir / f"{name}.png", num_classes))
         if pred.shape != truth.shape:
             raise ValueError(
                 f"{pred_dir / f'{name}.png'}: {pred.shape[1]}x{pred.shape[0]} px, but the truth "
@@ -113,31 +112,6 @@ def _stem(field: str) -> str:
     path = Path(field)
     known = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
     return path.stem if path.suffix.lower() in known else path.name
-
-
-def _read_labels(path: Path) -> UInt8[Tensor, "h w"]:
-    """Read a label image as uint8; never converts, because conversion renumbers classes."""
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    try:
-        with Image.open(path) as image:
-            labels = np.array(image)
-            mode = image.mode
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
-        raise ValueError(f"{path}: cannot be read ({error})") from error
-    if mode not in ("P", "L"):
-        raise ValueError(
-            f'{path}: mode "{mode}", but labels are 8-bit "P" or "L"; colours are no class numbers'
-        )
-    if mode == "L" and _png_depth(path) < 8:
-        raise ValueError(f"{path}: grey with less than 8 bits, which readers stretch to 0..255")
-    return torch.from_numpy(labels)
-
-
-def _png_depth(path: Path) -> int:
-    """Bits per sample from the header of a PNG (byte 24)."""
-    with path.open("rb") as file:
-        return file.read(25)[24]
 
 
 def _in_order(

@@ -86,6 +86,7 @@ def run(settings: Pretrain) -> dict:
         **provenance(config, seed=config.seed, device=_device(), data=f"{TOY_VERSION}, pretrain"),
     }
     classifier.backbone.half()
+    settings.out.mkdir(parents=True, exist_ok=True)
     save_backbone_weights(classifier.backbone, settings.out / f"{settings.backbone}.safetensors")
     write_json(settings.out / f"{settings.backbone}.json", metrics)
     return metrics
