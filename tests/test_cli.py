@@ -79,6 +79,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, mon
 
 
 def test_help_needs_no_torch():
-    code = "import sys; sys.argv[1:] = ['--help']\ntry:\n    from wsss_lab.__main__ import main; main()\n"
+    code = "import sys; sys.argv[1:] = ['--help']\ntry:\n"
+    code += "    from wsss_lab.__main__ import main; main()\n"
     code += "except SystemExit: pass\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

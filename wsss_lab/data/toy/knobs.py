@@ -13,10 +13,10 @@ class ToyKnobs:
         ValueError: a knob is outside its range; the message names it.
     """
 
-    share: float = 0.8
+    share: float = 0.3
     """How much the classes share, 0..1. 0: own colours, coats and proportions; 1: everything but
     the distinctive part is shared. Drives partial activation."""
-    context_given_class: float = 0.95
+    context_given_class: float = 0.85
     """Probability that a scene with a boat has water (with a train: rails)."""
     context_given_other: float = 0.18
     """Probability that a scene without a boat has water (without a train: rails)."""
