@@ -203,11 +203,27 @@ def test_strip_refuses(photo, change, words):
         viz.frame_strip(frames, alts, labels, name="x", **arguments)
 
 
-def test_explorer_calls_draw():
+def test_explorer_redraws_when_a_slider_moves():
     ipywidgets = pytest.importorskip("ipywidgets")
     seen = []
-    widget = viz.explorer(lambda threshold: seen.append(threshold), threshold=(0.0, 1.0, 0.1))
-    assert isinstance(widget.children[0], ipywidgets.FloatSlider)
-    widget.update()
-    assert seen
-    assert seen[-1] == widget.children[0].value
+
+    def draw(threshold):
+        seen.append(threshold)
+        return viz.image_grid([np.full((8, 8, 3), int(255 * threshold), np.uint8)], [""])
+
+    widget = viz.explorer(draw, threshold=(0.0, 1.0, 0.1))
+    slider, picture = widget.children
+    assert isinstance(slider, ipywidgets.FloatSlider)
+    before = bytes(picture.value)
+    assert before.startswith(b"\x89PNG")
+    slider.value = 0.9
+    assert seen[-1] == 0.9
+    assert bytes(picture.value) != before
+
+
+def test_explorer_says_what_it_cannot_show():
+    pytest.importorskip("ipywidgets")
+    with pytest.raises(TypeError, match="draw must return a matplotlib figure, got int"):
+        viz.explorer(lambda x: x, x=(0, 3, 1))
+    with pytest.raises(ValueError, match="x: expected"):
+        viz.explorer(lambda x: x, x=object())

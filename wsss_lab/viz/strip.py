@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
@@ -149,25 +150,42 @@ def explorer(draw: Callable[..., Any], **sliders: Any) -> Any:
     A page without a kernel cannot redraw, so what every reader shall see belongs in a
     `frame_strip`; this is the extra for those who run the notebook.
 
+    The picture is an image widget, not captured output: capturing makes headless runs of the
+    notebook wait for messages that may never come.
+
     Args:
-        draw: called with one value per slider; its return value is shown.
-        sliders: `name=(low, high, step)`, or anything else `ipywidgets.interactive` takes.
+        draw: called with one value per slider; returns a figure.
+        sliders: `name=(low, high, step)`, or any other abbreviation of `ipywidgets.interact`.
 
     Returns:
-        The widget.
+        The widget: the sliders, and the picture below them.
 
     Raises:
         ImportError: ipywidgets is not installed.
+        ValueError: a slider cannot be made from what was given.
+        TypeError: `draw` returned something other than a figure.
     """
     try:
         import ipywidgets
-        from IPython.display import display
     except ImportError as error:
         raise ImportError('explorer needs ipywidgets: pip install "wsss-lab[book]"') from error
 
-    def show(**values: Any) -> None:
-        shown = draw(**values)
-        if shown is not None:
-            display(shown)
+    controls = {}
+    for name, given in sliders.items():
+        controls[name] = ipywidgets.interactive.widget_from_abbrev(given)
+        if controls[name] is None:
+            raise ValueError(f"{name}: expected (low, high, step) or a value, got {given!r}")
+        controls[name].description = name
+    picture = ipywidgets.Image(format="png")
 
-    return ipywidgets.interactive(show, **sliders)
+    def redraw(_: Any = None) -> None:
+        figure = draw(**{name: control.value for name, control in controls.items()})
+        if not isinstance(figure, Figure):
+            raise TypeError(f"draw must return a matplotlib figure, got {type(figure).__name__}")
+        picture.value = png_bytes(figure)
+        plt.close(figure)
+
+    for control in controls.values():
+        control.observe(redraw, names="value")
+    redraw()
+    return ipywidgets.VBox([*controls.values(), picture])
