@@ -16,7 +16,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from wsss_lab.config import FitConfig, provenance, write_json
+from wsss_lab.config import FitConfig, provenance
 from wsss_lab.data.augment import augment
 from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.loader import StepSampler
@@ -87,8 +87,8 @@ def run(settings: Pretrain) -> dict:
     }
     classifier.backbone.half()
     settings.out.mkdir(parents=True, exist_ok=True)
-    save_backbone_weights(classifier.backbone, settings.out / f"{settings.backbone}.safetensors")
-    write_json(settings.out / f"{settings.backbone}.json", metrics)
+    target = settings.out / f"{settings.backbone}.safetensors"
+    save_backbone_weights(classifier.backbone, target, metrics)
     return metrics
 
 
