@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from wsss_lab.data import layouts
 from wsss_lab.data.errors import DataError, OnProblem, Problem

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, TypeVar
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from wsss_lab.data.catalog import ARCHIVES, DATASETS, Archive
 from wsss_lab.data.errors import Problem
