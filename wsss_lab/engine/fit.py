@@ -156,7 +156,15 @@ def in_memory(
     return batch
 
 
-def image_batches(images: torch.Tensor, size: int) -> Iterable[torch.Tensor]:
-    """Cut stacked uint8 images (n, 3, h, w) into float batches in [0, 1] for inference."""
+def image_batches(
+    images: torch.Tensor, size: int, device: torch.device | str | None = None
+) -> Iterable[torch.Tensor]:
+    """Cut stacked uint8 images (n, 3, h, w) into float batches in [0, 1] for inference.
+
+    Args:
+        images: on the CPU.
+        size: images per batch.
+        device: where the batches go; None leaves them.
+    """
     for start in range(0, len(images), size):
-        yield images[start : start + size].float() / 255
+        yield images[start : start + size].to(device).float() / 255

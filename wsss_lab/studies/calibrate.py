@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 import tyro
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from wsss_lab import IGNORE
 from wsss_lab.cam import FUSIONS, multi_scale_cam, normalize_cam
@@ -102,13 +102,18 @@ def backbone(settings: Calibrate) -> Backbone:
     return load_backbone_weights(build_backbone(settings.backbone), "toy")
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Where training left the parameters."""
+    return next(module.parameters()).device
+
+
 @torch.no_grad()
 def cams(classifier: TagClassifier, images: Tensor) -> Tensor:
     """Class activation maps at image size, ReLU, per-class maximum 1, (n, k, h, w)."""
     size = images.shape[-2:]
     maps = [
-        F.interpolate(classifier.raw_cam(batch), size, mode="bilinear", align_corners=False)
-        for batch in image_batches(images, 50)
+        F.interpolate(classifier.raw_cam(batch), size, mode="bilinear", align_corners=False).cpu()
+        for batch in image_batches(images, 50, device_of(classifier))
     ]
     return normalize_cam(torch.cat(maps), "plain")
 
@@ -150,7 +155,8 @@ def train_masks(settings: Calibrate, seed: int, world: ToyTensors) -> MaskNetwor
 @torch.no_grad()
 def tag_quality(classifier: TagClassifier, val: ToyTensors) -> float:
     """Mean average precision of the tags on val."""
-    logits = torch.cat([classifier(batch) for batch in image_batches(val["image"], 100)])
+    batches = image_batches(val["image"], 100, device_of(classifier))
+    logits = torch.cat([classifier(batch).cpu() for batch in batches])
     return tag_map(logits, val["tags"]).item()
 
 
@@ -189,10 +195,11 @@ def cam_quality(classifier: TagClassifier, train: ToyTensors) -> dict:
 def multi_scale_miou(classifier: TagClassifier, train: ToyTensors) -> float:
     """Best-threshold CAM mIoU with the scales and the flip of TSCD's and CoSA's released codes."""
     sweep = ThresholdSweep(len(TOY_CLASSES) + 1)
-    for start, batch in zip(range(0, 10**9, 50), image_batches(train["image"], 50), strict=False):
+    batches = image_batches(train["image"], 50, device_of(classifier))
+    for number, batch in enumerate(batches):
         maps = multi_scale_cam(classifier.raw_cam, batch, FUSIONS["tscd"], normalize="plain")
-        part = slice(start, start + 50)
-        sweep.update(maps, train["tags"][part], train["mask"][part].long())
+        part = slice(50 * number, 50 * number + 50)
+        sweep.update(maps.cpu(), train["tags"][part], train["mask"][part].long())
     return sweep.compute().best_miou
 
 
@@ -241,8 +248,10 @@ def mask_quality(network: MaskNetwork, val: ToyTensors) -> float:
     """Mean IoU of the fully supervised network on val."""
     confusion = ConfusionMatrix(len(TOY_CLASSES) + 1, ignore=IGNORE)
     truth = val["mask"].long()
-    for start, batch in zip(range(0, len(truth), 50), image_batches(val["image"], 50), strict=True):
-        confusion.update(predict_labels(network, batch), truth[start : start + 50])
+    batches = image_batches(val["image"], 50, device_of(network))
+    for number, batch in enumerate(batches):
+        part = slice(50 * number, 50 * number + 50)
+        confusion.update(predict_labels(network, batch).cpu(), truth[part])
     return float(mean_iou(confusion.compute(), "skip")[1])
 
 

@@ -42,6 +42,8 @@ class Pretrain:
     """Passes over them."""
     fit: FitConfig = field(default_factory=lambda: FitConfig(batch=64, lr=2e-3, head_lr_factor=1.0))
     """Steps are set from `count` and `epochs`."""
+    held_out: int = 1000
+    """Further scenes, for the accuracy."""
     out: Path = PACKAGE
     """Folder for `<backbone>.safetensors` and `.json`."""
 
@@ -49,7 +51,8 @@ class Pretrain:
 @torch.no_grad()
 def accuracy(classifier: TagClassifier, images: Tensor, tags: Tensor) -> float:
     """Share of one-object images whose class is named right, 0..1."""
-    logits = torch.cat([classifier(batch).cpu() for batch in image_batches(images, 100)])
+    batches = image_batches(images, 100, next(classifier.parameters()).device)
+    logits = torch.cat([classifier(batch).cpu() for batch in batches])
     return (logits.argmax(1) == tags.argmax(1)).float().mean().item()
 
 
@@ -65,7 +68,7 @@ def run(settings: Pretrain) -> dict:
     steps = int(settings.count * settings.epochs / settings.fit.batch)
     config = dataclasses.replace(settings.fit, steps=steps)
     torch.manual_seed(config.seed)
-    world = ToyWorld("pretrain", settings.count + 1000).tensors()
+    world = ToyWorld("pretrain", settings.count + settings.held_out).tensors()
     classifier = TagClassifier(build_backbone(settings.backbone), len(TOY_CLASSES), exclusive=True)
     order = StepSampler(settings.count, config.batch, config.seed)
     started = time.perf_counter()
@@ -81,7 +84,7 @@ def run(settings: Pretrain) -> dict:
     round_to_half(classifier.backbone)
     metrics = {
         "accuracy": accuracy(classifier, images[held_out], tags[held_out]),
-        "held_out_images": 1000,
+        "held_out_images": settings.held_out,
         "training_seconds": round(seconds),
         **provenance(config, seed=config.seed, device=_device(), data=f"{TOY_VERSION}, pretrain"),
     }

@@ -1,0 +1,56 @@
+"""The studies run end to end at a size at which their numbers mean nothing."""
+
+import dataclasses
+import json
+
+import torch
+
+from wsss_lab.config import FitConfig
+from wsss_lab.data.catalog import TOY_CLASSES
+from wsss_lab.data.toy import ToyWorld
+from wsss_lab.studies import calibrate, pretrain
+from wsss_lab.studies.shortcuts import histogram_ap
+
+TINY = FitConfig(batch=16, log_every=0)
+
+
+def test_pretraining_packs_weights_and_says_how(tmp_path):
+    settings = pretrain.Pretrain("toy_cnn", count=32, epochs=1, fit=TINY, out=tmp_path, held_out=40)
+    metrics = pretrain.run(settings)
+    written = json.loads((tmp_path / "toy_cnn.json").read_text())
+    assert 0 <= metrics["accuracy"] <= 1
+    assert written["accuracy"] == metrics["accuracy"]
+    assert written["config"]["steps"] == 2
+    assert (tmp_path / "toy_cnn.safetensors").stat().st_size < 6e6
+
+
+def test_calibration_writes_every_number_of_the_record(tmp_path):
+    settings = calibrate.Calibrate(
+        out=tmp_path / "record.json",
+        seeds=(0,),
+        count=48,
+        tag_epochs=1,
+        mask_epochs=1,
+        evaluate=40,
+        pairs=3,
+        histogram=90,
+        pack=tmp_path / "tags.safetensors",
+        tags=TINY,
+        masks=dataclasses.replace(TINY, lr=1e-4),
+    )
+    summary = calibrate.run(settings)
+    record = json.loads(settings.out.read_text())
+    assert record["summary"].keys() == summary.keys()
+    assert set(record["targets"]) >= {"tag_map", "cam_miou", "mask_miou", "histogram_ap"}
+    assert set(record["runs"][0]["near_far"]) == set(TOY_CLASSES)
+    assert settings.pack.is_file()
+
+
+def test_a_colour_that_names_a_class_is_found():
+    """The shortcut test must be able to fail: paint one class's images red."""
+    world, probe = ToyWorld("train", 120).tensors(workers=0), ToyWorld("val", 60).tensors(workers=0)
+    for part in (world, probe):
+        part["image"][part["tags"][:, 0] > 0, 0] = 255
+    found = histogram_ap(world["image"], world["tags"], probe["image"], probe["tags"])
+    assert found[0] > 0.9
+    assert torch.isfinite(found).all()
