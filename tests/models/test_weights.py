@@ -163,7 +163,7 @@ def test_pickled_objects_are_not_loaded(tmp_path):
 
 
 def test_offline_says_what_to_fetch(offline):
-    with pytest.raises(ConnectionError, match=r"huggingface.co/timm/resnet18.tv_in1k.*toy_vit"):
+    with pytest.raises(ConnectionError, match=r"huggingface.co/timm/resnet18.tv_in1k.*toy_cnn"):
         load_backbone_weights(build_backbone("resnet18"), "imagenet")
     with torch.device("meta"):
         for name, needed in [("mit_b1", "mit_b1.pth"), ("wrn38", "res38_cls.pth")]:

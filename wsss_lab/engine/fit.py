@@ -53,7 +53,8 @@ def fit(
         One entry per logged step: step, loss, its parts, learning rate factor and images/s.
 
     Raises:
-        FloatingPointError: if the loss is not finite; names the step and the parts of the loss.
+        FloatingPointError: if the loss of a logged step is not finite; names step and parts.
+            Steps between two log lines are not looked at, because that would wait for the device.
     """
     fabric = fabric or Fabric(accelerator="auto", devices=1, precision=config.precision)
     head_lr = config.lr * config.head_lr_factor

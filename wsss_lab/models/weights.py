@@ -237,8 +237,9 @@ def _toy_file(name: str) -> Any:
     resource = resources.files("wsss_lab") / "weights" / f"{name}.safetensors"
     if not resource.is_file():
         raise FileNotFoundError(
-            f"this package holds no weights for {name!r}: they exist for the toy networks "
-            "(toy_cnn, toy_mit, toy_vit) of a complete installation"
+            f"this package holds no weights for {name!r}: of the toy networks, a complete "
+            "installation has those of toy_cnn; `python -m wsss_lab.studies.pretrain toy_mit` (or "
+            "toy_vit) makes the others"
         )
     return resource
 
@@ -292,7 +293,7 @@ def _load_timm(backbone: Backbone, tag: str) -> None:
     help_text = (
         f"cannot get the weights {tag}: they are not in the local cache and the hub is out of "
         f"reach. Download model.safetensors from huggingface.co/timm/{tag} on another machine and "
-        "pass its path. The toy networks need no download: pretrained_backbone('toy_vit', 'toy')"
+        "pass its path. The toy networks need no download: pretrained_backbone('toy_cnn', 'toy')"
     )
     if cached is None and not _hub_reachable():
         raise ConnectionError(help_text)
