@@ -3,11 +3,14 @@
 import dataclasses
 import json
 
+import pytest
 import torch
 
 from wsss_lab.config import FitConfig
 from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.toy import ToyWorld
+from wsss_lab.models.backbones import build_backbone
+from wsss_lab.models.weights import load_backbone_weights
 from wsss_lab.studies import calibrate, pretrain
 from wsss_lab.studies.shortcuts import histogram_ap
 
@@ -22,6 +25,19 @@ def test_pretraining_packs_weights_and_says_how(tmp_path):
     assert written["accuracy"] == metrics["accuracy"]
     assert written["config"]["steps"] == 2
     assert (tmp_path / "toy_cnn.safetensors").stat().st_size < 6e6
+
+
+def test_the_stem_of_toy_vit_starts_from_toy_cnn():
+    vit = build_backbone("toy_vit")
+    pretrain.start_stem_from_cnn(vit)
+    cnn = load_backbone_weights(build_backbone("toy_cnn"), "toy").net
+    for ours, trained in zip(
+        vit.net.patch_embed.backbone, (cnn.stem, cnn.stage1[0], cnn.stage2[0]), strict=True
+    ):
+        for name, value in ours.state_dict().items():
+            assert torch.equal(value, trained.state_dict()[name]), name
+    with pytest.raises(ValueError, match="toy_vit only, got toy_mit"):
+        pretrain.start_stem_from_cnn(build_backbone("toy_mit"))
 
 
 def test_calibration_writes_every_number_of_the_record(tmp_path):

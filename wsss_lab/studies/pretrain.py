@@ -25,7 +25,7 @@ from wsss_lab.engine.fit import fit, image_batches, in_memory
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
-from wsss_lab.models.weights import save_backbone_weights
+from wsss_lab.models.weights import load_backbone_weights, save_backbone_weights
 
 PACKAGE = Path(__file__).parent.parent / "weights"
 
@@ -44,6 +44,9 @@ class Pretrain:
     """Steps are set from `count` and `epochs`."""
     held_out: int = 1000
     """Further scenes, for the accuracy."""
+    stem_from_cnn: bool = False
+    """toy_vit only: start its convolutional stem from the packaged toy_cnn, as hybrids start from
+    a trained ResNet. Halves the training that its attention blocks need."""
     out: Path = PACKAGE
     """Folder for `<backbone>.safetensors` and `.json`."""
 
@@ -63,13 +66,32 @@ def round_to_half(backbone: Backbone) -> None:
             value.copy_(value.half())
 
 
+@torch.no_grad()
+def start_stem_from_cnn(backbone: Backbone) -> None:
+    """Copy stem and first block of stages 1 and 2 of the packaged toy_cnn into toy_vit.
+
+    Raises:
+        ValueError: another backbone than toy_vit.
+    """
+    if backbone.name != "toy_vit":
+        raise ValueError(f"stem_from_cnn is for toy_vit only, got {backbone.name}: leave it out")
+    cnn = load_backbone_weights(build_backbone("toy_cnn"), "toy").net
+    parts = (cnn.stem, cnn.stage1[0], cnn.stage2[0])
+    for own, trained in zip(backbone.net.patch_embed.backbone, parts, strict=True):
+        own.load_state_dict(trained.state_dict())
+
+
 def run(settings: Pretrain) -> dict:
     """Train, measure on held-out scenes, pack."""
     steps = int(settings.count * settings.epochs / settings.fit.batch)
     config = dataclasses.replace(settings.fit, steps=steps)
     torch.manual_seed(config.seed)
+    backbone = build_backbone(settings.backbone)
+    if settings.stem_from_cnn:
+        start_stem_from_cnn(backbone)
+    record = provenance(config, seed=config.seed, device=_device(), data=f"{TOY_VERSION}, pretrain")
     world = ToyWorld("pretrain", settings.count + settings.held_out).tensors()
-    classifier = TagClassifier(build_backbone(settings.backbone), len(TOY_CLASSES), exclusive=True)
+    classifier = TagClassifier(backbone, len(TOY_CLASSES), exclusive=True)
     order = StepSampler(settings.count, config.batch, config.seed)
     started = time.perf_counter()
     images, tags = world["image"], world["tags"]
@@ -86,7 +108,8 @@ def run(settings: Pretrain) -> dict:
         "accuracy": accuracy(classifier, images[held_out], tags[held_out]),
         "held_out_images": settings.held_out,
         "training_seconds": round(seconds),
-        **provenance(config, seed=config.seed, device=_device(), data=f"{TOY_VERSION}, pretrain"),
+        "stem_from_cnn": settings.stem_from_cnn,
+        **record,
     }
     classifier.backbone.half()
     settings.out.mkdir(parents=True, exist_ok=True)
