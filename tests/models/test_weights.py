@@ -197,7 +197,7 @@ def test_exact_tags_exist_in_timm():
         assert timm.get_pretrained_cfg(tag).hf_hub_id == f"timm/{tag}"
 
 
-PACKAGED = ("toy_cnn",)
+PACKAGED = ("toy_cnn", "toy_mit", "toy_vit")
 
 
 def test_bad_sources(tmp_path):
