@@ -77,8 +77,8 @@ def refine_in_box(
     """Refine only the real pixels of padded crops, so that padding cannot leak into them.
 
     Image and masks are cut to the box, the image is reduced (bilinear, align_corners=False), the
-    masks refined at its size and enlarged again (likewise). The boxes differ in size, so the images are taken one by one; on the CPU
-    that costs nothing, on an accelerator prefer unpadded batches.
+    masks refined at its size and enlarged again (likewise). The boxes differ in size, so the images
+    are taken one by one; on the CPU that costs nothing, on an accelerator prefer unpadded batches.
 
     Source: AFA's released training code. TSCD's does not cut and refines the black padding too.
 
