@@ -122,18 +122,27 @@ def peak_growth(method: str, who: str, shape: tuple[int, int, int]) -> float:
     return float(out.stdout)
 
 
+def peak_mb() -> float:
+    """Largest resident size so far. Linux: of this program; getrusage would count its parent."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**10
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
 def own_growth(name: str, shape: tuple[int, int, int], threads: int) -> float:
     """The same, for this process; a small run first loads what any run needs."""
     torch.set_num_threads(threads)
     method, who = name.split(":")
     job(method, who, *scene(1, 2, 32))()
     run = job(method, who, *scene(*shape))
-    with contextlib.suppress(OSError):  # Linux only: forget the peak of the imports
+    with contextlib.suppress(OSError):  # Linux: forget the peak of the imports
         Path("/proc/self/clear_refs").write_text("5")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mb()
     run()
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / unit
+    return peak_mb() - before
 
 
 def compare(method: str, shape: tuple[int, int, int], repeats: int) -> dict:
