@@ -12,12 +12,13 @@ loaded machine):
 - the same as a sparse matrix product (CSR): 0.10; no faster, and more memory for its indices;
 - adding up shifted views of the padded masks with `addcmul_`: 0.34, whole planes at a time; in
   tiles of 4, 16 or 64 rows 0.28 to 0.9, because many small parallel regions wait for each other. It
-  wins only for one or two classes, and on accelerators, where it is used;
-- bfloat16 weights: not tried further, 48 rounded weights are off by about 1e-3.
+  wins for two classes (0.05 against 0.08), and is what accelerators do well, so they get it;
+- bfloat16 weights: not tried; rounding by up to 0.2 % is far above the 1e-5 that was allowed.
 
-And for the weights: a second pass for the spread costs less than the padding (0.05) and does not
-cancel as the mean of squares does in float32; colour terms in blocks of rows (0.1) instead of whole
-planes (0.34); all neighbours of a dilation at once through `unfold` views (about 1.0) is slower.
+And for the weights (the same images): the two passes of the spread take 0.05 to 0.1; a mean of
+squares in one pass cancels in float32, and takes 0.14 in float64 with separable sums. The colour
+terms take 0.1 in blocks of rows and 0.34 on whole planes, whose memory is fresh; all neighbours of
+a dilation at once through `unfold` views took about three times as long as one by one.
 """
 
 import argparse
