@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from wsss_lab.refine import PAR, VARM, refine_in_box, refine_present
 
-TAGS = torch.tensor([[0, 1, 0, 1, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]])
+TAGS = torch.tensor([[0, 1, 0, 1, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]]).float()
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def test_present_one_image_at_a_time(scene, background):
     images, masks = scene
     if background:
         masks = torch.cat([torch.rand(3, 1, 6, 5), masks], dim=1)
-    keep = F.pad(TAGS, (int(background), 0), value=1)
+    keep = F.pad(TAGS, (int(background), 0), value=1.0)
     refined = refine_present(PAR(), images, masks, TAGS)
     assert refined.shape == (3, masks.shape[1], 12, 10)
     for i in range(3):

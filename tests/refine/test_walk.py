@@ -18,7 +18,7 @@ def test_radius_mask_by_hand(gh, gw, radius):
 
 
 def test_radius_mask_is_remembered():
-    assert radius_mask(5, 4, 2) is radius_mask(5, 4, 2.0, torch.device("cpu"))
+    assert radius_mask(5, 4, 2) is radius_mask(5, 4, 2, torch.device("cpu"))
 
 
 def test_grid_label_reads_the_upper_left_pixel():

@@ -252,11 +252,10 @@ def _block_weights(
     if edges is not None:
         varied = torch.zeros_like(weights)
         inside = slice(rows.start, min(rows.stop, height - 1))  # the last row has no difference
-        for n, offset in enumerate(offsets):
-            varied[n, :, : inside.stop - inside.start] += window(
-                edges[0], pad, offset, inside, width
-            )
-            varied[n, ..., :-1] += window(edges[1], pad, offset, rows, width - 1)
+        for plane, offset in zip(varied, offsets, strict=True):
+            start = plane[:, : inside.stop - inside.start]
+            start.add_(window(edges[0], pad, offset, inside, width))
+            plane[..., :-1].add_(window(edges[1], pad, offset, rows, width - 1))
         weights.sub_(varied.softmax(dim=0), alpha=kernel.variation)
     return weights
 

@@ -39,7 +39,7 @@ def grid_label(
 
 
 def radius_mask(
-    gh: int, gw: int, radius: float, device: torch.device | str = "cpu"
+    gh: int, gw: int, radius: int, device: torch.device | str = "cpu"
 ) -> Bool[Tensor, "n n"]:
     """Mark pairs of cells at most `radius` cells apart in rows and in columns (a square).
 
@@ -53,11 +53,11 @@ def radius_mask(
         raise ValueError(
             f"gh and gw must be 1 or more and radius 0 or more, got {gh}, {gw} and {radius}"
         )
-    return _radius_mask(gh, gw, float(radius), str(torch.device(device)))
+    return _radius_mask(gh, gw, radius, str(torch.device(device)))
 
 
 @lru_cache(maxsize=16)
-def _radius_mask(gh: int, gw: int, radius: float, device: str) -> Tensor:
+def _radius_mask(gh: int, gw: int, radius: int, device: str) -> Tensor:
     y, x = (torch.arange(n, device=device) for n in (gh, gw))
     near_y, near_x = ((a[:, None] - a).abs() <= radius for a in (y, x))
     return (near_y[:, None, :, None] & near_x[None, :, None, :]).reshape(gh * gw, gh * gw)
