@@ -3,13 +3,13 @@
 from wsss_lab.refine.crf import (
     PRESETS,
     DenseCRF,
-    exact_filter,
-    exact_mean_field,
     unary_from_labels,
     unary_from_probs,
 )
 from wsss_lab.refine.energy import DenseEnergyLoss, bilateral_energy, confidence_gate
-from wsss_lab.refine.lattice import Lattice, bilateral_features, spatial_features
+from wsss_lab.refine.exact import exact_filter, exact_mean_field
+from wsss_lab.refine.features import bilateral_features, spatial_features
+from wsss_lab.refine.lattice import Lattice
 
 __all__ = [
     "PRESETS",
