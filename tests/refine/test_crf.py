@@ -200,6 +200,8 @@ def test_bad_parameters():
         unary_from_labels(torch.zeros(1, 2, 2), 3)
     with pytest.raises(ValueError, match="finite energies"):
         DenseCRF().from_unary(scene()[0], torch.full((2, 4, 20, 26), math.inf))
+    with pytest.raises(ValueError, match="unary: expected"):
+        DenseCRF().from_unary(scene()[0], torch.zeros(2, 20, 26))
     with pytest.raises(ValueError, match="use Lattice"):
         exact_filter(torch.zeros(1, 2, 20000), torch.zeros(1, 1, 20000))
     with pytest.raises(ValueError, match="values"):

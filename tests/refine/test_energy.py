@@ -186,6 +186,9 @@ def test_bad_input(case):
 
 
 def test_bad_parameters():
+    probs, images, valid, labels = batch()
+    with pytest.raises(ValueError, match="roi: expected"):
+        bilateral_energy(probs, images, valid[:, 1:], labels, sigma_xy=5, sigma_rgb=5)
     with pytest.raises(ValueError, match="'released' or 'true'"):
         DenseEnergyLoss(gradient="exact")
     with pytest.raises(ValueError, match="scale"):

@@ -204,6 +204,11 @@ class DenseCRF:
     ) -> Float[Tensor, "b k1 h w"]:
         """The same from energies, such as those of `unary_from_labels`."""
         check_images(images)
+        if unary.ndim != 4:
+            raise ValueError(
+                "unary: expected (batch, classes, height, width), got "
+                f"{tuple(unary.shape)}; see unary_from_labels for label maps"
+            )
         check_match(images, unary, ("images", "unary"))
         b, _, h, w = images.shape
         if unary.device.type == "cpu" and not bool(torch.isfinite(unary).all()):

@@ -80,7 +80,12 @@ def bilateral_energy(
         sigma_xy: px at this resolution.
         sigma_rgb: on the 0..255 scale.
         gradient: "released", as in all released codes, or "true".
+
+    Raises:
+        ValueError: sizes or devices that do not fit, NaN (CPU only).
     """
+    for name, maps in (("images", images), ("roi", roi), ("labels", labels)):
+        check_match(probs, maps, ("probs", name))
     with torch.autocast(probs.device.type, enabled=False):
         dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
         probs, roi = probs.to(dtype), roi.to(dtype)
