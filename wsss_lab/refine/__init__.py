@@ -13,14 +13,14 @@ Nothing here knows networks or class maps.
 from wsss_lab.refine.crf import (
     PRESETS,
     DenseCRF,
-    exact_filter,
-    exact_mean_field,
     unary_from_labels,
     unary_from_probs,
 )
 from wsss_lab.refine.energy import DenseEnergyLoss, bilateral_energy, confidence_gate
+from wsss_lab.refine.exact import exact_filter, exact_mean_field
+from wsss_lab.refine.features import bilateral_features, spatial_features
 from wsss_lab.refine.labels import refine_in_box, refine_present
-from wsss_lab.refine.lattice import Lattice, bilateral_features, spatial_features
+from wsss_lab.refine.lattice import Lattice
 from wsss_lab.refine.local import PAMR, PAR, VARM, LocalKernel, LocalRefiner, local_affinity
 from wsss_lab.refine.neighbours import DILATIONS, dilated_offsets, propagate
 from wsss_lab.refine.walk import affinity_label, affinity_loss, grid_label, radius_mask, random_walk

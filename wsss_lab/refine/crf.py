@@ -6,7 +6,7 @@ positions and colours. One mean-field step is
     Q <- softmax( -U + sum_m w_m D_m K_m D_m Q ),   D_m = diag(K_m 1)^(-1/2),
 
 with U the negative log of the given probabilities and K_m Q a filter. With the kernels written out
-(`exact_mean_field`) that is attention: queries and keys are positions and colours, values are the
+(`refine.exact`) that is attention: queries and keys are positions and colours, values are the
 class probabilities. `DenseCRF` filters with the permutohedral lattice instead.
 
 All four papers call pydensecrf (a binding of the CRF authors' C++ code) with Potts compatibility,
@@ -24,14 +24,9 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
+from wsss_lab.refine.features import Images, bilateral_features, spatial_features
 from wsss_lab.refine.inputs import check_images, check_match, check_probs
-from wsss_lab.refine.lattice import (
-    Bags,
-    Images,
-    Lattice,
-    bilateral_features,
-    spatial_features,
-)
+from wsss_lab.refine.lattice import Bags, Lattice
 
 
 def unary_from_probs(
@@ -209,6 +204,11 @@ class DenseCRF:
     ) -> Float[Tensor, "b k1 h w"]:
         """The same from energies, such as those of `unary_from_labels`."""
         check_images(images)
+        if unary.ndim != 4:
+            raise ValueError(
+                "unary: expected (batch, classes, height, width), got "
+                f"{tuple(unary.shape)}; see unary_from_labels for label maps"
+            )
         check_match(images, unary, ("images", "unary"))
         b, _, h, w = images.shape
         if unary.device.type == "cpu" and not bool(torch.isfinite(unary).all()):
@@ -258,52 +258,3 @@ PRESETS: dict[str, DenseCRF] = {
     "asdt-seg": _crf(10, (3, 3), (83, 5, 4), normalised=False),
 }
 """Parameters of the four papers' released code, by use."""
-
-
-def exact_filter(
-    features: Float[Tensor, "b d n"], values: Float[Tensor, "b c n"]
-) -> Float[Tensor, "b c n"]:
-    """Sum over all pairs: attention with weights exp(-|f_i - f_j|^2 / 2), not normalised.
-
-    Memory n^2 per image: for small images, and as the truth that the lattice approximates.
-    """
-    return values @ gaussian_kernel(features)
-
-
-def gaussian_kernel(features: Float[Tensor, "b d n"]) -> Float[Tensor, "b n n"]:
-    """exp(-|f_i - f_j|^2 / 2) for all pairs."""
-    rows = features.transpose(1, 2)
-    distance = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
-    return torch.exp(-0.5 * distance.square())
-
-
-def exact_mean_field(
-    crf: DenseCRF, images: Images, probs: Float[Tensor, "b k1 h w"]
-) -> Float[Tensor, "b k1 h w"]:
-    """What `crf` approximates, with all pairs of pixels: small images only; differentiable.
-
-    Mean field is attention repeated: weights from positions and colours, fixed; values are the
-    current probabilities; the unary term is the residual connection; softmax runs over classes
-    instead of pixels.
-
-    Args:
-        crf: the parameters.
-        images: RGB in 0..255.
-        probs: as for `crf`; gradients reach them.
-    """
-    check_images(images)
-    check_probs(probs, normalised=crf.normalised)
-    check_match(images, probs, ("images", "probs"))
-    near = spatial_features(probs.shape[-2:], crf.spatial_sigma, device=probs.device)
-    near = near.to(probs.dtype)
-    colour = bilateral_features(images, crf.bilateral_sigma_xy, crf.bilateral_sigma_rgb)
-    kernel = 0.0
-    for features, weight in [(near, crf.spatial_weight), (colour, crf.bilateral_weight)]:
-        pairs = gaussian_kernel(features.flatten(2).to(probs.dtype))
-        root = pairs.sum(-1).rsqrt()
-        kernel = kernel + weight * root[:, None] * pairs * root[:, :, None]
-    unary = -probs.clamp(crf.clip, 1).log().flatten(2)
-    q = torch.softmax(-unary, 1)
-    for _ in range(crf.iterations):
-        q = torch.softmax(q @ kernel - unary, 1)
-    return q.view(probs.shape)

@@ -43,8 +43,9 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from wsss_lab import IGNORE
+from wsss_lab.refine.features import Images, bilateral_features
 from wsss_lab.refine.inputs import check_images, check_match, check_probs
-from wsss_lab.refine.lattice import Images, Lattice, bilateral_features
+from wsss_lab.refine.lattice import Lattice
 
 Gradient = Literal["released", "true"]
 
@@ -56,7 +57,7 @@ def confidence_gate(
 ) -> Float[Tensor, "b h w"]:
     """How much a pixel still has to learn: 1 minus its confidence, 1 where it has no label."""
     unsure = (roi - probs.amax(1)).clamp(min=0)
-    return torch.where(labels == IGNORE, 1.0, unsure)
+    return torch.where(labels == IGNORE, torch.ones_like(unsure), unsure)
 
 
 def bilateral_energy(
@@ -79,10 +80,16 @@ def bilateral_energy(
         sigma_xy: px at this resolution.
         sigma_rgb: on the 0..255 scale.
         gradient: "released", as in all released codes, or "true".
+
+    Raises:
+        ValueError: sizes or devices that do not fit, NaN (CPU only).
     """
+    for name, maps in (("images", images), ("roi", roi), ("labels", labels)):
+        check_match(probs, maps, ("probs", name))
     with torch.autocast(probs.device.type, enabled=False):
-        probs, roi = probs.float(), roi.float()
-        lattice = Lattice(bilateral_features(images.float(), sigma_xy, sigma_rgb))
+        dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
+        probs, roi = probs.to(dtype), roi.to(dtype)
+        lattice = Lattice(bilateral_features(images.to(dtype), sigma_xy, sigma_rgb))
         if gradient == "released":
             gate = confidence_gate(probs.detach(), roi, labels)
             return _ReleasedEnergy.apply(probs, lattice, gate, roi)
@@ -146,7 +153,7 @@ class DenseEnergyLoss:
         valid: Bool[Tensor, "b h w"],
         labels: Integer[Tensor, "b h w"],
     ) -> Float[Tensor, ""]:
-        """Loss, at most 0; float32.
+        """Loss, at most 0; float32 (float64 for float64 `probs`).
 
         Args:
             probs: softmax of logits brought to the size of the images.
@@ -160,7 +167,9 @@ class DenseEnergyLoss:
         """
         _check_energy(probs, images, valid, labels)
         with torch.autocast(probs.device.type, enabled=False):
-            small = self._resize(probs.float(), "bilinear")
+            if probs.dtype != torch.float64:
+                probs = probs.float()
+            small = self._resize(probs, "bilinear")
             picture = self._resize(images.float(), "nearest")
             roi = self._resize(valid[:, None].float(), "nearest")[:, 0]
             marks = self._resize(labels[:, None].float(), "nearest")[:, 0].long()

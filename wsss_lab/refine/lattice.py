@@ -15,7 +15,7 @@ differs in how corners are found. They hash; we number the corners so that neigh
 constant, then sort once, which also gives the order in which splatting reads the pixels.
 
 The lattice is an approximation: for d = 5 the output is about 0.5 to 0.6 of the exact sum, and
-correlates with it at 0.99. Losses that inherit its scale say so (`refine.energy`).
+correlates with it at 0.96 to 0.99. Losses that inherit its scale say so (`refine.energy`).
 """
 
 import math
@@ -24,39 +24,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Images = Float[Tensor, "b 3 h w"] | UInt8[Tensor, "b 3 h w"]
-
-
-def spatial_features(
-    size: tuple[int, int], sigma: float, *, device: torch.device | str | None = None
-) -> Float[Tensor, "1 2 h w"]:
-    """Pixel coordinates (x, y) in units of `sigma` px."""
-    h, w = size
-    y, x = torch.meshgrid(
-        torch.arange(h, dtype=torch.float32, device=device),
-        torch.arange(w, dtype=torch.float32, device=device),
-        indexing="ij",
-    )
-    return torch.stack([x, y])[None] / sigma
-
-
-def bilateral_features(
-    images: Images, sigma_xy: float, sigma_rgb: float
-) -> Float[Tensor, "b 5 h w"]:
-    """Coordinates (x, y) in units of `sigma_xy` px and colours in units of `sigma_rgb`.
-
-    Args:
-        images: RGB in 0..255, `uint8` or float.
-        sigma_xy: px.
-        sigma_rgb: on the 0..255 scale.
-    """
-    colour = images if images.is_floating_point() else images.float()
-    b, _, h, w = colour.shape
-    place = spatial_features((h, w), sigma_xy, device=images.device).to(colour.dtype)
-    return torch.cat([place.expand(b, -1, -1, -1), colour / sigma_rgb], dim=1)
+LIMIT = 1e5
+"""Largest feature, in standard deviations: beyond, float32 cannot place a point in its simplex."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +43,7 @@ class Bags:
 
     index: Int[Tensor, "..."]
     weight: Float[Tensor, "..."]
-    offsets: Int[Tensor, " rows+1"] | None = None
+    offsets: Int[Tensor, " starts"] | None = None
 
     def __call__(self, rows: Float[Tensor, "n c"]) -> Float[Tensor, "rows c"]:
         """Multiply."""
@@ -85,13 +57,13 @@ class Bags:
         )
 
 
-def _elevate(features: Float[Tensor, "d n"]) -> Float[Tensor, "d+1 n"]:
-    """Embed into the hyperplane `sum = 0` of d + 1 dimensions, with the lattice's spacing.
+def _elevate(features: Float[Tensor, "d n"]) -> Float[Tensor, "d1 n"]:
+    """Embed into the hyperplane `sum = 0` of d1 = d + 1 dimensions, with the lattice's spacing.
 
     Column sums are taken in the order of the C++ originals, so float32 rounds as theirs does.
     """
     d = features.shape[0]
-    spacing = features.new_tensor(math.sqrt(2 / 3) * (d + 1)).item()  # rounded as theirs
+    spacing = torch.tensor(math.sqrt(2 / 3) * (d + 1), dtype=features.dtype).item()  # as theirs
     total = torch.zeros_like(features[0])
     elevated = [total] * (d + 1)
     for j in range(d, 0, -1):
@@ -103,8 +75,8 @@ def _elevate(features: Float[Tensor, "d n"]) -> Float[Tensor, "d+1 n"]:
 
 
 def _enclosing_simplex(
-    elevated: Float[Tensor, "d+1 n"],
-) -> tuple[Int[Tensor, "d+1 n"], Int[Tensor, "d+1 n"], Float[Tensor, "d+1 n"]]:
+    elevated: Float[Tensor, "d1 n"],
+) -> tuple[Int[Tensor, "d1 n"], Int[Tensor, "d1 n"], Float[Tensor, "d1 n"]]:
     """Nearest remainder-0 point, order of the residuals, barycentric weights.
 
     Returns:
@@ -132,8 +104,8 @@ def _enclosing_simplex(
 
 
 def _number_corners(
-    cell: Int[Tensor, "d+1 n"], rank: Int[Tensor, "d+1 n"], image: Int[Tensor, " n"]
-) -> tuple[Int[Tensor, "d+1 n"], Int[Tensor, " d+1"], Int[Tensor, " d"]]:
+    cell: Int[Tensor, "d1 n"], rank: Int[Tensor, "d1 n"], image: Int[Tensor, " n"]
+) -> tuple[Int[Tensor, "d1 n"], Int[Tensor, " d1"], Int[Tensor, " d"]]:
     """One integer per corner, such that the neighbour along axis j is `step[j]` away.
 
     A lattice point p has p_0 = ... = p_d modulo d + 1, so u_i = (p_{i+1} - p_i) / (d + 1) for
@@ -155,9 +127,7 @@ def _number_corners(
     return moves.cumsum(0), step, extent
 
 
-def _neighbours(
-    corner: Int[Tensor, " m"], step: Int[Tensor, " a"]
-) -> Int[Tensor, "a m+1 3"]:
+def _neighbours(corner: Int[Tensor, " m"], step: Int[Tensor, " a"]) -> Int[Tensor, "a m+1 3"]:
     """Per axis and corner: itself and its two neighbours; row m stands for "no such corner"."""
     m = corner.numel()
     itself = torch.arange(m + 1, device=corner.device, dtype=torch.int32)
@@ -188,8 +158,16 @@ def _check_features(features: Tensor) -> None:
             f"features: expected fewer than 2^31 corners, got shape {tuple(features.shape)}; "
             "filter fewer images at a time"
         )
-    if features.device.type == "cpu" and not bool(torch.isfinite(features).all()):
-        raise ValueError("features: expected finite numbers, got NaN or infinity; check the images")
+    if features.device.type == "cpu" and not bool(features.detach().abs().amax() <= LIMIT):
+        raise ValueError(
+            f"features: expected finite numbers within {LIMIT:g} standard deviations, got NaN or "
+            "more; check the images, or use a larger sigma"
+        )
+
+
+def _usable(flat: Float[Tensor, "d n"]) -> Bool[Tensor, " n"]:
+    """Points that can be placed; where values go unchecked (not on a CPU), others become NaN."""
+    return (flat.abs() <= LIMIT).all(0)
 
 
 class Lattice:
@@ -215,7 +193,8 @@ class Lattice:
 
         Raises:
             ValueError: wrong shape or type; on the CPU also NaN, and features spread over so many
-                standard deviations that their corners cannot be numbered.
+                standard deviations that their corners cannot be numbered. Elsewhere nothing waits
+                for values: such points come out as NaN.
         """
         _check_features(features)
         features = features.detach()
@@ -223,22 +202,19 @@ class Lattice:
         self.grid = tuple(grid)
         self.scale = 1 / (1 + 2.0**-d)
         flat = features.flatten(2).transpose(0, 1).flatten(1)  # (d, b n)
-        cell, rank, weight = _enclosing_simplex(_elevate(flat))
+        usable = _usable(flat)
+        cell, rank, weight = _enclosing_simplex(_elevate(torch.where(usable, flat, 0)))
         image = torch.arange(self.batch, device=flat.device)
         image = image.repeat_interleave(flat.shape[1] // self.batch)
         keys, step, extent = _number_corners(cell, rank, image)
-        self._check_range(extent)
-        self._connect(keys, step, weight)
-
-    def _check_range(self, extent: Tensor) -> None:
-        if extent.device.type != "cpu":
-            return
-        total = self.batch * math.prod(extent.tolist())
-        if total >= 2**62:
+        cells = extent.double().log2().sum() + math.log2(self.batch)
+        if cells.device.type == "cpu" and cells >= 62:
             raise ValueError(
-                f"features: expected at most 2^62 lattice cells, got {total:.1e}; use a larger "
-                "sigma: neighbours this far apart do not see each other"
+                f"features: expected at most 2^62 lattice cells, got 2^{float(cells):.0f}; use a "
+                "larger sigma: neighbours this far apart do not see each other"
             )
+        weight = torch.where(usable & (cells < 62), weight, math.nan)
+        self._connect(keys, step, weight)
 
     def _connect(self, keys: Tensor, step: Tensor, weight: Tensor) -> None:
         """Sort the corners once; from the order follow splat, slice and neighbours."""
@@ -247,7 +223,7 @@ class Lattice:
         new = torch.ones_like(ordered, dtype=torch.bool)
         torch.ne(ordered[1:], ordered[:-1], out=new[1:])
         start = new.nonzero()[:, 0]
-        number = (new.int().cumsum(0, dtype=torch.int32) - 1)
+        number = new.int().cumsum(0, dtype=torch.int32) - 1
         index = torch.empty_like(number)
         index[order] = number
         ends = start.new_full((2,), order.numel())  # the last bag, "no such corner", is empty
