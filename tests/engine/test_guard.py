@@ -122,7 +122,9 @@ def test_a_step_that_is_logged_and_bad_is_not_logged(late):
 def test_a_gradient_that_is_not_finite_is_named(late):
     method = broken(SteepGradient)
     start = method.head.weight.clone()
-    with pytest.raises(FloatingPointError, match="the gradient of step 0 is not finite .*norm=nan"):
+    with pytest.raises(
+        FloatingPointError, match=r"the gradient of step 0 is not finite .*norm=nan"
+    ):
         fit(method, batches(), RUN, OPTIM, log=None)
     assert torch.equal(method.head.weight, start)
 
@@ -136,7 +138,7 @@ def test_skipping_ends_after_twenty_in_a_row(late):
 def test_the_reproducer_runs_the_step_again(late, tmp_path):
     run = dataclasses.replace(RUN, accumulate=2)
     method = broken()
-    with pytest.raises(FloatingPointError, match="nonfinite_step7_rank0.pt"):
+    with pytest.raises(FloatingPointError, match=r"nonfinite_step7_rank0\.pt"):
         fit(method, batches(), run, OPTIM, log=None, out=tmp_path)
     fresh = broken(at=(7,))
     output = replay(tmp_path / "nonfinite_step7_rank0.pt", fresh)

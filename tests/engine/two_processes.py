@@ -23,9 +23,16 @@ RUN = RunConfig(steps=10, batch=8, log_every=4, save_every=4, keep=5, accelerato
 PAIR = dataclasses.replace(RUN, devices=2)
 
 
-def train(run, out=None, noise=False):
+def train(run, out=None, noise=False, broken=False):
     images, tags = data()
-    batches = in_memory(images, tags, StepSampler(32, 8), transform=augment)
+    whole = in_memory(images, tags, StepSampler(32, 8), transform=augment)
+
+    def batches(step):
+        batch = whole(step)
+        if broken and step == 5 and os.environ["RANK"] == "1":
+            batch["images"] = batch["images"] * torch.nan
+        return batch
+
     method = tiny(noise=noise)
     history = fit(method, batches, run, OPTIM, out=out, log=None)
     return method, history
@@ -50,6 +57,9 @@ def as_torchrun(*arguments):
             if rank == 0:
                 torch.save((method.state_dict(), history), arguments[1] / "result.pt")
             os._exit(0)
+        except FloatingPointError as error:
+            (arguments[1] / f"error_{rank}").write_text(str(error))
+            os._exit(3)
         except BaseException as error:
             print(repr(error), file=sys.stderr)
             os._exit(1)
@@ -92,6 +102,10 @@ def main(folder):
     again = torch.load(out / "result.pt", weights_only=True)[0]
     found["resumed_equal"] = all(torch.equal(whole[k], again[k]) for k in whole)
     found["rows"] = (out / "log.csv").read_text().count("\n")
+
+    out = folder / "broken"  # one process meets nan, both stop
+    found["broken_exit"] = as_torchrun(PAIR, out, False, True)
+    found["broken"] = [(out / f"error_{rank}").read_text() for rank in range(2)]
     found["one_is_deterministic"] = digest(alone) == digest(train(RUN)[0])
     print(json.dumps(found))
 
