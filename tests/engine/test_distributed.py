@@ -40,7 +40,7 @@ def test_two_processes_resume_exactly_with_their_own_random_numbers(found):
 
 def test_a_loss_that_is_not_finite_on_one_process_stops_both(found):
     assert found["broken_exit"] == [3, 3]
-    assert "the loss on another process of step 5 is not finite" in found["broken"][0]
+    assert "the loss or gradient of some process of step 5 is not finite" in found["broken"][0]
     assert "the loss of step 5 is not finite in the term 'tags', 'follow'" in found["broken"][1]
 
 
