@@ -7,12 +7,12 @@ abstract, and the rest is what the released code does when it runs.
 
 | step | paper | released code | here |
 |---|---|---|---|
-| two views | augmented views | image and its mirror image | `ACRConfig.views`, `View` |
+| two views | augmented | image and its mirror image | `ACRConfig.views`, `View` |
 | matching tokens | – | permute rows and columns | `align_attention` |
 | activation consistency | regions attended by the class token | L1 | `activation_consistency` |
 | affinity consistency | all pairs of patches | L1 | `affinity_consistency` |
 | total loss | – | two tag losses + alpha * both | `ACR.losses` |
-| localisation | gradients of the class token's attention | `grad`, last 2 of 12 layers | `ACR.localise` |
+| localisation | class token gradients | `grad`, last 2 of 12 layers | `ACR.localise` |
 
 The head is one linear layer with bias on the class token as the last block leaves it, *before* the
 final LayerNorm. The same layer reads patch tokens in `patch_cam`; no loss trains it for that.
@@ -41,18 +41,20 @@ Deviations from the released code. The presets ending in ``-released`` switch al
 10. Schedule (`PRESETS`): the released loop adds a last step at the learning rate of the one before;
    ``voc`` and ``coco`` leave it out.
 
-Faults that are not imitated: attention of an earlier pass returned silently under ``no_grad``; one
-global store for the hooks of all models; image height taken for the width in the alignment (the
-same on squares, wrong elsewhere); a random class added to the tags in COCO validation.
+Not imitated: attention of an earlier pass returned under ``no_grad``; one global store for the hooks
+of all models; height taken for width in the alignment (wrong unless square); a random class added
+to the tags in COCO validation. Without effect and left out: the final LayerNorm, and the MLP of the
+last block on patch tokens, in training and localisation (`class_token_only`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from wsss_lab.cam.attention_maps import (
@@ -63,13 +65,17 @@ from wsss_lab.cam.attention_maps import (
 )
 from wsss_lab.cam.fusion import FUSIONS, fuse_cams
 from wsss_lab.cam.maps import normalize_cam, present_classes
+from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.losses import tag_loss
 from wsss_lab.methods.base import Batch, Method, StepOutput, normalize, split_decay
 from wsss_lab.models import keymaps
-from wsss_lab.models.alignment import Flip, Grid, View, align_tokens, check_attention
+from wsss_lab.models.alignment import Flip, Grid, View, align_pair, align_tokens
 from wsss_lab.models.attention import record_attention
+from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.heads import TagHead
+from wsss_lab.models.shortcut import class_token_only
+from wsss_lab.models.vit import ViTBackbone
 from wsss_lab.models.weights import load_strictly
 
 
@@ -103,8 +109,9 @@ class ACRConfig:
     """Spread the maps by the attention of all layers. Released script: yes."""
     infer_size: int | None = None
     """Side in px of the square that images are squashed to for localisation (5). Released: 384."""
-    batched: bool = True
-    """One backward pass for all classes (6)."""
+    batched: bool | None = None
+    """All classes in one vectorised backward pass, or one pass after another (6), which is as fast
+    on CPUs and takes less memory. None: vectorised on accelerators only."""
 
     def __post_init__(self) -> None:
         if not self.alpha >= 0:
@@ -141,12 +148,9 @@ def activation_consistency(
     Raises:
         ValueError: the matrices do not fit the grid, or there is no class token.
     """
-    _check_pair(first, second, view, grid, prefix)
     if prefix < 1:
         raise ValueError("prefix must be at least 1: activation consistency needs a class token")
-    rows = first[..., :1, :], second[..., :1, :]
-    a, b, valid = _align_rows(*rows, view, grid, prefix, renormalise)
-    return _mean_distance(a, b, valid)
+    return _mean_distance(*align_pair(first, second, view, grid, prefix, renormalise, slice(0, 1)))
 
 
 def affinity_consistency(
@@ -160,47 +164,12 @@ def affinity_consistency(
     """Mean distance between the attention of all pairs of patches in an image and in its view.
 
     Released code: ``mean |A1[1+i, 1+j] - A2[1+pi(i), 1+pi(j)]|`` over batch, layers, i and j.
-
-    Args:
-        first: see `activation_consistency`, also for the other arguments.
-        second: the same of the views.
-        view: the same.
-        grid: the same.
-        prefix: the same; 0 for networks without class token.
-        renormalise: the same.
+    Arguments as in `activation_consistency`; `prefix` may be 0, for networks without class token.
     """
-    _check_pair(first, second, view, grid, prefix)
-    rows = first[..., prefix:, :], second[..., prefix:, :]
-    a, b, valid = _align_rows(*rows, view, grid, prefix, renormalise)
+    rows = slice(prefix, None)
+    a, b, valid = align_pair(first, second, view, grid, prefix, renormalise, rows)
     b = align_tokens(b, view, grid, dim=-2, add=False)
     return _mean_distance(a, b, None if valid is None else valid[:, None] & valid)
-
-
-def _check_pair(first: Tensor, second: Tensor, view: View, grid: Grid, prefix: int) -> None:
-    check_attention(first, grid, prefix)
-    check_attention(second, view.grid(grid), prefix)
-
-
-def _align_rows(
-    first: Float[Tensor, "*batch r n"],
-    second: Float[Tensor, "*batch s m"],
-    view: View,
-    grid: Grid,
-    prefix: int,
-    renormalise: bool,
-) -> tuple[Tensor, Tensor, Bool[Tensor, " p"] | None]:
-    """Patch columns of both, laid over one another in float32, and which of them count."""
-    first, second = first.float(), second.float()
-    a, b = first[..., prefix:], align_tokens(second[..., prefix:], view, grid)
-    if view.whole:
-        return a, b, None
-    valid = view.valid(grid, first.device)
-    a, b = a * valid, b * valid
-    if renormalise:
-        tiny = torch.finfo(torch.float32).tiny
-        a = a / (a.sum(-1, True) + first[..., :prefix].sum(-1, True)).clamp(min=tiny)
-        b = b / (b.sum(-1, True) + second[..., :prefix].sum(-1, True)).clamp(min=tiny)
-    return a, b, valid
 
 
 def _mean_distance(a: Tensor, b: Tensor, valid: Tensor | None) -> Float[Tensor, ""]:
@@ -209,11 +178,6 @@ def _mean_distance(a: Tensor, b: Tensor, valid: Tensor | None) -> Float[Tensor, 
         return F.l1_loss(a, b)
     distance = (a - b).abs() * valid
     return distance.sum() / valid.expand_as(distance).sum().clamp(min=1)
-
-
-def whole(side: int, stride: int) -> int:
-    """Side in px rounded to whole patches, at least one."""
-    return max(1, int(side / stride + 0.5)) * stride
 
 
 class ACR(Method):
@@ -230,7 +194,7 @@ class ACR(Method):
 
     def __init__(self, backbone: Backbone, classes: int, config: ACRConfig | None = None):
         super().__init__()
-        if not hasattr(backbone, "final_norm"):
+        if not isinstance(backbone, ViTBackbone):
             raise ValueError(
                 f"backbone must have a class token, got {backbone.name}: use r50_vit_b16, vit_b16, "
                 "deit_s, deit_b or toy_vit; affinity_consistency(prefix=0) alone needs none"
@@ -270,40 +234,42 @@ class ACR(Method):
             ("affinity", config.affinity, affinity_consistency),
         ):
             if compare and used:
-                terms = [rule(*p, view, grid, 1, config.renormalise) for p in pairs]
+                terms = [rule(a, b, view, grid, 1, config.renormalise) for a, b in pairs]
                 parts[name] = torch.stack(terms).mean()
                 loss = loss + config.alpha * parts[name]
         panels = {"logits": logits[0], "view": other}
         if pairs:
-            panels |= {"attention": pairs[-1][0].detach(), "attention_view": pairs[-1][1].detach()}
+            panels["attention"], panels["attention_view"] = (a.detach() for a in pairs[-1])
         return StepOutput(loss, parts, panels)
 
     def _both_views(
         self, images: Tensor, other: Tensor, record: bool
-    ) -> tuple[tuple[Tensor, Tensor], list[tuple[Tensor, Tensor]], Grid]:
+    ) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]], Grid]:
         """Logits of both views, head-averaged attention (image, view) per layer, token grid."""
         joint = self.config.joint and images.shape == other.shape
         inputs = [torch.cat([images, other])] if joint else [images, other]
         logits, attention, grids = [], [], []
         for x in inputs:
-            if record:
-                with record_attention(self.backbone, self.config.layers) as maps:
-                    features = self.backbone(x)
-                attention.append([layer.float().mean(dim=1) for layer in maps.maps])
-            else:
+            recorded: list[Tensor] = []
+            with ExitStack() as stack:
+                stack.enter_context(class_token_only(self.backbone))
+                if record:
+                    layers = record_attention(self.backbone, self.config.layers)
+                    recorded = stack.enter_context(layers).maps
                 features = self.backbone(x)
+            attention.append([layer.float().mean(dim=1) for layer in recorded])
             logits.append(self.head.linear(features.cls))
             grids.append(tuple(features.last.shape[-2:]))
         if joint:
-            first, second = logits[0].chunk(2)
-            return (first, second), [m.chunk(2) for ms in attention for m in ms], grids[0]
-        return (logits[0], logits[1]), list(zip(*attention, strict=True)), grids[0]
+            logits = list(logits[0].chunk(2))
+            attention = [[layer.chunk(2)[i] for layer in attention[0]] for i in (0, 1)]
+        first, second = attention
+        return logits, list(zip(first, second, strict=True)), grids[0]
 
     def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Backbone at `lr`, head at `head_lr`; the released code has one group for all."""
-        return split_decay(self.backbone, lr, weight_decay) + split_decay(
-            self.head, head_lr, weight_decay
-        )
+        head = split_decay(self.head, head_lr, weight_decay)
+        return split_decay(self.backbone, lr, weight_decay) + head
 
     def token_maps(
         self,
@@ -324,7 +290,8 @@ class ACR(Method):
         config, training = self.config, self.training
         self.eval()
         try:
-            with record_for_localisation(self, config.start_layer, config.propagate) as trace:
+            localisation = record_for_localisation(self, config.start_layer, config.propagate)
+            with localisation as trace, class_token_only(self.backbone):
                 x = torch.cat([images, images.flip(-1)]) if mirror else images
                 features = self.backbone(x)
                 logits = self.head.linear(features.cls)
@@ -358,7 +325,7 @@ class ACR(Method):
         """
         h, w = images.shape[-2:]
         stride, square = self.backbone.stride, self.config.infer_size
-        sides = (square or whole(h, stride), square or whole(w, stride))
+        sides = tuple(square or max(1, int(s / stride + 0.5)) * stride for s in (h, w))
         x = self.prepare(images)
         if sides != (h, w):
             x = F.interpolate(x, sides, mode="bilinear", align_corners=False)
@@ -388,3 +355,47 @@ class ACR(Method):
         whole |= {f"head.{k}": v for k, v in parts.get("tag_head", {}).items()}
         load_strictly(self, whole, "the checkpoint of ACR")
         self.backbone.weight_tag = "file:ACR"
+
+
+@dataclass(frozen=True)
+class ACRPreset:
+    """A whole recipe as values: network, method, optimiser, length."""
+
+    config: ACRConfig
+    optim: OptimConfig
+    run: RunConfig
+    classes: int = 20
+    crop: int = 384
+    """Side of the square training crop, px."""
+    backbone: str = "r50_vit_b16"
+    """A key of `wsss_lab.models.backbones.BACKBONES`."""
+    options: dict[str, Any] = field(default_factory=lambda: {"weight_std": "acr"})
+    """Options of `build_backbone`."""
+
+    def build(self) -> ACR:
+        """The method with random weights; see `load_backbone_weights` for others."""
+        return ACR(build_backbone(self.backbone, **self.options), self.classes, self.config)
+
+
+_RELEASED = ACRConfig(joint=False, renormalise=False, infer_size=384, batched=False)
+_RELEASED_COCO = replace(_RELEASED, alpha=100.0)
+_OURS = ACRConfig(input_stats="half")
+_OURS_COCO = replace(_OURS, alpha=100.0)
+_SGD = OptimConfig("sgd", 0.05, head_lr_factor=1.0, weight_decay=5e-4, momentum=0.0,
+                   schedule="poly", power=0.9, warmup=0, clip=0.0)  # fmt: skip
+_AS_RUN = replace(_SGD, weight_decay=0.0, momentum=5e-4)
+
+PRESETS: dict[str, ACRPreset] = {
+    "voc-released": ACRPreset(
+        _RELEASED, replace(_AS_RUN, decay_steps=26_450), RunConfig(26_451, batch=1)
+    ),
+    "coco-released": ACRPreset(
+        _RELEASED_COCO, replace(_AS_RUN, decay_steps=103_475), RunConfig(103_476, batch=1), 80
+    ),
+    "voc": ACRPreset(_OURS, _SGD, RunConfig(26_450, batch=4)),
+    "coco": ACRPreset(_OURS_COCO, _SGD, RunConfig(103_475, batch=4), 80),
+    "toy": ACRPreset(ACRConfig(), OptimConfig(), RunConfig(), 10, 128, "toy_vit", {}),
+}
+"""`-released`: what the released scripts compute, on the one replica that is saved. `voc`, `coco`:
+the recipe they seem to intend, 10 and 5 epochs with four images per step (deviations 1, 4 to 6 and
+8 to 10); not trained by us at full size. COCO counts 82,783 training images. `toy` is ours."""

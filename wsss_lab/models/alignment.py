@@ -33,8 +33,10 @@ Grid = tuple[int, int]
 class View:
     """A geometric transformation of images with a known effect on the token grid."""
 
-    whole = True
-    """Whether every token of the image can be seen in the view."""
+    @property
+    def whole(self) -> bool:
+        """Whether every token of the image can be seen in the view."""
+        return True
 
     def move(self, x: Tensor, unit: int = 1, dims: tuple[int, int] = (-2, -1)) -> Tensor:
         """Transform whatever lies on a grid.
@@ -135,7 +137,7 @@ class Shift(View):
     right: int = 0
 
     @property
-    def whole(self) -> bool:  # type: ignore[override]
+    def whole(self) -> bool:
         """False unless nothing moves."""
         return self.down == 0 and self.right == 0
 
@@ -205,10 +207,12 @@ def overlap(old: int, new: int) -> tuple[tuple[float, ...], ...]:
     """
     # in units of 1 / (old * new), where all borders are whole numbers
     return tuple(
-        tuple(max(0, min(old * (i + 1), new * (j + 1)) - max(old * i, new * j)) / new
-              for j in range(old))
+        tuple(
+            max(0, min(old * (i + 1), new * (j + 1)) - max(old * i, new * j)) / new
+            for j in range(old)
+        )
         for i in range(new)
-    )  # fmt: skip
+    )
 
 
 def align_tokens(
@@ -258,6 +262,49 @@ def align_attention(
     x = torch.cat([attention[..., :prefix], columns], -1) if prefix else columns
     rows = align_tokens(x[..., prefix:, :], view, grid, dim=-2, add=False)
     return torch.cat([x[..., :prefix, :], rows], -2) if prefix else rows
+
+
+def align_pair(
+    first: Float[Tensor, "*batch n n"],
+    second: Float[Tensor, "*batch m m"],
+    view: View,
+    grid: Grid,
+    prefix: int = 1,
+    renormalise: bool = True,
+    rows: slice = slice(None),
+) -> tuple[Float[Tensor, "*batch r p"], Float[Tensor, "*batch s p"], Bool[Tensor, " p"] | None]:
+    """Patch columns of an image's and its view's attention, laid over one another, in float32.
+
+    Args:
+        first: attention of the image.
+        second: attention of the view.
+        view: how the view came from the image.
+        grid: (gh, gw), token grid of the image.
+        prefix: tokens before the patches.
+        renormalise: where the view hides tokens, divide the rows of both by what they give to the
+            prefix and to common patches: a softmax over common tokens only is compared.
+        rows: query rows to return; they are not aligned (`align_tokens` with ``dim=-2`` does).
+
+    Returns:
+        Columns of the image, columns of the view, and which patches both show; None for all.
+        Columns that do not count are 0.
+
+    Raises:
+        ValueError: the matrices do not fit the grid.
+    """
+    check_attention(first, grid, prefix)
+    check_attention(second, view.grid(grid), prefix)
+    first, second = first[..., rows, :].float(), second[..., rows, :].float()
+    a, b = first[..., prefix:], align_tokens(second[..., prefix:], view, grid)
+    if view.whole:
+        return a, b, None
+    valid = view.valid(grid, first.device)
+    a, b = a * valid, b * valid
+    if renormalise:
+        tiny = torch.finfo(torch.float32).tiny
+        a = a / (a.sum(-1, True) + first[..., :prefix].sum(-1, True)).clamp(min=tiny)
+        b = b / (b.sum(-1, True) + second[..., :prefix].sum(-1, True)).clamp(min=tiny)
+    return a, b, valid
 
 
 def check_attention(attention: Tensor, grid: Grid, prefix: int) -> None:
