@@ -41,7 +41,7 @@ Variant = Literal["grad", "grad_s", "cam_grad", "cam_grad_s"]
 class Trace:
     """What one forward pass leaves for localisation."""
 
-    attention: list[Float[Tensor, "b a n n"]]
+    attention: list[Float[Tensor, "b _a _n _m"]]
     """Per-head attention of the layers from the start layer on; the graph begins at the first."""
     affinity: Float[Tensor, "b n n"] | None = None
     """Sum over all layers of head-mean attention, detached, prefix tokens included."""
@@ -128,11 +128,11 @@ def _without_parameter_gradients(network: nn.Module) -> Iterator[None]:
 
 def attention_gradients(
     logits: Float[Tensor, "b k"],
-    attention: Sequence[Float[Tensor, "b a n n"]],
+    attention: Sequence[Float[Tensor, "b _a _n _m"]],
     tags: Float[Tensor, "b k"],
     rows: slice = slice(0, 1),
     batched: bool | None = None,
-) -> tuple[list[Float[Tensor, "m b a r n"]], Int[Tensor, "b m"], Bool[Tensor, "b m"]]:
+) -> tuple[list[Float[Tensor, "m b _a _r _n"]], Int[Tensor, "b m"], Bool[Tensor, "b m"]]:
     """Differentiate the tagged class logits of every image with respect to attention.
 
     Pass j asks every image for its own j-th class, so a batch costs as many passes as the image
@@ -177,10 +177,10 @@ def attention_gradients(
 
 
 def layer_map(
-    gradient: Float[Tensor, "*batch a r n"],
-    attention: Float[Tensor, "*batch a r n"] | None,
+    gradient: Float[Tensor, "... a r n"],
+    attention: Float[Tensor, "... a r n"] | None,
     variant: Variant = "grad",
-) -> Float[Tensor, "*batch r n"]:
+) -> Float[Tensor, "... r n"]:
     """Combine the gradient G and the attention A of one layer, in float32.
 
     ========================  ==========================================================
@@ -194,7 +194,7 @@ def layer_map(
 
     Args:
         gradient: dy/dA of one class.
-        attention: A itself, needed by the last two.
+        attention: A itself, needed by the last two; leading axes broadcast.
         variant: see above.
 
     Raises:
@@ -214,7 +214,7 @@ def layer_map(
 
 def gradient_maps(
     logits: Float[Tensor, "b k"],
-    attention: Sequence[Float[Tensor, "b a n n"]],
+    attention: Sequence[Float[Tensor, "b _a _n _m"]],
     tags: Float[Tensor, "b k"],
     variant: Variant = "grad",
     prefix: int = 1,

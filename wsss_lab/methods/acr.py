@@ -41,10 +41,10 @@ Deviations from the released code. The presets ending in ``-released`` switch al
 10. Schedule (`PRESETS`): the released loop adds a last step at the learning rate of the one before;
    ``voc`` and ``coco`` leave it out.
 
-Not imitated: attention of an earlier pass returned under ``no_grad``; one global store for the hooks
-of all models; height taken for width in the alignment (wrong unless square); a random class added
-to the tags in COCO validation. Without effect and left out: the final LayerNorm, and the MLP of the
-last block on patch tokens, in training and localisation (`class_token_only`).
+Not imitated: attention of an earlier pass returned under ``no_grad``; one global store for the
+hooks of all models; height taken for width in the alignment (wrong unless square); a random class
+added to the tags in COCO validation. Without effect and left out: the final LayerNorm, and the MLP
+of the last block on patch tokens, in training and localisation (`class_token_only`).
 """
 
 from collections.abc import Mapping
@@ -312,7 +312,7 @@ class ACR(Method):
         images: Float[Tensor, "b 3 h w"],
         tags: Float[Tensor, "b k"] | None = None,
         size: tuple[int, int] | None = None,
-    ) -> Float[Tensor, "b k h w"]:
+    ) -> Float[Tensor, "b k oh ow"]:
         """Class maps of images in [0, 1]: image and mirror image, summed, each class in 0..1.
 
         Args:
@@ -382,7 +382,7 @@ _RELEASED_COCO = replace(_RELEASED, alpha=100.0)
 _OURS = ACRConfig(input_stats="half")
 _OURS_COCO = replace(_OURS, alpha=100.0)
 _SGD = OptimConfig("sgd", 0.05, head_lr_factor=1.0, weight_decay=5e-4, momentum=0.0,
-                   schedule="poly", power=0.9, warmup=0, clip=0.0)  # fmt: skip
+                   schedule="poly", power=0.9, warmup=0.0, clip=0.0)  # fmt: skip
 _AS_RUN = replace(_SGD, weight_decay=0.0, momentum=5e-4)
 
 PRESETS: dict[str, ACRPreset] = {

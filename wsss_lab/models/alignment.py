@@ -216,8 +216,8 @@ def overlap(old: int, new: int) -> tuple[tuple[float, ...], ...]:
 
 
 def align_tokens(
-    x: Float[Tensor, "*batch m"], view: View, grid: Grid, dim: int = -1, add: bool = True
-) -> Float[Tensor, "*batch n"]:
+    x: Float[Tensor, "..."], view: View, grid: Grid, dim: int = -1, add: bool = True
+) -> Float[Tensor, "..."]:
     """Lay one patch-token axis of a view over the tokens of the image.
 
     Args:
