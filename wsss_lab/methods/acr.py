@@ -17,20 +17,21 @@ abstract, and the rest is what the released code does when it runs.
 The head is one linear layer with bias on the class token as the last block leaves it, *before* the
 final LayerNorm. The same layer reads patch tokens in `patch_cam`; no loss trains it for that.
 
-Deviations from the released code. The presets ending in ``-released`` switch all of them off.
+Deviations from the released code. Presets ending in ``-released`` switch all of them off (7: pass
+the tags).
 
 1. `joint`: both views go through the network in one batch instead of two passes. The numbers are
    the same unless the network has batch normalisation (`toy_vit`), which then sees both views.
 2. `views`: vertical mirror images, right angles, shifts by whole patches and scales can be used
    besides the horizontal mirror image; step t takes view ``t % len(views)``.
 3. `renormalise`: where a view hides tokens (`Shift`), both attention matrices are restricted to
-   the tokens that both show and their rows brought back to 1. Nothing changes for other views.
+   the tokens that both show and their rows brought back to 1; other views are not touched.
 4. `input_stats`: ``"half"`` feeds (x - 0.5) / 0.5, as the pre-trained weights of the hybrid expect;
    the released code feeds ImageNet's mean and deviation.
 5. `infer_size`: None keeps size and aspect of an image at localisation (sides are rounded to whole
    patches); the released code squashes every image to 384 x 384.
-6. `batched`: all classes of an image in one backward pass, which reaches the used attention
-   matrices only; the released code runs one full backward pass per class. Same numbers.
+6. `batched`: all classes in one backward pass, to the used attention only; the released code runs
+   one full backward pass per class. Same numbers.
 7. ``localise(images)`` without tags uses the classes the network predicts; the released code always
    has the true ones.
 8. Optimiser (`PRESETS`): the released call puts its weight decay, 5e-4, in the place of momentum
@@ -207,7 +208,7 @@ class ACR(Method):
 
     def prepare(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Images in [0, 1] -> what the backbone takes, by `input_stats`."""
-        return (images - 0.5) / 0.5 if self.config.input_stats == "half" else normalize(images)
+        return 2 * images - 1 if self.config.input_stats == "half" else normalize(images)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k"]:
         """Tag logits of images in [0, 1]."""
@@ -380,7 +381,6 @@ class ACRPreset:
 _RELEASED = ACRConfig(joint=False, renormalise=False, infer_size=384, batched=False)
 _RELEASED_COCO = replace(_RELEASED, alpha=100.0)
 _OURS = ACRConfig(input_stats="half")
-_OURS_COCO = replace(_OURS, alpha=100.0)
 _SGD = OptimConfig("sgd", 0.05, head_lr_factor=1.0, weight_decay=5e-4, momentum=0.0,
                    schedule="poly", power=0.9, warmup=0.0, clip=0.0)  # fmt: skip
 _AS_RUN = replace(_SGD, weight_decay=0.0, momentum=5e-4)
@@ -393,7 +393,7 @@ PRESETS: dict[str, ACRPreset] = {
         _RELEASED_COCO, replace(_AS_RUN, decay_steps=103_475), RunConfig(103_476, batch=1), 80
     ),
     "voc": ACRPreset(_OURS, _SGD, RunConfig(26_450, batch=4)),
-    "coco": ACRPreset(_OURS_COCO, _SGD, RunConfig(103_475, batch=4), 80),
+    "coco": ACRPreset(replace(_OURS, alpha=100.0), _SGD, RunConfig(103_475, batch=4), 80),
     "toy": ACRPreset(ACRConfig(), OptimConfig(), RunConfig(), 10, 128, "toy_vit", {}),
 }
 """`-released`: what the released scripts compute, on the one replica that is saved. `voc`, `coco`:
