@@ -379,18 +379,16 @@ class ACRPreset:
 
 
 _RELEASED = ACRConfig(joint=False, renormalise=False, infer_size=384, batched=False)
-_RELEASED_COCO = replace(_RELEASED, alpha=100.0)
 _OURS = ACRConfig(input_stats="half")
 _SGD = OptimConfig("sgd", 0.05, head_lr_factor=1.0, weight_decay=5e-4, momentum=0.0,
                    schedule="poly", power=0.9, warmup=0.0, clip=0.0)  # fmt: skip
-_AS_RUN = replace(_SGD, weight_decay=0.0, momentum=5e-4)
+_VOC_AS_RUN = replace(_SGD, weight_decay=0.0, momentum=5e-4, decay_steps=26_450)
+_COCO_AS_RUN = replace(_VOC_AS_RUN, decay_steps=103_475)
 
 PRESETS: dict[str, ACRPreset] = {
-    "voc-released": ACRPreset(
-        _RELEASED, replace(_AS_RUN, decay_steps=26_450), RunConfig(26_451, batch=1)
-    ),
+    "voc-released": ACRPreset(_RELEASED, _VOC_AS_RUN, RunConfig(26_451, batch=1)),
     "coco-released": ACRPreset(
-        _RELEASED_COCO, replace(_AS_RUN, decay_steps=103_475), RunConfig(103_476, batch=1), 80
+        replace(_RELEASED, alpha=100.0), _COCO_AS_RUN, RunConfig(103_476, batch=1), 80
     ),
     "voc": ACRPreset(_OURS, _SGD, RunConfig(26_450, batch=4)),
     "coco": ACRPreset(replace(_OURS, alpha=100.0), _SGD, RunConfig(103_475, batch=4), 80),
