@@ -8,11 +8,11 @@ run goes on as if nothing had happened. Nothing here copies to the host inside a
 | `MomentumTeacher` | mean teacher (NeurIPS 2017, section 2); CoSA's assignment network |
 | `fit_mixture`, `mixture_bands` | CoSA, released code: three Gaussians, two thresholds |
 | `mixture_split` | CoSA, released code: two Gaussians, one threshold |
-| `best_split` | ours: minimum error thresholding (Kittler & Illingworth, Pattern Recognition 1986) |
+| `best_split` | ours: minimum error thresholding (Kittler & Illingworth 1986) |
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -54,7 +54,7 @@ class MomentumTeacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, *args: Tensor) -> object:
+    def forward(self, *args: Tensor) -> Any:
         """Run the teacher."""
         return self.network(*args)
 
@@ -93,21 +93,27 @@ def freeze_to_buffers(network: nn.Module) -> nn.Module:
 class RingQueue(nn.Module):
     """The latest `rows` rows of numbers; new ones overwrite the oldest.
 
-    With several processes the rows of all are gathered first, in the order of the global batch, so
-    that every process holds the same queue. (CoSA's released code keeps one queue per process.)
-
     Args:
         rows: capacity.
         width: numbers per row.
         start: `uniform` fills it with random numbers in [0, 1) (CoSA, released code); `empty` with
             zeros, which `ThresholdSearch` leaves out.
+        shared: with several processes gather the rows of all first, in the order of the global
+            batch, so that all hold the same queue. (CoSA's released code: one queue each.)
+
+    Raises:
+        ValueError: a size below 1 or an unknown `start`.
     """
 
     values: Float[Tensor, "rows width"]
     cursor: Int[Tensor, ""]
 
     def __init__(
-        self, rows: int, width: int, start: Literal["uniform", "empty"] = "empty"
+        self,
+        rows: int,
+        width: int,
+        start: Literal["uniform", "empty"] = "empty",
+        shared: bool = True,
     ) -> None:
         super().__init__()
         if rows < 1 or width < 1:
@@ -115,6 +121,7 @@ class RingQueue(nn.Module):
         if start not in ("uniform", "empty"):
             raise ValueError(f"start must be 'uniform' or 'empty', got {start!r}")
         make = torch.rand if start == "uniform" else torch.zeros
+        self.shared = shared
         self.register_buffer("values", make(rows, width))
         self.register_buffer("cursor", torch.zeros((), dtype=torch.long))
 
@@ -125,7 +132,7 @@ class RingQueue(nn.Module):
         Raises:
             ValueError: wrong width, or more rows than the queue holds.
         """
-        rows = _of_all_processes(rows)
+        rows = _of_all_processes(rows) if self.shared else rows
         if rows.ndim != 2 or rows.shape[1] != self.values.shape[1]:
             raise ValueError(
                 f"rows must be (n, {self.values.shape[1]}) like the queue, got {tuple(rows.shape)}"
@@ -321,6 +328,7 @@ class ThresholdSearch(nn.Module):
         decay: share of the old threshold that a step keeps (CoSA 0.99).
         least: values up to this one are left out of the search (CoSA 0.05).
         start: see `RingQueue`.
+        shared: see `RingQueue`.
 
     Raises:
         ValueError: unknown `how`, or thresholds out of order.
@@ -338,6 +346,7 @@ class ThresholdSearch(nn.Module):
         decay: float = 0.99,
         least: float = 0.05,
         start: Literal["uniform", "empty"] = "empty",
+        shared: bool = True,
     ) -> None:
         super().__init__()
         if how not in SEARCHES:
@@ -345,7 +354,7 @@ class ThresholdSearch(nn.Module):
         if not 0 <= low <= high <= 1:
             raise ValueError(f"low and high must satisfy 0 <= low <= high <= 1, got {low}, {high}")
         self.how, self.decay, self.least = how, decay, least
-        self.queue = RingQueue(rows, width, start)
+        self.queue = RingQueue(rows, width, start, shared)
         first = [low, high] if how == "bands" else [(low + high) / 2] * 2
         self.register_buffer("thresholds", torch.tensor(first))
 
