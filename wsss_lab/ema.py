@@ -178,6 +178,7 @@ def fit_mixture(
     tol: float = 1e-3,
     start_variance: float = 1.0,
     floor: float = 1e-6,
+    stop_early: bool | None = None,
 ) -> Mixture:
     """Fit Gaussians by expectation maximisation, with the start of CoSA's released code.
 
@@ -198,6 +199,7 @@ def fit_mixture(
         tol: stop when the mean log-likelihood changes by less.
         start_variance: of every component.
         floor: added to every variance.
+        stop_early: leave the loop once converged; None decides by device as said above.
 
     Returns:
         The mixture, in the precision of `values`; not a number if nothing is kept.
@@ -207,6 +209,7 @@ def fit_mixture(
     """
     if components not in (2, 3):
         raise ValueError(f"components must be 2 or 3, got {components}")
+    stop_early = values.device.type == "cpu" if stop_early is None else stop_early
     x = values.flatten()
     used = torch.ones_like(x) if keep is None else keep.flatten().to(x.dtype)
     count = used.sum()
@@ -236,7 +239,7 @@ def fit_mixture(
         fit = Mixture(*(torch.where(done, old, new) for old, new in zip(fit, fresh, strict=True)))
         done = done | ((new_bound - bound).abs() < tol)
         bound = new_bound
-        if done.device.type == "cpu" and bool(done):
+        if stop_early and bool(done):
             break
     return fit
 
