@@ -190,7 +190,7 @@ def test_searches_do_not_care_for_order_or_for_what_is_left_out():
 
 @pytest.mark.parametrize("how", SEARCHES)
 def test_search_moves_slowly_and_only_if_it_found_something(how):
-    search = ThresholdSearch(0.2, 0.6, rows=8, width=250, how=how, decay=0.9)
+    search = ThresholdSearch(RingQueue(8, 250), 0.2, 0.6, how=how, decay=0.9)
     start = search.thresholds.clone()
     assert torch.equal(search(torch.zeros(2, 250)), start)  # nothing above 0.05: keep
     if how != "bands":
@@ -203,7 +203,7 @@ def test_search_moves_slowly_and_only_if_it_found_something(how):
 
 
 def test_search_has_all_its_state_in_the_checkpoint():
-    a, b = (ThresholdSearch(0.2, 0.6, rows=8, width=50, how="split") for _ in range(2))
+    a, b = (ThresholdSearch(RingQueue(8, 50), 0.2, 0.6, how="split") for _ in range(2))
     a(two_humps(200).float().view(4, 50))
     b.load_state_dict(a.state_dict())
     again = two_humps(150).float().view(3, 50)
@@ -212,7 +212,7 @@ def test_search_has_all_its_state_in_the_checkpoint():
 
 
 def test_component_without_values_leaves_the_thresholds_alone(monkeypatch):
-    search = ThresholdSearch(0.2, 0.6, rows=4, width=3, how="bands")
+    search = ThresholdSearch(RingQueue(4, 3), 0.2, 0.6, how="bands")
     start = search.thresholds.clone()
     nothing = torch.tensor(-torch.inf).double()
     half = torch.tensor(0.5).double()
@@ -226,8 +226,8 @@ def test_component_without_values_leaves_the_thresholds_alone(monkeypatch):
 
 def test_search_refuses_nonsense():
     with pytest.raises(ValueError, match="how"):
-        ThresholdSearch(0.2, 0.6, 4, 4, how="guess")
+        ThresholdSearch(RingQueue(4, 4), 0.2, 0.6, how="guess")
     with pytest.raises(ValueError, match="low <= high"):
-        ThresholdSearch(0.6, 0.2, 4, 4)
+        ThresholdSearch(RingQueue(4, 4), 0.6, 0.2)
     with pytest.raises(ValueError, match="components"):
         fit_mixture(torch.rand(9), components=4)

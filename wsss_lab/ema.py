@@ -321,17 +321,14 @@ class ThresholdSearch(nn.Module):
     """Thresholds that follow the data: a queue of map values, a search, and a slow average.
 
     Args:
+        queue: remembers one row of values per image.
         low: starting value of the lower threshold, 0..1.
         high: starting value of the upper one; ignored by the searches of a single threshold, which
             start in the middle between the two.
-        rows: images that the queue remembers.
-        width: values per image.
         how: `bands` (two thresholds from three Gaussians), `mixture` (one from two Gaussians) or
             `split` (one, see `best_split`).
         decay: share of the old threshold that a step keeps (CoSA 0.99).
         least: values up to this one are left out of the search (CoSA 0.05).
-        start: see `RingQueue`.
-        shared: see `RingQueue`.
 
     Raises:
         ValueError: unknown `how`, or thresholds out of order.
@@ -341,15 +338,12 @@ class ThresholdSearch(nn.Module):
 
     def __init__(
         self,
+        queue: RingQueue,
         low: float,
         high: float,
-        rows: int,
-        width: int,
         how: Search = "bands",
         decay: float = 0.99,
         least: float = 0.05,
-        start: Literal["uniform", "empty"] = "empty",
-        shared: bool = True,
     ) -> None:
         super().__init__()
         if how not in SEARCHES:
@@ -357,7 +351,7 @@ class ThresholdSearch(nn.Module):
         if not 0 <= low <= high <= 1:
             raise ValueError(f"low and high must satisfy 0 <= low <= high <= 1, got {low}, {high}")
         self.how, self.decay, self.least = how, decay, least
-        self.queue = RingQueue(rows, width, start, shared)
+        self.queue = queue
         first = [low, high] if how == "bands" else [(low + high) / 2] * 2
         self.register_buffer("thresholds", torch.tensor(first))
 

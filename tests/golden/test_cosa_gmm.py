@@ -66,7 +66,7 @@ def test_cosa_queue(golden):
 def test_cosa_slow_average(golden, monkeypatch):
     z = arrays(golden)
     start = 0.25  # from the description that comes with the arrays
-    search = ThresholdSearch(start, 0.7, rows=1, width=1, how="bands", decay=0.99).double()
+    search = ThresholdSearch(RingQueue(1, 1), start, 0.7, how="bands", decay=0.99).double()
     for raw, expected in zip(z["f64_ema_in"], z["f64_ema_out"], strict=True):
         monkeypatch.setattr(search, "search", lambda _, raw=raw: (raw, torch.ones_like(raw)))
         search.thresholds = search.thresholds.double()

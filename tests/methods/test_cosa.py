@@ -47,9 +47,9 @@ def settings(preset="voc", **changes):
     return replace(PRESETS[preset], **(small | changes))
 
 
-def make(preset="voc", energy=None, seed=0, **changes):
+def make(preset="voc", seed=0, **changes):
     torch.manual_seed(seed)
-    return CoSA(tiny_backbone(), K, settings(preset, **changes), energy).train()
+    return CoSA(tiny_backbone(), K, settings(preset, **changes)).train()
 
 
 def batch(b=3, seed=0):
@@ -190,20 +190,22 @@ def test_7_padding_takes_no_part():
     assert released.parts["cam"] != ours.parts["cam"]
 
 
-def test_8_view_of_the_dense_energy():
-    seen = []
-
-    def energy(images, logits, labels, valid):
-        seen.append(images)
-        assert logits.shape == (3, K + 1, SIDE, SIDE)
-        assert labels.shape == valid.shape == (3, SIDE, SIDE)
-        return logits.square().mean()
-
+def test_8_view_of_the_dense_energy(monkeypatch):
+    data, seen = batch(), {}
     for view in ("strong", "weak"):
-        out = step(make(energy=energy, energy_view=view))
-        assert out.parts["energy"] > 0
-    assert torch.equal(seen[0], batch()["strong"])
-    assert torch.equal(seen[1], batch()["images"])
+        method = make(energy_view=view, search="none")
+        original = method.energy
+
+        def spy(probs, images, valid, labels, view=view, original=original):
+            seen[view] = images
+            return original(probs, images, valid, labels)
+
+        monkeypatch.setattr(method, "energy", spy)
+        assert step(method).parts["energy"] < 0
+    assert torch.equal(seen["strong"], 255 * data["strong"])
+    assert torch.equal(seen["weak"], 255 * data["images"])
+    nothing = replace(PRESETS["voc"].weights, energy=0.0)
+    assert "energy" not in step(make(weights=nothing)).parts
 
 
 def test_9_warmup_without_the_teacher_trains_the_same():

@@ -16,6 +16,7 @@ segmentation supervises its maps. The slow network follows the fast one.
 | soft perplexity-based regularisation | `perplexity_weights` (reconstruction) |
 | contrastive separation | `separation_margin`, `separation_infonce` (reconstructions, ours) |
 | dynamic threshold search | `wsss_lab.ema.ThresholdSearch` |
+| dense energy (in the code, not in the paper's figure) | `wsss_lab.refine.DenseEnergyLoss` |
 
 **Three voices.** *In the paper*: all of the above, 76.2 mIoU on VOC val. *In the released code*: no
 perplexity, no separation, threshold search off; that number is reached without them, and with the
@@ -44,21 +45,25 @@ accuracy at full size has not been measured.
 
 import copy
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from wsss_lab.cam import box_to_valid, present_classes
-from wsss_lab.ema import MomentumTeacher, ThresholdSearch
+from wsss_lab.ema import MomentumTeacher, RingQueue, ThresholdSearch
 from wsss_lab.losses import tag_loss
 from wsss_lab.methods.base import Batch, Method, SegOutput, StepOutput, normalize, split_decay
 from wsss_lab.methods.cosa_config import CoSAConfig
-from wsss_lab.methods.cosa_labels import label_from_cam, sampled_target, teacher_cam
+from wsss_lab.methods.cosa_labels import (
+    Assignment,
+    label_from_cam,
+    sampled_target,
+    teacher_cam,
+)
 from wsss_lab.methods.cosa_losses import (
-    Energy,
     balanced_mean,
     certain_regions,
     perplexity_weights,
@@ -69,22 +74,7 @@ from wsss_lab.methods.cosa_losses import (
 )
 from wsss_lab.methods.cosa_network import CoSANetwork, Stream
 from wsss_lab.models.base import Backbone, split_norm_parameters
-
-
-class Assignment(NamedTuple):
-    """What the teacher hands to the student."""
-
-    classes: Int[Tensor, "b m"]
-    """Tagged classes, see `wsss_lab.cam.present_classes`."""
-    present: Bool[Tensor, "b m"]
-    labels: Int[Tensor, "b 2 h w"]
-    """From the maps and from the auxiliary maps."""
-    target: Float[Tensor, "b m gh gw"]
-    """From the segmentation, on the student's grid."""
-    weights: Float[Tensor, "b 2 h w"] | None
-    """Perplexity weights of the labels."""
-    cam: Float[Tensor, "b m h w"]
-    valid: Bool[Tensor, "b h w"]
+from wsss_lab.refine import DenseEnergyLoss
 
 
 class CoSA(Method):
@@ -94,21 +84,17 @@ class CoSA(Method):
         backbone: with two maps, see `CoSANetwork`.
         classes: foreground classes `k`.
         config: settings; `PRESETS` has those of the paper.
-        energy: dense energy loss, or None to leave the term out.
     """
-
-    energy: Energy | None
 
     def __init__(
         self,
         backbone: Backbone,
         classes: int,
         config: CoSAConfig | None = None,
-        energy: Energy | None = None,
     ) -> None:
         super().__init__()
         self.config = config = config or CoSAConfig()
-        self.energy = energy
+        self.energy = DenseEnergyLoss()
         self.online = CoSANetwork(backbone, classes, config.hidden)
         slow = copy.deepcopy(self.online)
         if config.independent_start:
@@ -116,19 +102,10 @@ class CoSA(Method):
         self.assignment = MomentumTeacher(slow, config.decay)
         self.searches = nn.ModuleList()
         if config.search != "none":
-            rows, cells = config.queue_rows, config.queue_grid[0] * config.queue_grid[1]
+            cells = config.queue_grid[0] * config.queue_grid[1]
             for low, high in ((config.low, config.high), (config.aux_low, config.aux_high)):
-                self.searches.append(
-                    ThresholdSearch(
-                        low,
-                        high,
-                        rows,
-                        cells,
-                        config.search,
-                        start=config.queue_start,
-                        shared=config.queue_shared,
-                    )
-                )
+                queue = RingQueue(config.queue_rows, cells, config.queue_start, config.queue_shared)
+                self.searches.append(ThresholdSearch(queue, low, high, config.search))
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         """Losses of one step.
@@ -156,9 +133,11 @@ class CoSA(Method):
         with torch.autocast(images.device.type, enabled=False):
             logits, parts["seg"] = self._seg_loss(student, taught)
             parts["cam"] = self._cam_loss(student, taught)
-            if self.energy is not None:
+            if config.weights.energy > 0:
                 view = strong if config.energy_view == "strong" else images
-                parts["energy"] = self.energy(view, logits, taught.labels[:, 0], taught.valid)
+                parts["energy"] = self.energy(
+                    logits.softmax(1), 255 * view, taught.valid, taught.labels[:, 0]
+                )
             if config.separation != "none":
                 parts["separation"] = self._separation(student, taught)
         factors = {} if warm else vars(config.weights)
@@ -173,7 +152,8 @@ class CoSA(Method):
             "seg_logits": student.seg_logits,
         }
         for name, search in zip(("main", "aux"), self.searches, strict=False):
-            parts[f"low_{name}"], parts[f"high_{name}"] = search.thresholds.clone().unbind()
+            found = cast(ThresholdSearch, search).thresholds.clone()
+            parts[f"low_{name}"], parts[f"high_{name}"] = found.unbind()
         return StepOutput(loss, parts, panels)
 
     @torch.no_grad()
@@ -309,16 +289,9 @@ class CoSA(Method):
             groups = split_decay(net.backbone, lr, weight_decay)
             return groups + split_decay(nn.ModuleList([tags, net.seg_head]), head_lr, weight_decay)
         norm, other = split_norm_parameters(net.backbone)
+        some = [(other, lr), (norm, lr)]
+        some += [(list(head.parameters()), head_lr) for head in (tags, net.seg_head)]
         return [
-            {
-                "params": [p for p in some if p.requires_grad],
-                "lr": rate,
-                "weight_decay": weight_decay,
-            }
-            for some, rate in (
-                (other, lr),
-                (norm, lr),
-                (list(tags.parameters()), head_lr),
-                (list(net.seg_head.parameters()), head_lr),
-            )
+            {"params": [p for p in ps if p.requires_grad], "lr": rate, "weight_decay": weight_decay}
+            for ps, rate in some
         ]

@@ -1,5 +1,7 @@
 """What CoSA's teacher says: maps, labels from maps, soft labels from the segmentation."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -9,6 +11,22 @@ from wsss_lab.cam import FUSIONS, cam_to_label, cam_to_pseudo_label, fuse_cams, 
 
 ABSENT = -1e5
 """Logit of a class that the image does not have; released code."""
+
+
+class Assignment(NamedTuple):
+    """What the teacher hands to the student."""
+
+    classes: Int[Tensor, "b m"]
+    """Tagged classes, see `wsss_lab.cam.present_classes`."""
+    present: Bool[Tensor, "b m"]
+    labels: Int[Tensor, "b 2 h w"]
+    """From the maps and from the auxiliary maps."""
+    target: Float[Tensor, "b m gh gw"]
+    """From the segmentation, on the student's grid."""
+    weights: Float[Tensor, "b 2 h w"] | None
+    """Perplexity weights of the labels."""
+    cam: Float[Tensor, "b m h w"]
+    valid: Bool[Tensor, "b h w"]
 
 
 def teacher_cam(

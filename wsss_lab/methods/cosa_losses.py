@@ -5,25 +5,12 @@ the text), *In the released code*, and *Here*. Perplexity weights and contrastiv
 among the paper's claims but in no released file; both are **reconstructions** and say so.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from wsss_lab import IGNORE
-
-Energy = Callable[
-    [
-        Float[Tensor, "b 3 h w"],
-        Float[Tensor, "b k1 h w"],
-        Int[Tensor, "b h w"],
-        Bool[Tensor, "b h w"],
-    ],
-    Float[Tensor, ""],
-]
-"""(images in 0..1, segmentation logits, labels, real pixels), all of one size -> dense energy."""
 
 
 def pixel_entropy(
