@@ -46,7 +46,6 @@ class MomentumTeacher(nn.Module):
             raise ValueError(f"decay must lie in [0, 1], got {decay}; CoSA uses 0.9994")
         self.network = freeze_to_buffers(network)
         self.decay = decay
-        self._average = get_ema_multi_avg_fn(decay)
         self.eval()
 
     def train(self, mode: bool = True) -> "MomentumTeacher":
@@ -75,7 +74,8 @@ class MomentumTeacher(nn.Module):
                 f"student has {len(unknown)} weights that the teacher lacks ({unknown[0]}, ...); "
                 "build both with the same arguments"
             )
-        self._average([own[name] for name in fast], list(fast.values()), 1)
+        average = get_ema_multi_avg_fn(self.decay)
+        average([own[name] for name in fast], list(fast.values()), 1)
         for name, value in student.named_buffers():
             own[name].copy_(value)
 

@@ -66,7 +66,7 @@ def test_cosa_maps_of_the_training_step(golden, network):
     close(fuse_cams(seg, size, FUSIONS["cosa_seg"]), z["seg"])
     # what the step computes instead of the last one: the same, at the cells of the student
     tags = torch.zeros_like(everything)
-    tags[:, [0, 5, 13]] = 1
+    tags[:, ::7] = 1
     index, present = present_classes(tags)
     for grid in ((4, 4), (7, 5), size):
         full = soft_target(z["seg"], tags)[:, 1:]

@@ -265,7 +265,7 @@ def test_sampled_target_is_the_full_target_resized():
         ((9, 9), ((4, 4),)),
     ):
         views = [torch.randn(4, K + 1, *g) for g in ((5, 7), (2, 3), (8, 11))]
-        rule = Fusion((1, 0.5, 1.5), fuse_flip="sum", relu="none")
+        rule = Fusion((1.0, 0.5, 1.5), fuse_flip="sum", relu="none")
         full = soft_target(fuse_cams(views, size, rule), tags, 0.5)[:, 1:]
         for grid in grids:
             expected = F.interpolate(full, grid, mode="bilinear")
@@ -466,6 +466,17 @@ def test_training_step_is_that_written_out(preset):
         inside[1] = rows[:, None] & cols
         cam_loss = cam_loss.mean(1)[inside]
     torch.testing.assert_close(out.parts["cam"], cam_loss.mean(), rtol=1e-3, atol=1e-4)
+
+
+def test_labels_and_losses_stay_in_float32_under_autocast():
+    exact = step(make())
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = step(make())
+    for name, value in mixed.parts.items():
+        assert value.dtype == torch.float32, name
+        torch.testing.assert_close(value, exact.parts[name], rtol=0.1, atol=0.02, msg=name)
+    assert mixed.panels["target"].dtype == mixed.panels["cam"].dtype == torch.float32
+    mixed.loss.backward()
 
 
 def test_missing_views_and_boxes_fall_back():

@@ -166,28 +166,38 @@ class CoSA(Method):
         """
         config, given = self.config, cast(dict[str, Any], batch)
         images, tags = batch["images"], batch["tags"]
-        b, size = len(images), (images.shape[2], images.shape[3])
-        boxes = given.get("boxes")
-        if boxes is None:
-            boxes = torch.tensor([[0, size[0], 0, size[1]]], device=images.device).expand(b, 4)
-        valid = box_to_valid(boxes, size)
+        size, boxes = (images.shape[2], images.shape[3]), given.get("boxes")
+        valid = torch.ones_like(images[:, 0], dtype=torch.bool)
+        if boxes is not None:
+            valid = box_to_valid(boxes, size)
         # counting the tags on an accelerator would wait for it: there, take the bound or all
         bound = given.get("max_tags")
         if bound is None and tags.device.type != "cpu":
             bound = tags.shape[1]
-        index, present = present_classes(tags, bound)
+        classes, present = present_classes(tags, bound)
 
         views: list[Stream] = []
+        mirrored = normalize(torch.cat([images, images.flip(-1)]))
         for scale in config.scales:
-            view = normalize(images)
-            if scale != 1:
-                sides = (int(size[0] * scale), int(size[1] * scale))
-                view = F.interpolate(view, sides, mode="bilinear", align_corners=False)
-            views.append(self.assignment(torch.cat([view, view.flip(-1)])))
+            sides = (int(size[0] * scale), int(size[1] * scale))
+            views.append(self.assignment(F.interpolate(mirrored, sides, mode="bilinear")))
 
+        with torch.autocast(images.device.type, enabled=False):
+            return self._labels(views, classes, present, valid, grid)
+
+    def _labels(
+        self,
+        views: list[Stream],
+        classes: Tensor,
+        present: Tensor,
+        valid: Tensor,
+        grid: tuple[int, int],
+    ) -> Assignment:
+        """Join the teacher's views and turn them into labels, in float32."""
+        config, size = self.config, (valid.shape[1], valid.shape[2])
         inside = valid if config.mask_padding else None
         both = [
-            teacher_cam(maps, index, present, size, config.scales, last, inside)
+            teacher_cam(maps, classes, present, size, config.scales, last, inside)
             for maps, last in (
                 ([view.cam for view in views], False),
                 ([view.aux_cam for view in views], config.aux_last_scale),
@@ -195,22 +205,20 @@ class CoSA(Method):
         ]
         bands = self._thresholds(both)
         labels = [
-            label_from_cam(cam, index, present, low, high, valid)
+            label_from_cam(cam, classes, present, low, high, valid)
             for cam, (low, high) in zip(both, bands, strict=True)
         ]
         weights = None
         if config.perplexity:
-            weights = torch.stack(
-                [
-                    perplexity_weights(cam.amax(1), label, low, high, config.alpha, config.beta)
-                    for cam, label, (low, high) in zip(both, labels, bands, strict=True)
-                ],
-                dim=1,
-            )
+            doubts = [
+                perplexity_weights(cam.amax(1), label, low, high, config.alpha, config.beta)
+                for cam, label, (low, high) in zip(both, labels, bands, strict=True)
+            ]
+            weights = torch.stack(doubts, dim=1)
         seg = [view.seg_logits for view in views]
-        target = sampled_target(seg, index, present, size, grid, config.temperature)
+        target = sampled_target(seg, classes, present, size, grid, config.temperature)
         stacked = torch.stack(labels, dim=1)
-        return Assignment(index, present, stacked, target, weights, both[0], valid)
+        return Assignment(classes, present, stacked, target, weights, both[0], valid)
 
     def _thresholds(self, cams: list[Tensor]) -> list[tuple[Any, Any]]:
         """(low, high) for the maps and the auxiliary maps: numbers, or tensors if searched."""
@@ -219,9 +227,8 @@ class CoSA(Method):
             return [(config.low, config.high), (config.aux_low, config.aux_high)]
         found = []
         for cam, search in zip(cams, self.searches, strict=True):
-            small = F.interpolate(cam, config.queue_grid, mode="bilinear", align_corners=False)
-            low, high = search(small.amax(1).flatten(1)).unbind()
-            found.append((low, high))
+            small = F.interpolate(cam, config.queue_grid, mode="bilinear")
+            found.append(tuple(search(small.amax(1).flatten(1)).unbind()))
         return found
 
     def _seg_loss(self, student: Stream, taught: Assignment) -> tuple[Tensor, Tensor]:
@@ -229,14 +236,9 @@ class CoSA(Method):
         size = (taught.labels.shape[2], taught.labels.shape[3])
         logits = F.interpolate(student.seg_logits.float(), size, mode="bilinear")
         entropy = pixel_entropy(logits, taught.labels)
-        losses = [
-            balanced_mean(
-                entropy[:, i],
-                taught.labels[:, i],
-                None if taught.weights is None else taught.weights[:, i],
-            )
-            for i in (0, 1)
-        ]
+        weights = (None, None) if taught.weights is None else taught.weights.unbind(1)
+        pairs = zip(entropy.unbind(1), taught.labels.unbind(1), weights, strict=True)
+        losses = [balanced_mean(*pair) for pair in pairs]
         return logits, (losses[0] + losses[1]) / 2
 
     def _cam_loss(self, student: Stream, taught: Assignment) -> Tensor:
@@ -245,10 +247,8 @@ class CoSA(Method):
         target = torch.zeros_like(cam).scatter_add(1, where, taught.target)
         valid = None
         if self.config.mask_padding:
-            cells = F.interpolate(
-                taught.valid[:, None].float(), cam.shape[-2:], mode="nearest-exact"
-            )
-            valid = cells[:, 0] > 0
+            whole = taught.valid[:, None].float()
+            valid = F.interpolate(whole, cam.shape[-2:], mode="nearest-exact")[:, 0] > 0
         return swapped_cam_loss(cam, target, self.config.cam_floor, valid)
 
     def _separation(self, student: Stream, taught: Assignment) -> Tensor:
