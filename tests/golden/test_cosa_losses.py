@@ -93,3 +93,18 @@ def test_cosa_segmentation_pseudo_label(golden):
     after = z["seg"].softmax(1)[:, 1:] * tags[:, :, None, None]  # variant: nothing is masked
     torch.testing.assert_close(after, z["refine_t1_after"][:, 1:], rtol=1e-5, atol=1e-6)
     assert torch.equal(soft_target(z["seg"], tags, 1.0).argmax(1), z["argmax_valid"].long())
+
+
+def test_cosa_unused_variants_are_the_same_parts_put_together(z):
+    """Two losses that no released run calls need no function of their own."""
+    logits, soft = z["seg_pred"].clone().requires_grad_(), z["softprobs"]
+    entropy = -(soft * logits.log_softmax(1)).sum(1)
+    check(balanced_mean(entropy, soft.argmax(1)), logits, z, "seg_softloss_a50")
+
+    cam = z["cam"].clone().requires_grad_()
+    sure, label = z["seg_ps"].max(1)
+    label = label.masked_fill(sure <= 0.25, 255)
+    small = normalize_cam(cam, "cosa_loss")
+    scores = torch.cat([1 - small.amax(1, keepdim=True), small], dim=1)
+    scores = F.interpolate(scores, tuple(label.shape[-2:]), mode="bilinear")
+    check(balanced(z, scores, label), cam, z, "cam_loss_v3")
