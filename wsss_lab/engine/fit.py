@@ -6,48 +6,44 @@ that happens in a step is visible here.
 
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 
-from wsss_lab.config import FitConfig
-from wsss_lab.methods.base import Batch, Method
+from wsss_lab.config import OptimConfig, RunConfig
+from wsss_lab.engine.optim import build_optimizer, lr_factor, set_learning_rate
+from wsss_lab.methods.base import Batch, Method, StepOutput
 
 History = list[dict[str, float]]
-
-
-def learning_rate(step: int, config: FitConfig) -> float:
-    """Factor in [0, 1] on the peak learning rate: a linear rise, then half a cosine to zero.
-
-    Args:
-        step: 0-based step.
-        config: uses `steps` and `warmup`.
-    """
-    rise = max(1, round(config.steps * config.warmup))
-    if step < rise:
-        return (step + 1) / rise
-    done = (step - rise) / max(1, config.steps - rise)
-    return 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done)).item())
 
 
 def fit(
     method: Method,
     batches: Callable[[int], Batch],
-    config: FitConfig,
+    run: RunConfig,
+    optim: OptimConfig,
     *,
     fabric: Fabric | None = None,
+    out: Path | None = None,
+    resume: bool = True,
     log: Callable[[str], None] | None = print,
+    on_step: Callable[[int, StepOutput], None] | None = None,
 ) -> History:
-    """Train a method for `config.steps` steps.
+    """Train a method for `run.steps` steps.
 
     Args:
         method: a module with `training_step(batch, step)` and `param_groups(lr, head_lr,
             weight_decay)`; see `wsss_lab.methods.base.Method`. Trained in place.
         batches: step number -> batch; a function of the step, so that any step can be repeated.
-        config: length, learning rate, precision and seed.
-        fabric: where to run; made from `config.precision` if not given.
-        log: gets one line of text every `config.log_every` steps; None for silence.
+        run: length, batch, precision and devices.
+        optim: optimiser and learning rate.
+        fabric: where to run; made from `run.precision` if not given.
+        out: folder for checkpoints and log.csv; None writes nothing.
+        resume: go on from the newest sound checkpoint in `out`.
+        on_step: called with the step and its output after every update.
+        log: gets one line of text every `run.log_every` steps; None for silence.
 
     Returns:
         One entry per logged step: step, loss, its parts, learning rate factor and images/s.
@@ -56,11 +52,10 @@ def fit(
         FloatingPointError: if the loss of a logged step is not finite; names step and parts.
             Steps between two log lines are not looked at, because that would wait for the device.
     """
-    fabric = fabric or Fabric(accelerator="auto", devices=1, precision=config.precision)
-    head_lr = config.lr * config.head_lr_factor
-    groups = method.param_groups(config.lr, head_lr, config.weight_decay)
-    optimizer = torch.optim.AdamW(groups)
-    peaks = [group["lr"] for group in optimizer.param_groups]
+    fabric = fabric or Fabric(accelerator="auto", devices=1, precision=run.precision)
+    head_lr = optim.lr * optim.head_lr_factor
+    groups = method.param_groups(optim.lr, head_lr, optim.weight_decay)
+    optimizer = build_optimizer(groups, optim)
     method.to(memory_format=torch.channels_last)  # a fifth faster on CPUs, twice on GPUs with bf16
     model, optimizer = fabric.setup(method, optimizer)
     model.mark_forward_method("training_step")
@@ -68,27 +63,26 @@ def fit(
 
     history: History = []
     seen, clock = 0, time.perf_counter()
-    for step in range(config.steps):
-        factor = learning_rate(step, config)
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * factor
+    for step in range(run.steps):
+        factor = lr_factor(step, run.steps, optim)
+        set_learning_rate(optimizer, factor)
 
         batch = fabric.to_device(batches(step))
         output = model.training_step(batch, step)
         fabric.backward(output.loss)
-        fabric.clip_gradients(model, optimizer, max_norm=config.clip, error_if_nonfinite=False)
+        fabric.clip_gradients(model, optimizer, max_norm=optim.clip, error_if_nonfinite=False)
         optimizer.step()
         optimizer.zero_grad()
         seen += len(batch["images"])
 
         # reading a number waits for the device: only here, every log_every steps
-        if config.log_every and (step % config.log_every == 0 or step == config.steps - 1):
+        if run.log_every and (step % run.log_every == 0 or step == run.steps - 1):
             entry = _entry(step, output.loss, output.parts, factor)
             entry["images_per_s"] = seen / (time.perf_counter() - clock)
             history.append(entry)
             _require_finite(entry, step)
             if log:
-                log(_line(entry, config.steps))
+                log(_line(entry, run.steps))
             seen, clock = 0, time.perf_counter()
     method.eval()
     return history
