@@ -55,6 +55,16 @@ class ImageTagDataset(Dataset[Sample]):
         for i, entry in enumerate(index.entries):
             self.tags[i, list(entry.tags)] = 1.0
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The k foreground classes, as `classes`."""
+        return self.classes
+
+    @property
+    def num_classes(self) -> int:
+        """k, without background."""
+        return len(self.classes)
+
     def __len__(self) -> int:
         return len(self._index.entries)
 
