@@ -221,8 +221,8 @@ def output_error(path: Path, error: Exception) -> OutputError:
     """What to tell the user about a failed write: path, reason, and that nothing else changed."""
     reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
     return OutputError(
-        f"{path}: cannot be written ({reason}); what was there before is untouched. Free some space "
-        "or choose another folder, then start again"
+        f"{path}: cannot be written ({reason}); what was there before is untouched. Free "
+        "some space or choose another folder, then start again"
     )
 
 

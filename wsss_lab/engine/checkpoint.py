@@ -1,6 +1,6 @@
 """Checkpoints from which a run goes on exactly: written whole or not at all, read with suspicion.
 
-A checkpoint is one file, `checkpoints/step_00001000.pt`, that `torch.load(weights_only=True)` reads:
+A checkpoint is one file, `checkpoints/step_00001000.pt`, for `torch.load(weights_only=True)`:
 
 =============  =================================================================================
 key            content
@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsss_lab.config import OptimConfig, RunConfig, write_atomically
+from wsss_lab.config import OptimConfig, RunConfig, output_error, write_atomically
 
 FORMAT = 1
 SAME_RUN = ("steps", "batch", "seed", "precision")
@@ -83,8 +83,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a checkpoint of this library; move it elsewhere")
     if content["format"] != FORMAT:
         raise CheckpointError(
-            f"{path}: expected checkpoint format {FORMAT}, got {content['format']}; use the version "
-            "of wsss_lab that wrote it"
+            f"{path}: expected checkpoint format {FORMAT}, got {content['format']}; use the "
+            "version of wsss_lab that wrote it"
         )
     return content
 
@@ -96,9 +96,13 @@ def newest_checkpoint(out: Path, log: Callable[[str], None] | None = None) -> di
 
     Raises:
         CheckpointError: if there are checkpoints but none is sound.
+        OutputError: if a leftover cannot be removed.
     """
-    for leftover in (out / "checkpoints").glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+    for leftover in (*out.glob(".*.tmp"), *out.glob("checkpoints/.*.tmp")):
+        try:
+            leftover.unlink(missing_ok=True)
+        except OSError as error:
+            raise output_error(leftover, error) from error
     problems = []
     for path in reversed(checkpoint_files(out)):
         try:
@@ -173,10 +177,10 @@ def require_same_shapes(state: Mapping[str, Tensor], method: nn.Module) -> None:
 
 def random_state(device: torch.device) -> dict[str, Any]:
     """State of every random generator a method may draw from."""
-    name, keys, position, has_gauss, cached = np.random.get_state()
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002
     state = {
         "torch": torch.get_rng_state(),
-        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
+        "numpy": (name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
         "python": random.getstate(),
     }
     if device.type == "cuda":
@@ -188,7 +192,7 @@ def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
     """Bring back what `random_state` saw."""
     torch.set_rng_state(state["torch"])
     name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     if device.type == "cuda" and "cuda" in state:

@@ -108,10 +108,10 @@ def line(entry: dict[str, float], run: RunConfig, peak_lr: float) -> str:
     """One entry as text: step, losses, learning rate, speed, time to go, memory."""
     known = {"step", "images_per_s", "lr_factor"}
     parts = "  ".join(f"{name} {value:.4f}" for name, value in entry.items() if name not in known)
-    speed = entry["images_per_s"]
+    speed, rate = entry["images_per_s"], entry["lr_factor"] * peak_lr
     left = (run.steps - entry["step"] - 1) * run.batch / max(speed, 1e-9)
     return (
-        f"step {int(entry['step']) + 1:>5}/{run.steps}  {parts}  lr {entry['lr_factor'] * peak_lr:.1e}"
+        f"step {int(entry['step']) + 1:>5}/{run.steps}  {parts}  lr {rate:.1e}"
         f"  {speed:.0f} images/s  {timedelta(seconds=round(left))} left  {memory():.1f} GB"
     )
 

@@ -64,10 +64,10 @@ PRESETS: dict[str, OptimConfig] = {
 }
 """Optimisers by name.
 
-`small` (from scratch on the toy world) and `finetune` (from ImageNet) are this project's; the others
-are what the released codes of TSCD, CoSA, ACR and ASDT run, with their numbers of steps where the
-schedule's end is not the run's. Further factors, such as TSCD's frozen norms or ASDT's twentyfold
-rate of biases, belong to the method's `param_groups`."""
+`small` (from scratch on the toy world) and `finetune` (from ImageNet) are this project's; the
+others are what the released codes of TSCD, CoSA, ACR and ASDT run, with their numbers of steps
+where the schedule's end is not the run's. Further factors, such as TSCD's frozen norms or ASDT's
+twentyfold rate of biases, belong to the method's `param_groups`."""
 
 
 def lr_factor(step: int, total: int, optim: OptimConfig) -> float:
