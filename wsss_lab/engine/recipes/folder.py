@@ -147,7 +147,7 @@ class RunFolder:
         return self.started
 
     def write_metrics(self, results: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
-        """Write `metrics.json`: results, and where they come from; git and versions of the start."""
+        """Write `metrics.json`: results and where they come from; git, versions of the start."""
         content = {**self.begin(), **facts, "results": dict(results)}
         if is_first_process():
             write_json(self.path / "metrics.json", content)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from wsss_lab.cam import cam_to_label
@@ -219,8 +218,6 @@ def _names(dataset: Any) -> list[str]:
 def seeded(seed: int) -> None:
     """Seed torch before new heads are made, so that a stage does not depend on the one before."""
     torch.manual_seed(seed)
-
-
 
 
 __all__ = [
