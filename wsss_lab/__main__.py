@@ -285,13 +285,14 @@ def train(arguments: list[str]) -> int:
 
 
 def _option(arguments: list[str], name: str) -> str | None:
-    """Value of `--name value` or `--name=value`, if it is there."""
-    for position, argument in enumerate(arguments):
+    """Value of `--name value` or `--name=value`, the last one as in tyro, if it is there."""
+    found = None
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
         if argument == f"--{name}":
-            return arguments[position + 1] if position + 1 < len(arguments) else None
-        if argument.startswith(f"--{name}="):
-            return argument.partition("=")[2]
-    return None
+            found = following
+        elif argument.startswith(f"--{name}="):
+            found = argument.partition("=")[2]
+    return found
 
 
 def _parse(kind: Any, arguments: list[str] | None, **options: Any) -> Any:

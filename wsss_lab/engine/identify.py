@@ -46,8 +46,16 @@ State = dict[str, Tensor]
 class Record:
     """What a file says at the place of an object: names and values, no behaviour."""
 
+    values: tuple[Any, ...] = ()
+
     def __init__(self, *values: Any):
         self.values = values
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update(state)
+        else:
+            self.values = (*self.values, state)
 
 
 @dataclass(frozen=True)
@@ -133,7 +141,10 @@ def identify(path: Path) -> Identity:
     shapes = state if facts else {key: value.to("meta") for key, value in state.items()}
     for matches, load in KINDS:
         if matches(state, facts, rest):
-            found = load(shapes, facts, rest)
+            try:
+                found = load(shapes, facts, rest)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
             break
     else:
         shown = ", ".join(list(state)[:3])

@@ -21,10 +21,9 @@ from wsss_lab.cam import normalize_cam
 from wsss_lab.config import git_revision, versions, write_atomically
 from wsss_lab.data.catalog import TOY_CLASSES, voc_palette
 from wsss_lab.data.images import read_image
-from wsss_lab.data.masks import write_mask
 from wsss_lab.engine.identify import identify, read_checkpoint
 from wsss_lab.engine.inference import Views, multi_scale_predict
-from wsss_lab.engine.recipes.folder import read_facts
+from wsss_lab.engine.recipes.folder import read_facts, save_label
 from wsss_lab.methods import METHODS, find_method
 from wsss_lab.methods.base import Method, SegOutput
 from wsss_lab.methods.cam_baseline import TagClassifier
@@ -259,7 +258,7 @@ def _write_soft(path: Path, probs: Tensor, classes: tuple[str, ...]) -> None:
 
 def _write(out: Path, name: str, pixels: np.ndarray, mask: np.ndarray) -> None:
     """Palette mask and overlay."""
-    write_mask(out / f"{name}.png", mask)
+    save_label(out / f"{name}.png", mask)
     blend = 0.5 * pixels + 0.5 * voc_palette()[mask]
     overlay = np.where(mask[:, :, None] > 0, blend, pixels).astype(np.uint8)
     picture = Image.fromarray(overlay)

@@ -1,6 +1,5 @@
 """Stages that recipes are made of: train, label, score. Each may be killed and started again."""
 
-import contextlib
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -14,14 +13,14 @@ from wsss_lab.cam import cam_to_label
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig, build_dataset
 from wsss_lab.data.loader import StepLoader
-from wsss_lab.data.masks import read_mask, write_mask
+from wsss_lab.data.masks import read_mask
 from wsss_lab.data.sample import Sample
 from wsss_lab.data.toy import ToyWorld
 from wsss_lab.data.views import Views as TrainingViews
 from wsss_lab.engine.evaluate import by_shape
 from wsss_lab.engine.fit import fit
 from wsss_lab.engine.inference import Views, multi_scale_predict
-from wsss_lab.engine.recipes.folder import RunFolder, read_tensors, save_weights
+from wsss_lab.engine.recipes.folder import RunFolder, read_tensors, save_label, save_weights
 from wsss_lab.methods.base import Method
 from wsss_lab.models.weights import load_strictly
 
@@ -181,9 +180,6 @@ def label_stage(
         fabric: chunk `c` is done by the process `c % world`.
         log: gets a line per ten chunks.
     """
-    for leftover in out.glob(".*.tmp") if fabric.is_global_zero else ():
-        with contextlib.suppress(OSError):
-            leftover.unlink()
     names = _names(dataset)
     chunks = [range(i, min(i + CHUNK, len(names))) for i in range(0, len(names), CHUNK)]
     mine = chunks[fabric.global_rank :: fabric.world_size]
@@ -201,7 +197,7 @@ def label_stage(
                 raise ValueError(f"{type(method).__name__} gives no class maps to label with")
             labels = cam_to_label(cam, tags, threshold, band=band).to(torch.uint8).cpu()
             for sample, label in zip(group, labels, strict=True):
-                write_mask(out / f"{sample['name']}.png", label.numpy())
+                save_label(out / f"{sample['name']}.png", label.numpy())
         if number % 10 == 0:
             log(f"labels: {chunk.stop}/{len(names)} images")
     fabric.barrier()
