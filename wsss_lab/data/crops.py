@@ -62,10 +62,18 @@ class Window:
         return y0 - self.top, y1 - self.top, x0 - self.left, x1 - self.left
 
     @property
-    def open_box(self) -> tuple[int, int, int, int]:
-        """As TSCD's released code says it: the ends are where the image ends, maybe outside."""
+    def tscd_box(self) -> tuple[int, int, int, int]:
+        """As TSCD's released code says it: the ends count from the padded image, not the window.
+
+        They lie beyond the window where the image is larger. Slices cut them off, so that slicing
+        with it gives the same as with `box`.
+        """
         y0, _, x0, _ = self.box
-        return y0, self.height - self.top, x0, self.width - self.left
+        y1, x1 = (
+            min(max(start, 0) + self.side, max(-start, 0) + length)
+            for start, length in ((self.top, self.height), (self.left, self.width))
+        )
+        return y0, y1, x0, x1
 
 
 def scaled_size(height: int, width: int, factor: float) -> tuple[int, int]:
