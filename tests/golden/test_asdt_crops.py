@@ -32,7 +32,8 @@ def test_asdt_crop(golden):
     # one crop alone would fit some seed by chance; three do not
     seeds = [FIRST_SEED, *(range(1000) if len(names) == len(NAMES) else ())]
     good = [s for s in seeds if all(fits(recorded, n, window_of(recorded, n, s)) for n in names)]
-    assert names and good
+    assert names
+    assert good
     for name in names:
         valid = valid_of(window_of(recorded, name, good[0]))
         np.testing.assert_array_equal(valid, recorded[f"{name}_valid"] == 1)
