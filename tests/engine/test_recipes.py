@@ -329,3 +329,19 @@ def test_pseudo_labels_use_the_band(world, tmp_path):
     for label in (tmp_path / "A" / "labels").glob("*.png"):
         values |= set(np.unique(read_mask(label, CLASSES + 1)).tolist())
     assert 255 in values
+
+
+def test_toy_scenes_in_memory_are_those_drawn_on_demand():
+    from wsss_lab.data.toy import ToyWorld
+    from wsss_lab.engine.recipes.stages import load_data
+
+    data = DataConfig(count=3, val_count=2, size=48)
+    for split in ("train", "val"):
+        kept = load_data(data, split)
+        drawn = ToyWorld(split, len(kept), size=48, masks=split == "val")
+        for one, other in ((kept[i], drawn[i]) for i in range(len(kept))):
+            assert one.keys() == other.keys()
+            assert one["name"] == other["name"]
+            for key in one.keys() - {"name"}:
+                assert torch.equal(one[key], other[key])
+                assert one[key].dtype == other[key].dtype

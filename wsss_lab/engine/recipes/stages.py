@@ -31,26 +31,32 @@ Log = Callable[[str], None]
 
 
 class InMemory(Dataset[Sample]):
-    """A data set drawn once and kept; the toy world would draw every scene again and again."""
+    """A toy world drawn once and kept; it would draw every scene again for every epoch.
 
-    def __init__(self, source: Any):
-        self.samples = [_compact(source[i]) for i in range(len(source))]
-        self.class_names, self.num_classes = source.class_names, source.num_classes
+    Args:
+        world: which scenes; samples carry masks if its own do.
+        workers: processes that draw.
+    """
+
+    def __init__(self, world: ToyWorld, workers: int = 2):
+        drawn = world.tensors(workers)
+        self.image, self.tags = drawn["image"], drawn["tags"]
+        self.mask = drawn["mask"] if world.masks else None
+        self.names = [world.name(i) for i in range(len(world))]
+        self.class_names, self.num_classes = world.class_names, world.num_classes
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.names)
 
     def __getitem__(self, index: int) -> Sample:
-        sample = dict(self.samples[index])
-        if "mask" in sample:
-            sample["mask"] = sample["mask"].long()
-        return sample  # type: ignore[return-value]
-
-
-def _compact(sample: Any) -> dict[str, Any]:
-    if "mask" in sample:
-        sample["mask"] = sample["mask"].to(torch.uint8)
-    return dict(sample)
+        sample: Sample = {
+            "image": self.image[index],
+            "tags": self.tags[index],
+            "name": self.names[index],
+        }
+        if self.mask is not None:
+            sample["mask"] = self.mask[index].long()
+        return sample
 
 
 def load_data(data: DataConfig, split: str, *, masks: bool | None = None) -> Any:
@@ -205,8 +211,6 @@ def label_stage(
 
 def _names(dataset: Any) -> list[str]:
     """Names of all images, without reading them where the data set knows them."""
-    if isinstance(dataset, InMemory):
-        return [sample["name"] for sample in dataset.samples]
     names = getattr(dataset, "names", None)
     return list(names) if names is not None else [dataset[i]["name"] for i in range(len(dataset))]
 
