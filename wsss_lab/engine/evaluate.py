@@ -8,7 +8,7 @@ import importlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, runtime_checkable
 from typing import Protocol as Shape
 
 import torch
@@ -44,6 +44,7 @@ Crf = Callable[[UInt8[Tensor, "b 3 h w"], Float[Tensor, "b k1 h w"]], Float[Tens
 """(images 0..255, class probabilities) -> better class probabilities."""
 
 
+@runtime_checkable
 class Images(Shape):
     """What is evaluated: a map-style data set of samples, with masks."""
 
