@@ -253,6 +253,7 @@ def test_workers_end_with_the_program(sent):
     ours, theirs = context.Pipe()
     program = context.Process(target=train_for_ever, args=(theirs,))
     program.start()
+    assert ours.poll(60)
     workers = ours.recv()
     assert len(workers) == 2
     if sent == signal.SIGINT:
