@@ -230,11 +230,12 @@ def train_for_ever(pipe):
     os.setsid()
     made = loader(2)
     made(0)
-    pipe.send([p.pid for p in multiprocessing.active_children()])
-    try:
+    try:  # the signal may come while the message is on its way
+        pipe.send([p.pid for p in multiprocessing.active_children()])
         for step in range(1, 10**9):
             made(step)
     except KeyboardInterrupt:
+        made.close()
         pipe.send(len(multiprocessing.active_children()))
 
 

@@ -63,7 +63,7 @@ def test_jitter_against_torchvision_one_by_one(image, factors):
     expected = v2.adjust_brightness(image / 255, factors[0])
     expected = v2.adjust_contrast(expected, factors[1])
     expected = v2.adjust_saturation(expected, factors[2])
-    found = jitter(image, np.array(factors))
+    found = jitter(image, np.array(factors, dtype=float))
     assert (found - expected * 255).abs().max() < 2.5  # cut off once, not three times
 
 
