@@ -62,9 +62,13 @@ class DataConfig:
     """Brightness, contrast and saturation vary by up to this share. None of the four uses it."""
     blur: float = 0.0
     """Probability of a Gaussian blur with a radius of 0.1..2 px; CoSA's released code 0.5."""
-    strong: Literal["none", "ours", "released"] = "none"
-    """A second view of the same crop with other colours. `released`: one of nine operations at a
-    magnitude of 1..9, as CoSA's code; `ours`: the same on tensors, see `wsss_lab.data.views`."""
+    strong: bool = False
+    """A second view of the same crop in other colours: one of nine operations at a magnitude of
+    1..9 (CoSA, released code); see `wsss_lab.data.views`."""
+    form: Literal["ours", "released"] = "ours"
+    """How pixels are made. `released`: as the authors' codes, bit for bit (Pillow on the whole
+    image; `long_side` bilinear without a wider filter). `ours`: torch on what the crop shows, about
+    one grey level and half a source pixel off, and faster."""
 
     count: int = 3000
     """Toy scenes to train on."""
@@ -76,7 +80,7 @@ class DataConfig:
     """Which toy world; the order of the images comes from the run's seed."""
 
     def __post_init__(self) -> None:
-        for field in ("name", "resize", "scale_per", "pad", "strong", "convention"):
+        for field in ("name", "resize", "scale_per", "pad", "form", "convention"):
             legal = get_args(_LITERALS[field])
             if getattr(self, field) not in legal:
                 raise ValueError(

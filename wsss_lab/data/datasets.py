@@ -7,7 +7,6 @@ for them, and then every image must have one.
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -77,7 +76,7 @@ class ImageTagDataset(Dataset[Sample]):
         entry = self._index.entries[i]
         image, mask = load_entry(self._index, entry, self.masks)
         sample: Sample = {
-            "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            "image": torch.from_numpy(image).permute(2, 0, 1),  # channels last, as decoded
             "tags": self.tags[i].clone(),
             "name": entry.name,
         }

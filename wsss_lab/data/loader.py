@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from wsss_lab.data.crops import inside
 from wsss_lab.data.errors import DataError, Problem
 from wsss_lab.data.sample import Sample
 
@@ -211,7 +212,7 @@ class StepLoader:
         """Bytes to floats, on the device."""
         boxes, (height, width) = stacked["boxes"], stacked["images"].shape[-2:]
         boxes = self._move(boxes)
-        valid = _inside(boxes, height, width)
+        valid = inside(boxes, height, width)
         batch: LoadedBatch = {
             "images": self._floats(stacked["images"], valid),
             "tags": self._move(stacked["tags"]),
@@ -234,22 +235,13 @@ class StepLoader:
         if self.device is None:
             pin = torch.cuda.is_available()
             made = torch.empty_like(pixels, dtype=torch.float32, pin_memory=pin)
-            torch.div(pixels, 255, out=made)
+            made.copy_(pixels).div_(255)  # several times faster than a division of bytes
         else:
             made = self._move(pixels).float().div_(255)
         if self._fill is not None:
             colour = torch.tensor(self._fill, device=made.device)[:, None, None]
             made = torch.where(valid[:, None], made, colour)
         return made
-
-
-def _inside(boxes: Int[Tensor, "b 4"], height: int, width: int) -> Bool[Tensor, "b h w"]:
-    """True within each box."""
-    y = torch.arange(height, device=boxes.device)[None, :]
-    x = torch.arange(width, device=boxes.device)[None, :]
-    rows = (y >= boxes[:, :1]) & (y < boxes[:, 1:2])
-    columns = (x >= boxes[:, 2:3]) & (x < boxes[:, 3:])
-    return rows[:, :, None] & columns[:, None, :]
 
 
 class _From(Sampler[int]):
