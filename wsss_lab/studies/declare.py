@@ -16,8 +16,8 @@ One YAML file per study in `wsss_lab/studies/declared/`:
 ``metrics``       name -> ``path`` in the run's results, ``what``, ``percent``, ``higher_is_better``
 ``common``        ``method``, ``preset``, ``settings`` of all arms
 ``arms``          name -> ``what``, ``settings``; also ``method`` and ``preset`` where they differ
-``profiles``      ``full`` (on a GPU) and ``cpu`` (reduced): ``what``, ``run_minutes``, ``settings``;
-                  also ``seeds`` where they differ
+``profiles``      ``full`` (on a GPU) and ``cpu`` (reduced): ``what``, ``run_minutes``; also
+                  ``settings``, and ``seeds`` where they differ
 ================  ==================================================================================
 
 Settings are fields of the method's `Config`, as on the command line: ``run.steps: 60``. Where they

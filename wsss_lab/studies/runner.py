@@ -290,7 +290,8 @@ class _Pool:
         except ValueError as error:
             self._fail(run, f"ValueError: {error}")
             return
-        write_json(run.record, self._content(run, "finished") | {"metrics": values, "run": metrics})
+        found = {"metrics": values, "run": without_roots(metrics)}
+        write_json(run.record, self._content(run, "finished") | found)
         for folder in _checkpoint_folders(run.folder):
             shutil.rmtree(folder, ignore_errors=True)
         primary = run.declaration.primary
@@ -311,6 +312,14 @@ class _Pool:
     def _end(self, run: PlannedRun, end: str, detail: str) -> None:
         self.outcome.ends[run.name] = end
         self.log(f"{run.name}: {end}" + (f", {detail}" if detail else ""))
+
+
+def without_roots(values: Any) -> Any:
+    """Settings without the folders of data sets: a record is no place for this machine's paths."""
+    if isinstance(values, dict):
+        kept = {key: without_roots(value) for key, value in values.items()}
+        return kept | ({"root": None} if "root" in kept else {})
+    return values
 
 
 def _checkpoint_folders(folder: Path) -> list[Path]:
