@@ -73,7 +73,15 @@ def test_a_loss_that_is_not_finite_is_named():
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
-    [("steps", 0, "steps: expected at least 1"), ("batch", 0, "batch: expected at least 1")],
+    [
+        ("steps", 0, "steps: expected at least 1"),
+        ("batch", 0, "batch: expected at least 1"),
+        ("keep", 0, "keep: expected at least 1"),
+        ("save_every", -1, "save_every: expected at least 0"),
+        ("precision", "bf16", "precision: expected one of 32-true, bf16-mixed, 16-mixed"),
+        ("accelerator", "gpu", "accelerator: expected one of auto, cpu, cuda, mps, got 'gpu'"),
+        ("nonfinite", "ignore", "nonfinite: expected one of stop, skip"),
+    ],
 )
 def test_bad_settings(field, value, message):
     with pytest.raises(ValueError, match=message):
@@ -88,3 +96,64 @@ def test_log_lines_name_step_loss_and_speed():
     assert "10/40" not in lines[0]
     assert lines[0].startswith("step     1/40  loss ")
     assert "images/s" in lines[0]
+
+
+def test_accumulated_parts_give_the_gradient_of_the_whole_batch():
+    whole, _ = run()
+    parts, _ = run(dataclasses.replace(CONFIG, accumulate=4))
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_are_clipped():
+    """A plain SGD step of rate 1 moves the weights by the gradient, at most `clip` long."""
+    moved = {}
+    for clip in (0.0, 1e-3):
+        optim = OptimConfig("sgd", 1.0, 1.0, 0.0, schedule="constant", warmup=0, clip=clip)
+        torch.manual_seed(0)
+        method = Colours()
+        start = torch.cat([p.detach().flatten().clone() for p in method.parameters()])
+        images, tags = data()
+        batches = in_memory(images, tags, StepSampler(64, 8))
+        fit(method, batches, dataclasses.replace(CONFIG, steps=1), optim, log=None)
+        end = torch.cat([p.detach().flatten() for p in method.parameters()])
+        moved[clip] = (end - start).norm().item()
+    assert moved[1e-3] == pytest.approx(1e-3, rel=1e-3)
+    assert moved[0.0] > 0.05
+
+
+def test_bf16_learns_too():
+    _, history = run(dataclasses.replace(CONFIG, precision="bf16-mixed"), OptimConfig(lr=0.1))
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+
+
+def test_on_step_sees_every_step_after_its_update():
+    images, tags = data()
+    method, seen = Colours(), []
+
+    def look(step, output):
+        seen.append((step, method.head.weight.detach().clone()))
+        method.eval()
+
+    batches = in_memory(images, tags, StepSampler(64, 8))
+    fit(method, batches, CONFIG, OPTIM, log=None, on_step=look)
+    assert [step for step, _ in seen] == list(range(40))
+    assert not torch.equal(seen[0][1], seen[1][1])
+    assert torch.equal(seen[-1][1], method.head.weight)
+    assert not method.training
+
+
+def test_batches_of_another_size_than_the_run_are_refused():
+    images, tags = data()
+    batches = in_memory(images, tags, StepSampler(64, 4))
+    with pytest.raises(ValueError, match="batches: expected 8 images per step and process"):
+        fit(Colours(), batches, CONFIG, OPTIM, log=None)
+
+
+def test_in_memory_batches_name_their_images():
+    images, tags = data()
+    batch = in_memory(images, tags, StepSampler(64, 4))(3)
+    assert batch["names"] == [str(i) for i in StepSampler(64, 4)[3].tolist()]
+    listed = in_memory(images, tags, [[5, 1]])(0)
+    assert torch.equal(listed["tags"], tags[[5, 1]])
+    assert listed["names"] == ["5", "1"]

@@ -57,7 +57,7 @@ def test_logits_are_those_of_a_loop_over_views(rule):
     expected = {"mean": stacked.mean(0), "tscd": stacked.amax(0), "cosa": stacked.sum(0)}[rule]
     joined = multi_scale_logits(lambda v: method.predict(v).logits, x, fusion)
     torch.testing.assert_close(joined, expected, atol=1e-5, rtol=1e-5)
-    views = Views(logits=fusion, cam=FUSIONS["single"])
+    views = Views(logits=fusion, cam=FUSIONS["single"], min_side=1)
     torch.testing.assert_close(multi_scale_predict(method.predict, x, views).logits, joined)
 
 
@@ -71,7 +71,7 @@ def test_one_pass_serves_two_rules_with_different_scales_and_flips():
             return super().predict(images, tags)
 
     method, x = Counting(), images()
-    views = Views(LOGIT_FUSIONS["single"], FUSIONS["tscd"], "tscd")
+    views = Views(LOGIT_FUSIONS["single"], FUSIONS["tscd"], "tscd", min_side=1)
     output = multi_scale_predict(method.predict, x, views)
     assert [shape[0] for shape in calls] == [4, 4, 4]  # three scales with mirrored copies
     torch.testing.assert_close(output.logits, resize(method.predict(x).logits, (40, 56)))
@@ -92,7 +92,7 @@ def test_tag_logits_are_the_mean_over_views():
         for scale in (1.0, 0.5)
         for v in scaled(x, scale, True).chunk(2)
     ]
-    views = Views(cam=Fusion(scales=(1.0, 0.5)))
+    views = Views(cam=Fusion(scales=(1.0, 0.5)), min_side=1)
     found = multi_scale_predict(method.predict, x, views).tag_logits
     torch.testing.assert_close(found, torch.stack(rows).mean(0))
 
@@ -151,6 +151,24 @@ def test_the_baselines_predict():
     torch.testing.assert_close(network.predict(x).logits, network(x))
     with pytest.raises(TypeError, match="Method has no prediction"):
         Method().predict(x)
+
+
+@torch.no_grad()
+def test_small_images_are_enlarged_and_answered_at_their_size():
+    sizes = []
+
+    class Picky(Pixels):
+        def predict(self, images, tags=None):
+            sizes.append(tuple(images.shape[-2:]))
+            return super().predict(images, tags)
+
+    views = Views(LOGIT_FUSIONS["mean"], FUSIONS["tscd"])
+    output = multi_scale_predict(Picky().predict, images(20, 50), views)
+    assert sizes == [(32, 80), (32, 80), (32, 80)]
+    assert output.logits.shape[-2:] == output.cam.shape[-2:] == (20, 50)
+    sizes.clear()
+    multi_scale_predict(Picky().predict, images(64, 64), views)
+    assert sizes == [(64, 64), (32, 32), (96, 96)]
 
 
 def test_bad_views():

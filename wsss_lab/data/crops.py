@@ -62,10 +62,18 @@ class Window:
         return y0 - self.top, y1 - self.top, x0 - self.left, x1 - self.left
 
     @property
-    def open_box(self) -> tuple[int, int, int, int]:
-        """As TSCD's released code says it: the ends are where the image ends, maybe outside."""
+    def tscd_box(self) -> tuple[int, int, int, int]:
+        """As TSCD's released code says it: the ends count from the padded image, not the window.
+
+        They lie beyond the window where the image is larger. Slices cut them off, so that slicing
+        with it gives the same as with `box`.
+        """
         y0, _, x0, _ = self.box
-        return y0, self.height - self.top, x0, self.width - self.left
+        y1, x1 = (
+            min(max(start, 0) + self.side, max(-start, 0) + length)
+            for start, length in ((self.top, self.height), (self.left, self.width))
+        )
+        return y0, y1, x0, x1
 
 
 def scaled_size(height: int, width: int, factor: float) -> tuple[int, int]:
@@ -228,16 +236,25 @@ def view(image: UInt8[Tensor, "3 h w"], window: Window) -> UInt8[Tensor, "3 s s"
     return _paste(part[0], window, 0)
 
 
-def view_mask(mask: Int[Tensor, "h w"], window: Window) -> Int[Tensor, "s s"]:
-    """A label map under the same window as `view`: nearest pixel, 255 outside the image.
+def view_mask(mask: Int[Tensor, "h w"], window: Window, whole: bool = False) -> Int[Tensor, "s s"]:
+    """A label map under a window: nearest pixel, 255 outside the image.
 
-    Values must be 0..255.
+    Args:
+        mask: values 0..255.
+        window: where.
+        whole: scale all of it before cutting, as `view_released` and `view_plain` do; else as
+            `view` does.
     """
+    labels = mask.to(torch.uint8)[None, None]
+    if whole:
+        photo = Image.fromarray(labels[0, 0].numpy())
+        scaled = photo.resize((window.width, window.height), Image.Resampling.NEAREST)
+        return cut(torch.from_numpy(np.array(scaled))[None], window, IGNORE)[0].to(mask.dtype)
     rows, columns = _source(window, mask.shape[-2], mask.shape[-1])
     y0, y1, x0, x1 = window.box
-    part = mask[rows, columns][None, None]
+    part = labels[:, :, rows, columns]
     if tuple(part.shape[-2:]) != (y1 - y0, x1 - x0):
-        part = F.interpolate(part.to(torch.uint8), (y1 - y0, x1 - x0), mode="nearest-exact")
+        part = F.interpolate(part, (y1 - y0, x1 - x0), mode="nearest-exact")
     part = part[0].flip(-1) if window.flip else part[0]
     return _paste(part, window, IGNORE)[0].to(mask.dtype)
 

@@ -180,7 +180,11 @@ class StepLoader:
 
     def close(self) -> None:
         """Ends the workers; a later call starts new ones."""
+        # not left to the garbage collector: a traceback may still hold the iterator
+        end = getattr(self._batches, "_shutdown_workers", None)
         self._batches = None
+        if end is not None:
+            end()
 
     def __enter__(self) -> "StepLoader":
         return self
@@ -192,20 +196,20 @@ class StepLoader:
         """Workers that prepare `step` and all that follow."""
         # fork: works in notebooks, and children inherit lists and textures
         method = "fork" if sys.platform == "linux" else "spawn"
-        loader = DataLoader(
-            _Reported(self._steps),
-            batch_size=None,
-            sampler=_From(step),
-            num_workers=self.workers,
-            prefetch_factor=self.ahead,
-            worker_init_fn=_quiet,
-            multiprocessing_context=multiprocessing.get_context(method),
-            generator=torch.Generator(),  # else every start would advance the global one
-        )
         with warnings.catch_warnings():
-            # torch's and numpy's threads are not used by the children
+            # the children use none of the threads that Python warns about
             warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
             warnings.filterwarnings("ignore", message="This DataLoader will create")
+            loader = DataLoader(
+                _Reported(self._steps),
+                batch_size=None,
+                sampler=_From(step),
+                num_workers=self.workers,
+                prefetch_factor=self.ahead,
+                worker_init_fn=_quiet,
+                multiprocessing_context=multiprocessing.get_context(method),
+                generator=torch.Generator(),  # else every start would advance the global one
+            )
             return iter(loader)
 
     def _finish(self, stacked: dict[str, Any]) -> LoadedBatch:

@@ -7,17 +7,17 @@ grey level.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageFilter
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
 
 from wsss_lab.config import IMAGENET_MEAN
 from wsss_lab.data.config import DataConfig
 from wsss_lab.data.crops import (
+    Window,
     draw_window,
     long_side_size,
     scaled_size,
@@ -52,27 +52,13 @@ def draw_magnitude(legacy: np.random.RandomState) -> int:
     return int(legacy.randint(MAGNITUDES.start, MAGNITUDES.stop))
 
 
-def _operation(name: str, magnitude: int) -> Callable[[Any], Any]:
-    """One operation at one magnitude, for Pillow images and byte tensors alike."""
-    from torchvision.transforms.v2 import functional as v2  # costs a second: not at import
-
+def _amounts(name: str, magnitude: int) -> tuple[float, int, int]:
+    """Factor of an enhancement, threshold of solarize, bits of posterize."""
     if name not in STRONG_OPS:
         raise ValueError(f"name: expected one of {', '.join(STRONG_OPS)}, got {name!r}")
     if magnitude not in MAGNITUDES:
         raise ValueError(f"magnitude: expected 1..9, got {magnitude}")
-    factor = 0.18 * magnitude + 0.1
-    operations: dict[str, Callable[[Any], Any]] = {
-        "identity": lambda image: image,
-        "autocontrast": v2.autocontrast,
-        "equalize": v2.equalize,
-        "solarize": lambda image: v2.solarize(image, min(int(25.6 * magnitude), 255)),
-        "color": lambda image: v2.adjust_saturation(image, factor),
-        "contrast": lambda image: v2.adjust_contrast(image, factor),
-        "brightness": lambda image: v2.adjust_brightness(image, factor),
-        "sharpness": lambda image: v2.adjust_sharpness(image, factor),
-        "posterize": lambda image: v2.posterize(image, 4 - int(0.4 * magnitude)),
-    }
-    return operations[name]
+    return 0.18 * magnitude + 0.1, min(int(25.6 * magnitude), 255), 4 - int(0.4 * magnitude)
 
 
 def strong(
@@ -93,7 +79,21 @@ def strong(
     Raises:
         ValueError: unknown operation or magnitude.
     """
-    return _operation(name, magnitude)(image)
+    from torchvision.transforms.v2 import functional as v2  # costs a second: not at import
+
+    factor, threshold, bits = _amounts(name, magnitude)
+    operations: dict[str, Callable[[Tensor], Tensor]] = {
+        "identity": lambda x: x,
+        "autocontrast": v2.autocontrast,
+        "equalize": v2.equalize,
+        "solarize": lambda x: v2.solarize(x, threshold),
+        "color": lambda x: v2.adjust_saturation(x, factor),
+        "contrast": lambda x: v2.adjust_contrast(x, factor),
+        "brightness": lambda x: v2.adjust_brightness(x, factor),
+        "sharpness": lambda x: v2.adjust_sharpness(x, factor),
+        "posterize": lambda x: v2.posterize(x, bits),
+    }
+    return operations[name](image)
 
 
 def strong_released(
@@ -104,7 +104,19 @@ def strong_released(
     Raises:
         ValueError: unknown operation or magnitude.
     """
-    return _through_pillow(image, _operation(name, magnitude))
+    factor, threshold, bits = _amounts(name, magnitude)
+    operations: dict[str, Callable[[Image.Image], Image.Image]] = {
+        "identity": lambda x: x,
+        "autocontrast": ImageOps.autocontrast,
+        "equalize": ImageOps.equalize,
+        "solarize": lambda x: ImageOps.solarize(x, threshold),
+        "color": lambda x: ImageEnhance.Color(x).enhance(factor),
+        "contrast": lambda x: ImageEnhance.Contrast(x).enhance(factor),
+        "brightness": lambda x: ImageEnhance.Brightness(x).enhance(factor),
+        "sharpness": lambda x: ImageEnhance.Sharpness(x).enhance(factor),
+        "posterize": lambda x: ImageOps.posterize(x, bits),
+    }
+    return _through_pillow(image, operations[name])
 
 
 def blur(image: UInt8[Tensor, "3 h w"], radius: float) -> UInt8[Tensor, "3 h w"]:
@@ -175,7 +187,7 @@ class Views:
             "box": window.box,
         }
         if "mask" in sample:
-            made["mask"] = view_mask(sample["mask"], window)
+            made["mask"] = view_mask(sample["mask"], window, whole=data.form == "released")
         if data.strong:
             name = STRONG_OPS[int(colours[5] * len(STRONG_OPS))]
             # Pillow also where form is "ours": on a CPU it is twice as fast as bytes in tensors
@@ -194,7 +206,7 @@ class Views:
         side = first + min(int(number * (last - first + 1)), last - first)
         return long_side_size(height, width, max(1, side))
 
-    def _cut(self, image: Tensor, window: Any) -> Tensor:
+    def _cut(self, image: Tensor, window: Window) -> Tensor:
         if self.data.form == "ours":
             return view(image, window)
         if self.data.resize == "scale":

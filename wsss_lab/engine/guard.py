@@ -144,7 +144,7 @@ class Guard:
             FloatingPointError: if the run is to stop, or has skipped `PATIENCE` steps in a row.
         """
         batch = self.batches(bad.step)
-        message = describe(bad, batch)
+        message = describe(bad, batch, self.fabric.world_size)
         if self.out:
             name = f"nonfinite_step{bad.step}_rank{self.fabric.global_rank}.pt"
             self._save(self.out / name, bad, batch)
@@ -176,15 +176,18 @@ class Guard:
         write_atomically(path, lambda file: torch.save(content, file))
 
 
-def describe(bad: Watched, batch: Batch) -> str:
-    """One sentence: step, the terms that are not finite, the images."""
+def describe(bad: Watched, batch: Batch, world: int = 1) -> str:
+    """One sentence: step, the terms that are not finite, the images.
+
+    Gradients are means over `world` processes, so one that is not finite is so on all of them.
+    """
     values = {name: float(value) for name, value in bad.numbers.items()}
     broken = [name for name, value in values.items() if value - value != 0]  # inf and nan
     terms = [name for name in broken if name not in {"loss", "gradient norm"}]
     shown = ", ".join(f"{name}={value:.4g}" for name, value in values.items())
     what = "loss" if "loss" in broken else "gradient"
-    if not broken:
-        what = "loss on another process"
+    if world > 1 and "loss" not in broken:
+        what = "loss or gradient of some process"
     named = f" in the term {', '.join(map(repr, terms))}" if terms else ""
     images = batch.get("names") or []
     listed = f"; images {', '.join(images[:8])}{' ...' if len(images) > 8 else ''}"

@@ -5,6 +5,7 @@ and joined. Segmentation logits and class maps come from the same forward passes
 its own rule: a `wsss_lab.cam.Fusion`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -61,6 +62,9 @@ class Views:
     join_at: Literal["image", "grid"] = "image"
     """Where logits of several scales meet: at image size, or on the grid of the first scale, which
     is cheaper (AFA)."""
+    min_side: int = 32
+    """A view whose shorter side would fall below this is enlarged to it, in proportion, px: COCO
+    has images that no network here could see at half size. The released codes have no such rule."""
 
     def __post_init__(self) -> None:
         if self.logits.relu != "none":
@@ -164,7 +168,7 @@ def multi_scale_predict(
     images = resize_bilinear(images, views.size_of(*full))
     flip = views.logits.flip or views.cam.flip
     both = None if tags is None else torch.cat([tags, tags]) if flip else tags
-    seen = {s: predict(scaled(images, s, flip), both) for s in views.scales}
+    seen = {s: predict(scaled(images, s, flip, views.min_side), both) for s in views.scales}
     first = seen[views.scales[0]]
     output = SegOutput()
     if first.logits is not None:
@@ -183,17 +187,20 @@ def multi_scale_predict(
 
 
 def scaled(
-    images: Float[Tensor, "b 3 h w"], scale: float, flip: bool
+    images: Float[Tensor, "b 3 h w"], scale: float, flip: bool, min_side: int = 1
 ) -> Float[Tensor, "v 3 sh sw"]:
     """One view: the images at a scale, followed by their mirrored copies if asked for.
 
-    Sides are rounded down, as in the released codes.
+    Sides are rounded down, as in the released codes. If the shorter one would fall below `min_side`
+    px, the view is made as much larger as it takes.
 
     Raises:
         ValueError: nothing would be left of an image.
     """
     h, w = images.shape[-2:]
     size = (int(h * scale), int(w * scale))
+    if min(size) < min_side and min_side > 1:
+        size = (math.ceil(h * min_side / min(h, w)), math.ceil(w * min_side / min(h, w)))
     if min(size) < 1:
         raise ValueError(f"scales must leave at least one pixel of a {h}x{w} image, got {scale}")
     view = resize_bilinear(images, size)

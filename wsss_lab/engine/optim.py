@@ -82,13 +82,14 @@ def lr_factor(step: int, total: int, optim: OptimConfig) -> float:
         A factor in [0, 1].
     """
     total = optim.decay_steps or total
+    step = min(step, total - 1)
     rise = warmup_steps(total, optim)
     if step < rise:
         if optim.warmup_start is None:
             return (step + 1) / rise
         return 1 - (1 - step / rise) * (1 - optim.warmup_start)
     begin = rise if optim.decay_from == "warmup" else 0
-    done = (min(step, total - 1) - begin) / max(1, total - begin)
+    done = (step - begin) / max(1, total - begin)
     if optim.schedule == "cosine":
         # in float32: the book's stored outputs were trained with these very numbers
         return 0.5 * (1 + torch.cos(torch.tensor(math.pi * done)).item())

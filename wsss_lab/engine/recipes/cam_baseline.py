@@ -290,8 +290,12 @@ def _score(
         **options,
     )
     pseudo = _pseudo_label_report(config, classifier, protocol, options, log)
-    for found in (seg, cam, *pseudo.values()):
-        log(found.table())
+    for heading, found in (
+        ("segmentation network, validation list", seg),
+        ("tag classifier's maps, validation list", cam),
+        *(("pseudo-labels: training images, whose tags are given", p) for p in pseudo.values()),
+    ):
+        log(f"\n{heading}\n{found.table()}")
     shown = {"val": seg.as_dict() | cam.as_dict()}
     return shown | {name: found.as_dict() for name, found in pseudo.items()}
 

@@ -17,9 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from jaxtyping import Integer
 from torch import Tensor, nn
 
 from wsss_lab.config import (
@@ -30,6 +32,7 @@ from wsss_lab.config import (
     write_atomically,
     write_json,
 )
+from wsss_lab.data.masks import write_mask
 
 FREE = ("accumulate", "accelerator", "devices", "nodes", "workers", "log_every", "save_every")
 FREE_TO_CHANGE = frozenset({*FREE, "keep", "progress", "tensorboard", "root"})
@@ -93,7 +96,6 @@ class RunFolder:
     Raises:
         FileExistsError: the folder holds a run and `resume` is off, or something else.
         ValueError: the run in it is of another method or has other settings.
-        OutputError: nothing can be written there.
     """
 
     def __init__(self, out: Path, method: str, config: Any, resume: bool):
@@ -102,7 +104,6 @@ class RunFolder:
         if not is_first_process():
             return
         self.started = self._check(resume)
-        _require_writable(out)
 
     def _check(self, resume: bool) -> dict[str, Any] | None:
         """Facts of the run that is there already, if one is; nothing is written yet."""
@@ -131,10 +132,16 @@ class RunFolder:
                 f"out: {out} holds a run with other settings ({'; '.join(differing[:3])}); use "
                 "its settings, or choose another folder"
             )
+        for leftover in out.rglob(".*.tmp"):  # of a write that was killed
+            leftover.unlink(missing_ok=True)
         return there
 
     def begin(self) -> dict[str, Any]:
-        """Write `config.json` unless the run has one; returns its content."""
+        """Write `config.json` unless the run has one; returns its content.
+
+        Raises:
+            OutputError: nothing can be written there.
+        """
         if self.started is None:
             self.started = {
                 "method": self.method,
@@ -144,10 +151,12 @@ class RunFolder:
             }
             if is_first_process():
                 write_json(self.path / "config.json", self.started)
+        elif is_first_process():
+            _require_writable(self.path)
         return self.started
 
     def write_metrics(self, results: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
-        """Write `metrics.json`: results, and where they come from; git and versions of the start."""
+        """Write `metrics.json`: results and where they come from; git, versions of the start."""
         content = {**self.begin(), **facts, "results": dict(results)}
         if is_first_process():
             write_json(self.path / "metrics.json", content)
@@ -198,6 +207,20 @@ def _differences(one: Any, other: Any, name: str = "") -> list[str]:
             for line in _differences(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))
         ]
     return [] if one == other else [f"{name} is {one} there and {other} here"]
+
+
+def save_label(path: Path, label: Integer[np.ndarray, "h w"]) -> None:
+    """`write_mask`, which leaves nothing behind where the disk is full.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        write_mask(path, label)
+    except OSError as error:
+        for leftover in path.parent.glob(f".{path.name}.*.tmp") if path.parent.is_dir() else ():
+            leftover.unlink(missing_ok=True)
+        raise output_error(path, error) from error
 
 
 def save_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> None:
@@ -258,5 +281,6 @@ __all__ = [
     "read_run",
     "read_tensors",
     "restore",
+    "save_label",
     "save_weights",
 ]

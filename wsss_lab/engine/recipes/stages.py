@@ -1,6 +1,5 @@
 """Stages that recipes are made of: train, label, score. Each may be killed and started again."""
 
-import contextlib
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -8,21 +7,20 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from wsss_lab.cam import cam_to_label
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig, build_dataset
 from wsss_lab.data.loader import StepLoader
-from wsss_lab.data.masks import read_mask, write_mask
+from wsss_lab.data.masks import read_mask
 from wsss_lab.data.sample import Sample
 from wsss_lab.data.toy import ToyWorld
 from wsss_lab.data.views import Views as TrainingViews
 from wsss_lab.engine.evaluate import by_shape
 from wsss_lab.engine.fit import fit
 from wsss_lab.engine.inference import Views, multi_scale_predict
-from wsss_lab.engine.recipes.folder import RunFolder, read_tensors, save_weights
+from wsss_lab.engine.recipes.folder import RunFolder, read_tensors, save_label, save_weights
 from wsss_lab.methods.base import Method
 from wsss_lab.models.weights import load_strictly
 
@@ -33,26 +31,32 @@ Log = Callable[[str], None]
 
 
 class InMemory(Dataset[Sample]):
-    """A data set drawn once and kept; the toy world would draw every scene again and again."""
+    """A toy world drawn once and kept; it would draw every scene again for every epoch.
 
-    def __init__(self, source: Any):
-        self.samples = [_compact(source[i]) for i in range(len(source))]
-        self.class_names, self.num_classes = source.class_names, source.num_classes
+    Args:
+        world: which scenes; samples carry masks if its own do.
+        workers: processes that draw.
+    """
+
+    def __init__(self, world: ToyWorld, workers: int = 2):
+        drawn = world.tensors(workers)
+        self.image, self.tags = drawn["image"], drawn["tags"]
+        self.mask = drawn["mask"] if world.masks else None
+        self.names = [world.name(i) for i in range(len(world))]
+        self.class_names, self.num_classes = world.class_names, world.num_classes
 
     def __len__(self) -> int:
-        return len(self.samples)
+        return len(self.names)
 
     def __getitem__(self, index: int) -> Sample:
-        sample = dict(self.samples[index])
-        if "mask" in sample:
-            sample["mask"] = sample["mask"].long()
-        return sample  # type: ignore[return-value]
-
-
-def _compact(sample: Any) -> dict[str, Any]:
-    if "mask" in sample:
-        sample["mask"] = sample["mask"].to(torch.uint8)
-    return dict(sample)
+        sample: Sample = {
+            "image": self.image[index],
+            "tags": self.tags[index],
+            "name": self.names[index],
+        }
+        if self.mask is not None:
+            sample["mask"] = self.mask[index].long()
+        return sample
 
 
 def load_data(data: DataConfig, split: str, *, masks: bool | None = None) -> Any:
@@ -182,9 +186,6 @@ def label_stage(
         fabric: chunk `c` is done by the process `c % world`.
         log: gets a line per ten chunks.
     """
-    for leftover in out.glob(".*.tmp") if fabric.is_global_zero else ():
-        with contextlib.suppress(OSError):
-            leftover.unlink()
     names = _names(dataset)
     chunks = [range(i, min(i + CHUNK, len(names))) for i in range(0, len(names), CHUNK)]
     mine = chunks[fabric.global_rank :: fabric.world_size]
@@ -202,7 +203,7 @@ def label_stage(
                 raise ValueError(f"{type(method).__name__} gives no class maps to label with")
             labels = cam_to_label(cam, tags, threshold, band=band).to(torch.uint8).cpu()
             for sample, label in zip(group, labels, strict=True):
-                write_mask(out / f"{sample['name']}.png", label.numpy())
+                save_label(out / f"{sample['name']}.png", label.numpy())
         if number % 10 == 0:
             log(f"labels: {chunk.stop}/{len(names)} images")
     fabric.barrier()
@@ -210,8 +211,6 @@ def label_stage(
 
 def _names(dataset: Any) -> list[str]:
     """Names of all images, without reading them where the data set knows them."""
-    if isinstance(dataset, InMemory):
-        return [sample["name"] for sample in dataset.samples]
     names = getattr(dataset, "names", None)
     return list(names) if names is not None else [dataset[i]["name"] for i in range(len(dataset))]
 
@@ -219,8 +218,6 @@ def _names(dataset: Any) -> list[str]:
 def seeded(seed: int) -> None:
     """Seed torch before new heads are made, so that a stage does not depend on the one before."""
     torch.manual_seed(seed)
-
-
 
 
 __all__ = [
