@@ -57,7 +57,7 @@ def test_too_few_seeds_give_no_spread():
         (0.001, 0.02, "better"),
         (-0.02, 0.005, "undecided"),
         (-0.5, 0.5, "undecided"),
-        (None, None, "incomplete"),
+        (None, None, "undecided"),
     ],
 )
 def test_verdicts(low, high, verdict):
@@ -135,6 +135,7 @@ def test_the_table_of_a_complete_study(place):
     assert lines[3].endswith("| +0.250 [+0.250, +0.250] | better |")
     assert "Reduced" not in result.table()
     assert "95 % t intervals of the mean paired difference" in result.interval
+    assert result.interval.endswith("lies within ±0.01.")
 
 
 def test_foreign_records_are_not_added_up_and_old_aggregates_not_shown(place):

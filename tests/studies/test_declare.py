@@ -108,7 +108,10 @@ def test_settings_that_changed_in_the_code_make_old_runs_foreign(place):
     config = {"gain": 5.0, "run": {"workers": 9, "steps": 2}, "gone": 1}  # workers: free to change
     record = runs[0].identity | {"status": "finished", "run": {"config": config}}
     write_json(runs[0].record, record)
-    assert [line.rpartition(": ")[2] for line in foreign(runs)] == ["gain was 5.0, now 1.0"]
+    started = runs[1].identity | {"config": {"scales": [1.0, 2.0]}}
+    write_json(runs[1].folder / "study.json", started)
+    reasons = ["gain was 5.0, now 1.0", "scales was [1.0, 2.0], now [1.0]"]
+    assert [line.rpartition(": ")[2] for line in foreign(runs)] == reasons
 
 
 def test_a_record_that_the_declaration_does_not_know_is_foreign(place):

@@ -120,16 +120,13 @@ def test_the_time_is_kept_and_runs_stop_at_a_checkpoint(place):
     def log(line):
         if "started" in line:
             wait_for(newest.is_file)
-            clock.wind_down, clock.end = time.monotonic(), time.monotonic() + 30
+            clock.wind_down, clock.end = time.monotonic(), time.monotonic() + 120
 
-    began = time.monotonic()
     outcome, _ = go(place, study, jobs=1, clock=clock, log=log)
-    assert time.monotonic() < max(clock.end, began)  # a checkpoint came before the end
+    assert not clock.over  # a checkpoint came before the end
     assert list(outcome.ends.values()) == ["stopped"] + 3 * ["not started"]
     assert not outcome.failed
-    steps = (folder / "log.txt").read_text().rpartition("step ")[2]
-    saved = max(folder.rglob("step_*.pt"))
-    assert int(saved.stem.removeprefix("step_")) in (int(steps), int(steps) + 1, int(steps) - 1)
+    assert max(newest.parent.glob("step_*.pt")) > newest  # and was waited for
 
 
 def test_a_clock_closes_before_it_ends_and_a_signal_closes_it():

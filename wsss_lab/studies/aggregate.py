@@ -81,11 +81,13 @@ def judge(
 
     Returns:
         "incomplete"; else "null" if the interval lies within the margin; else "better" or "worse"
-        if it leaves out zero; else "undecided".
+        if it leaves out zero; else "undecided", as with a single seed.
     """
     low, high = difference["low"], difference["high"]
-    if not complete or low is None:
+    if not complete:
         return "incomplete"
+    if low is None:
+        return "undecided"
     if -margin < low and high < margin:
         return "null"
     if low > 0 or high < 0:
@@ -93,13 +95,14 @@ def judge(
     return "undecided"
 
 
-def describe_interval(confidence: float, margin: float) -> str:
+def describe_interval(confidence: float, margin: float, percent: bool) -> str:
     """What the intervals are, in words."""
+    shown = f"{100 * margin:g} points" if percent else f"{margin:g}"
     return (
         f"Intervals are two-sided {100 * confidence:g} % t intervals of the mean paired "
         "difference, n - 1 degrees of freedom, over the seeds that arm and baseline share; they "
         "cover the spread of training on one data set, not that of other data, and are not widened "
-        f"for the number of arms. Null: the whole interval lies within ±{margin:g}."
+        f"for the number of arms. Null: the whole interval lies within ±{shown}."
     )
 
 
@@ -149,7 +152,11 @@ def summary_of(declaration: Declaration, profile: str, runs: list[PlannedRun]) -
         "seeds": list(declaration.profiles[profile].seeds),
         "metrics": {key: dataclasses.asdict(m) for key, m in declaration.metrics.items()},
         "order": {"arms": list(declaration.arms), "metrics": list(declaration.metrics)},
-        "interval": describe_interval(declaration.confidence, declaration.margin),
+        "interval": describe_interval(
+            declaration.confidence,
+            declaration.margin,
+            declaration.metrics[declaration.primary].percent,
+        ),
         "arms": {
             arm: _arm(declaration, profile, arm, values, incomplete) for arm in declaration.arms
         },

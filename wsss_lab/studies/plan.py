@@ -1,13 +1,13 @@
 """The runs of a declared study: their settings, where they lie, and how far they are.
 
-======================================  ==========================================================
-``WORK/STUDY/PROFILE/ARM-seedN/``       folder of a run; not in git
-``... /study.json``                     which run this is, of which declaration; written first
-``... /log.txt``                        what the run said
-``... /run/``                           the folder that `train` of the method's recipe works in
+========================================  ==========================================================
+``WORK/STUDY/PROFILE/ARM-seedN/``         folder of a run; not in git
+its ``study.json``                        which run this is, of which declaration; written first
+its ``log.txt``                           what the run said
+its ``run/``                              the folder that `train` of the method's recipe works in
 ``RECORDS/STUDY/PROFILE/ARM-seedN.json``  record of a finished or failed run; small, for git
-``RECORDS/STUDY/PROFILE.json``          all of them added up, see `wsss_lab.studies.aggregate`
-======================================  ==========================================================
+``RECORDS/STUDY/PROFILE.json``            all added up, see `wsss_lab.studies.aggregate`
+========================================  ==========================================================
 """
 
 import json
@@ -172,7 +172,8 @@ def _difference(run: PlannedRun, found: Mapping[str, Any]) -> str:
             return f"{key} is {found.get(key)!r}, expected {value!r}"
     from wsss_lab.engine.recipes.folder import plain
 
-    there, here = flat(found.get("run", {}).get("config", {})), flat(plain(run.config))
+    settings = found.get("run", found).get("config", {})  # a record's, or those of a started run
+    there, here = flat(settings), flat(plain(run.config))
     changed = [key for key in there if key in here and there[key] != here[key]]
     return f"{changed[0]} was {there[changed[0]]}, now {here[changed[0]]}" if changed else ""
 
