@@ -147,7 +147,7 @@ def test_foreign_records_are_not_added_up_and_old_aggregates_not_shown(place):
     with pytest.raises(FileNotFoundError, match="run fake"):
         load_study("fake", "full", records=place.records, declared=place.declared)
     changed = place.declare(margin=0.4)
-    with pytest.raises(ValueError, match="4 foreign runs"):
+    with pytest.raises(ValueError, match="4 files of foreign runs"):
         aggregate(changed, "cpu", **place.folders)
     with pytest.raises(ValueError, match="of another declaration"):
         load_study("fake", records=place.records, declared=place.declared)

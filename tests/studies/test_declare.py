@@ -99,7 +99,7 @@ def test_a_changed_declaration_makes_old_runs_foreign(place):
     lines = list(foreign(changed))
     assert len(lines) == 2
     assert all("of the declaration" in line for line in lines)
-    with pytest.raises(ValueError, match="2 foreign runs, which are not mixed"):
+    with pytest.raises(ValueError, match="2 files of foreign runs, which are not mixed"):
         require_none_foreign(changed)
 
 
