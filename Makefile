@@ -9,7 +9,7 @@ BIN         := $(VENV)/bin
 STAMP       := $(VENV)/.installed
 HTML        := _build/html
 NBVAL       := --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-current-env \
-               --nbval-cell-timeout 1200 -p no:cacheprovider
+               --nbval-cell-timeout 600 -p no:cacheprovider
 CHAPTERS     = $(wildcard book/*.ipynb)
 LONG_RUNS    = $(wildcard notebooks/*.ipynb)
 NOT_SPELLED := ./.git,./.venv,./_build,./.*_cache,./runs,./book/_vendor,./tests/book/vendor,./book/_static/fonts,./book/references.bib,*.ipynb,*.npz,*.safetensors,*.egg-info

@@ -119,6 +119,16 @@ def test_a_step_that_is_logged_and_bad_is_not_logged(late):
     assert [entry["step"] for entry in history] == [0, 10]
 
 
+def test_the_last_checkpoint_is_written_after_a_bad_last_step(late, tmp_path):
+    run = dataclasses.replace(SKIP, save_every=4)
+    method = broken(at=(7, 11))
+    fit(method, batches(), run, OPTIM, log=None, out=tmp_path)
+    newest = torch.load(tmp_path / "checkpoints" / "step_00000012.pt", weights_only=True)
+    assert newest["step"] == 12
+    for key, value in method.state_dict().items():
+        assert torch.equal(value, newest["model"][key])
+
+
 def test_a_gradient_that_is_not_finite_is_named(late):
     method = broken(SteepGradient)
     start = method.head.weight.clone()

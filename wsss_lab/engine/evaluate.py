@@ -56,8 +56,8 @@ def resolve_crf(crf: Crf | str | None) -> tuple[Crf | None, str]:
     """A post-processing and its name for the protocol.
 
     Args:
-        crf: None or "none"; a callable; or the name of a preset of `wsss_lab.refine`, which is
-            imported only now: its module attribute `CRF_PRESETS` maps names to callables.
+        crf: None or "none"; a callable; or a key of `wsss_lab.refine.PRESETS`, which is imported
+            only now.
 
     Raises:
         ValueError: no such preset.
@@ -65,9 +65,9 @@ def resolve_crf(crf: Crf | str | None) -> tuple[Crf | None, str]:
     if crf is None or crf == "none":
         return None, "none"
     if not isinstance(crf, str):
-        return crf, getattr(crf, "name", getattr(crf, "__name__", type(crf).__name__))
+        return crf, getattr(crf, "__name__", repr(crf))
     try:
-        presets: dict[str, Crf] = importlib.import_module("wsss_lab.refine").CRF_PRESETS
+        presets: dict[str, Crf] = importlib.import_module("wsss_lab.refine").PRESETS
     except (ImportError, AttributeError):
         presets = {}
     if crf not in presets:

@@ -103,19 +103,19 @@ def fit(
         guard.open(step)
 
         # forward and backward, in parts if memory is short; processes meet in the last part
-        outputs = []
+        found = []
         for number, part in enumerate(batch_parts(batch, run.accumulate), 1):
             with fabric.no_backward_sync(model, enabled=number < run.accumulate):
                 output = model.training_step(part, step)
                 fabric.backward(output.loss / run.accumulate)
-            outputs.append(output)
-        loss, parts = _means(outputs)
+            found.append(_detached(output))
+        numbers = _means(found)
 
         # update, unless loss or gradient is not finite
         norm = fabric.clip_gradients(
             model, optimizer, max_norm=optim.clip or torch.inf, error_if_nonfinite=False
         )
-        if guard.allows_update(loss, parts, cast(Tensor, norm)):
+        if guard.allows_update(numbers, cast(Tensor, norm)):
             optimizer.step()
             method.after_step(step)
         guard.close()
@@ -124,7 +124,7 @@ def fit(
         # reading a number waits for the device: every step on a CPU, else only when it is due
         last = step == run.steps - 1
         log_due = bool(run.log_every) and (step % run.log_every == 0 or last)
-        save_due = out is not None and (last or _divides(run.save_every, step + 1))
+        save_due = bool(out and run.save_every) and not last and (step + 1) % run.save_every == 0
         if log_due or save_due or last or guard.must_look():
             bad = guard.first_bad()
             if bad is not None:
@@ -136,11 +136,13 @@ def fit(
             on_step(step, output)
             model.train()
         if log_due:
-            journal.enter(step, _numbers(fabric, loss, parts), factor)
+            journal.enter(step, _as_floats(fabric, numbers), factor)
         step += 1
         bar.update(step - bar.n)
-        if save_due:
+        if save_due and out:
             _save(step, method, optimizer.optimizer, fabric, run, optim, out, journal.history)
+    if out and (saved is None or saved["step"] < run.steps):
+        _save(step, method, optimizer.optimizer, fabric, run, optim, out, journal.history)
     bar.close()
     journal.close()
     method.eval()
@@ -171,10 +173,6 @@ def _set_up(
     return model, optimizer
 
 
-def _divides(every: int, step: int) -> bool:
-    return bool(every) and step % every == 0
-
-
 def _require_share(batch: Batch, run: RunConfig, fabric: Fabric) -> None:
     share = run.batch // fabric.world_size
     if len(batch["images"]) != share:
@@ -184,22 +182,22 @@ def _require_share(batch: Batch, run: RunConfig, fabric: Fabric) -> None:
         )
 
 
-def _means(outputs: list[StepOutput]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Loss and its parts over the accumulated parts of a batch, detached, on the device."""
-    loss = torch.stack([output.loss.detach() for output in outputs]).mean()
-    parts = {
-        name: torch.stack([output.parts[name].detach() for output in outputs]).mean()
-        for name in outputs[0].parts
-    }
-    return loss, parts
+def _detached(output: StepOutput) -> dict[str, Tensor]:
+    """Loss and terms without the graph, which would keep a part's memory."""
+    return {name: value.detach() for name, value in {"loss": output.loss, **output.parts}.items()}
 
 
-def _numbers(fabric: Fabric, loss: Tensor, parts: dict[str, Tensor]) -> dict[str, float]:
-    """Loss and parts as numbers, averaged over the processes."""
-    values = torch.stack([value.float() for value in (loss, *parts.values())])
+def _means(found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Loss and terms over the accumulated parts of a batch, on the device."""
+    return {name: torch.stack([each[name] for each in found]).mean() for name in found[0]}
+
+
+def _as_floats(fabric: Fabric, numbers: dict[str, Tensor]) -> dict[str, float]:
+    """Loss and terms averaged over the processes; waits for the device."""
+    values = torch.stack([value.float() for value in numbers.values()])
     if fabric.world_size > 1:
         values = cast(Tensor, fabric.all_reduce(values, reduce_op="mean"))
-    return dict(zip(("loss", *parts), values.tolist(), strict=True))
+    return dict(zip(numbers, values.tolist(), strict=True))
 
 
 def _find_checkpoint(
@@ -238,7 +236,7 @@ def _save(
     fabric: Fabric,
     run: RunConfig,
     optim: OptimConfig,
-    out: Path | None,
+    out: Path,
     history: History,
 ) -> None:
     """Write a checkpoint from the first process, with the random generators of all."""
@@ -246,7 +244,7 @@ def _save(
     if fabric.world_size > 1:
         states = states * fabric.world_size
         torch.distributed.all_gather_object(states, random_state(fabric.device))
-    if fabric.is_global_zero and out is not None:
+    if fabric.is_global_zero:
         content = {
             "format": 1,
             "method": type(method).__name__,

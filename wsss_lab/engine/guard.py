@@ -81,20 +81,23 @@ class Guard:
         self.saved = [value.clone() for value in self._state()]
 
     @torch.no_grad()
-    def allows_update(self, loss: Tensor, parts: dict[str, Tensor], norm: Tensor) -> bool:
+    def allows_update(self, numbers: dict[str, Tensor], norm: Tensor) -> bool:
         """After the backward pass: whether to call the optimiser.
 
         Where the guard looks late the answer is always yes, and the device decides.
+
+        Args:
+            numbers: `loss` and its terms, on the device.
+            norm: of the gradient.
         """
-        finite = torch.isfinite(loss)
+        finite = torch.isfinite(numbers["loss"])
         if _scaler(self.fabric) is None:
             finite = finite & torch.isfinite(norm)
         bad = (~finite).float()
         if self.fabric.world_size > 1:
             bad = self.fabric.all_reduce(bad, reduce_op="sum").clamp(max=1)  # type: ignore[union-attr]
         self.bad = torch.maximum(self.bad, bad)
-        numbers = {"loss": loss, **parts, "gradient norm": norm}
-        numbers = {name: value.detach() for name, value in numbers.items()}
+        numbers = {**numbers, "gradient norm": norm}
         self.pending.append(Watched(self.step, self.rng, self.bad, numbers))
         if self.late:
             self.optimizer.found_inf = self.bad  # type: ignore[attr-defined]

@@ -237,9 +237,9 @@ def _toy_file(name: str) -> Any:
     resource = resources.files("wsss_lab") / "weights" / f"{name}.safetensors"
     if not resource.is_file():
         raise FileNotFoundError(
-            f"this package holds no weights for {name!r}: of the toy networks, a complete "
-            "installation has those of toy_cnn; `python -m wsss_lab.studies.pretrain toy_mit` (or "
-            "toy_vit) makes the others"
+            f"this package holds no weights for {name!r}: a complete installation has those of "
+            "toy_cnn, toy_mit and toy_vit; install it again, or train them: "
+            "`python -m wsss_lab.studies.pretrain NAME`"
         )
     return resource
 

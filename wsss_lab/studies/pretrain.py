@@ -11,10 +11,12 @@ import dataclasses
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 import tyro
-from torch import Tensor
+from torch import Tensor, nn
 
 from wsss_lab.config import OptimConfig, RunConfig, provenance
 from wsss_lab.data.augment import augment
@@ -22,6 +24,7 @@ from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.loader import StepSampler
 from wsss_lab.data.toy import TOY_VERSION, ToyWorld
 from wsss_lab.engine.fit import fit, image_batches, in_memory
+from wsss_lab.methods.base import Batch, StepOutput, normalize, split_decay
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
@@ -49,8 +52,46 @@ class Pretrain:
     stem_from_cnn: bool = False
     """toy_vit only: start its convolutional stem from the packaged toy_cnn, as hybrids start from
     a trained ResNet. Halves the training that its attention blocks need."""
+    imitate_cnn: bool = False
+    """Also learn the last map of the packaged toy_cnn cell by cell: 256 targets an image and not
+    one. For transformers, which tags alone teach too slowly for a laptop."""
     out: Path = PACKAGE
     """Folder for `<backbone>.safetensors` and `.json`."""
+
+
+class Imitation(TagClassifier):
+    """A tag classifier whose last map also has to foretell that of the packaged toy_cnn.
+
+    Loss: cross-entropy of the class, plus 1 - cosine between the teacher's feature vector of a cell
+    and a linear function of the student's, averaged over cells. The teacher is no submodule: it is
+    neither trained nor saved.
+
+    Args:
+        backbone: student; its last map must have the stride of toy_cnn, 8.
+        classes: number of classes.
+    """
+
+    def __init__(self, backbone: Backbone, classes: int):
+        super().__init__(backbone, classes, exclusive=True)
+        teacher = load_backbone_weights(build_backbone("toy_cnn"), "toy").eval()
+        self._teacher = [teacher.requires_grad_(False)]
+        self.translate = nn.Conv2d(backbone.width, teacher.width, 1)
+
+    def training_step(self, batch: Batch, step: int) -> StepOutput:
+        """Class loss and imitation loss of a batch of one-object images."""
+        images = batch["images"]
+        with torch.no_grad():
+            target = self._teacher[0].to(images.device)(normalize(images)).last
+        features = self.features(images)
+        tags = F.cross_entropy(self.head(features).float(), batch["tags"].argmax(1))
+        told = self.translate(features).float()
+        imitation = 1 - F.cosine_similarity(told, target.float(), dim=1).mean()
+        return StepOutput(tags + imitation, {"tags": tags, "imitation": imitation})
+
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """As the tag classifier, with the translation beside the head."""
+        groups = super().param_groups(lr, head_lr, weight_decay)
+        return groups + split_decay(self.translate, head_lr, weight_decay)
 
 
 @torch.no_grad()
@@ -98,7 +139,10 @@ def run(settings: Pretrain) -> dict:
         data=f"{TOY_VERSION}, pretrain",
     )
     world = ToyWorld("pretrain", settings.count + settings.held_out).tensors()
-    classifier = TagClassifier(backbone, len(TOY_CLASSES), exclusive=True)
+    if settings.imitate_cnn:
+        classifier: TagClassifier = Imitation(backbone, len(TOY_CLASSES))
+    else:
+        classifier = TagClassifier(backbone, len(TOY_CLASSES), exclusive=True)
     order = StepSampler(settings.count, length.batch, length.seed)
     started = time.perf_counter()
     images, tags = world["image"], world["tags"]
@@ -116,6 +160,7 @@ def run(settings: Pretrain) -> dict:
         "held_out_images": settings.held_out,
         "training_seconds": round(seconds),
         "stem_from_cnn": settings.stem_from_cnn,
+        "imitate_cnn": settings.imitate_cnn,
         **record,
     }
     classifier.backbone.half()

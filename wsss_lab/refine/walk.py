@@ -1,0 +1,191 @@
+"""The affinity of AFA and TSCD: what it is taught, how wrong it is, and maps walking along it.
+
+An affinity matrix says for two cells of the token grid how surely they belong to one class. A
+pseudo-label teaches it (`affinity_label`, `affinity_loss`), near pairs only (`radius_mask`); then
+one step of a random walk along it carries class maps to places they missed (`random_walk`).
+
+TSCD uses the affinity as it comes, AFA the sum of it and its transpose before the sigmoid; the
+label is symmetric either way.
+
+Sources: AFA, Ru et al., CVPR 2022; TSCD, AAAI 2023; both as released.
+"""
+
+from functools import lru_cache
+
+import torch
+from jaxtyping import Bool, Float, Integer
+from torch import Tensor
+
+from wsss_lab import IGNORE
+
+
+def grid_label(
+    label: Integer[Tensor, "b h w"], size: tuple[int, int]
+) -> Integer[Tensor, "b gh gw"]:
+    """Reduce a label map to the token grid; cell (y, x) reads pixel (y h // gh, x w // gw).
+
+    Raises:
+        ValueError: if `label` is not (b, h, w) or the grid is empty.
+    """
+    if label.ndim != 3 or min(size) < 1:
+        raise ValueError(
+            f"label must be (b, h, w) and size at least 1 x 1, got {tuple(label.shape)} and {size}"
+        )
+    rows, columns = (
+        torch.arange(n, device=label.device) * side // n
+        for n, side in zip(size, label.shape[1:], strict=True)
+    )
+    return label[:, rows[:, None], columns]
+
+
+def radius_mask(
+    gh: int, gw: int, radius: int, device: torch.device | str = "cpu"
+) -> Bool[Tensor, "n n"]:
+    """Mark pairs of cells at most `radius` cells apart in rows and in columns (a square).
+
+    The released code fills it in four nested loops; here it is one comparison, and remembered. Do
+    not write into it.
+
+    Raises:
+        ValueError: if the grid is empty or the radius negative.
+    """
+    if min(gh, gw) < 1 or radius < 0:
+        raise ValueError(
+            f"gh and gw must be 1 or more and radius 0 or more, got {gh}, {gw} and {radius}"
+        )
+    return _radius_mask(gh, gw, radius, str(torch.device(device)))
+
+
+@lru_cache(maxsize=16)
+def _radius_mask(gh: int, gw: int, radius: int, device: str) -> Tensor:
+    y, x = (torch.arange(n, device=device) for n in (gh, gw))
+    near_y, near_x = ((a[:, None] - a).abs() <= radius for a in (y, x))
+    return (near_y[:, None, :, None] & near_x[None, :, None, :]).reshape(gh * gw, gh * gw)
+
+
+def affinity_label(
+    label: Integer[Tensor, "b gh gw"], mask: Bool[Tensor, "n n"] | None = None
+) -> Integer[Tensor, "b n n"]:
+    """Say which pairs of cells share a class.
+
+    Two background cells share one, too. Symmetric.
+
+    Args:
+        label: pseudo-label on the token grid, see `grid_label`; `IGNORE` where unknown.
+        mask: pairs that count, see `radius_mask`; None is all.
+
+    Returns:
+        uint8: 1 same class, 0 different, `IGNORE` where a cell is unknown or the pair too far.
+
+    Raises:
+        ValueError: if shapes disagree.
+    """
+    if label.ndim != 3:
+        raise ValueError(f"label must be (b, gh, gw), got {tuple(label.shape)}; add the batch axis")
+    cells = label.flatten(1)
+    _check_mask(mask, cells.shape[1])
+    same = (cells[:, :, None] == cells[:, None, :]).to(torch.uint8)
+    unknown = cells == IGNORE
+    ignored = unknown[:, :, None] | unknown[:, None, :]
+    if mask is not None:
+        ignored |= ~mask.bool()
+    return same.masked_fill_(ignored, IGNORE)
+
+
+def affinity_loss(
+    affinity: Float[Tensor, "b n n"], target: Integer[Tensor, "b n n"]
+) -> Float[Tensor, ""]:
+    """Distance of the affinity from its label; same and different pairs weigh one half each.
+
+    Half the sum of 1 - a over same pairs, divided by their number in the batch plus one, and
+    likewise of a over different pairs. The added one makes it 0 where a kind is missing. Source:
+    released code; L1 rather than cross-entropy.
+
+    Args:
+        affinity: 0..1, after the sigmoid.
+        target: from `affinity_label`.
+
+    Raises:
+        ValueError: if shapes disagree.
+    """
+    if affinity.shape != target.shape or affinity.ndim != 3:
+        raise ValueError(
+            "affinity and target must both be (b, n, n), got "
+            f"{tuple(affinity.shape)} and {tuple(target.shape)}"
+        )
+    affinity = affinity if affinity.dtype == torch.float64 else affinity.float()
+    same, different = target == 1, target == 0
+    missing = (1 - affinity).masked_fill(~same, 0).sum() / (same.sum() + 1)
+    wrong = affinity.masked_fill(~different, 0).sum() / (different.sum() + 1)
+    return 0.5 * (missing + wrong)
+
+
+def random_walk(
+    cam: Float[Tensor, "b k gh gw"],
+    affinity: Float[Tensor, "b n n"],
+    tags: Float[Tensor, "b k"] | None = None,
+    *,
+    mask: Bool[Tensor, "n n"] | None = None,
+    background: float | None = None,
+    power: float = 2.0,
+) -> Float[Tensor, "b c gh gw"]:
+    """Carry maps one step along the affinity.
+
+    Cell j receives the sum over i of value(i) T(i, j). T is the affinity of near pairs to the
+    `power`, every column divided by its sum and a little more (0.1 with a background, 1e-4
+    without), so a column sums to less than one.
+
+    Source: released code of AFA (training and validation) and TSCD (validation only). They
+    overwrite the affinity with its masked copy; here it stays as it was.
+
+    Args:
+        cam: maps on the token grid, 0..1.
+        affinity: 0..1, after the sigmoid.
+        tags: 0 or 1 (anything above 0 counts); other classes stay zero. None lets all walk, as the
+            released code without background does.
+        mask: pairs that may exchange, see `radius_mask`; None is all.
+        background: constant score of a background channel, put first; then a softmax over
+            background and tagged classes comes before the step (0.35 in the released code). None
+            walks the maps as they are.
+        power: contrast of the affinity.
+
+    Returns:
+        Maps of `k` classes, or `k + 1` with `background`; zero for absent classes. float32 also
+        under autocast (float64 for float64 maps).
+
+    Raises:
+        ValueError: if shapes disagree.
+    """
+    if cam.ndim != 4 or cam.numel() == 0:
+        raise ValueError(f"cam must be (b, k, gh, gw), not empty, got {tuple(cam.shape)}")
+    if tags is not None and tags.shape != cam.shape[:2]:
+        raise ValueError(f"tags must be (b, k) = {tuple(cam.shape[:2])}, got {tuple(tags.shape)}")
+    b, _, gh, gw = cam.shape
+    if affinity.shape != (b, gh * gw, gh * gw):
+        raise ValueError(
+            f"affinity must be (b, n, n) = {(b, gh * gw, gh * gw)} for a {gh} x {gw} grid, got "
+            f"{tuple(affinity.shape)}; resize the maps to the grid of the affinity"
+        )
+    _check_mask(mask, gh * gw)
+    with torch.autocast(cam.device.type, enabled=False):
+        kind = torch.float64 if cam.dtype == torch.float64 else torch.float32
+        maps = cam.to(kind).flatten(2)
+        present = torch.ones_like(maps[:, :, 0], dtype=torch.bool) if tags is None else tags > 0
+        if background is not None:
+            maps = torch.cat([torch.full_like(maps[:, :1], background), maps], dim=1)
+            present = torch.cat([torch.ones_like(present[:, :1]), present], dim=1)
+            maps = maps.masked_fill(~present[:, :, None], -torch.inf).softmax(dim=1)
+        maps = maps.masked_fill(~present[:, :, None], 0)
+        step = affinity.to(kind)
+        if mask is not None:
+            step = step.masked_fill(~mask.bool(), 0)
+        step = step**power
+        column = step.sum(dim=1, keepdim=True) + (1e-4 if background is None else 0.1)
+        return (maps @ (step / column)).unflatten(2, (gh, gw))
+
+
+def _check_mask(mask: Tensor | None, n: int) -> None:
+    if mask is not None and mask.shape != (n, n):
+        raise ValueError(
+            f"mask must be (n, n) = {(n, n)}, got {tuple(mask.shape)}; see radius_mask"
+        )
