@@ -200,9 +200,9 @@ def require_none_foreign(runs: list[PlannedRun]) -> None:
     if found := list(foreign(runs)):
         shown = "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if found[3:] else "")
         raise ValueError(
-            f"study {runs[0].declaration.name}: {len(found)} files of foreign runs, which are not mixed "
-            f"with those of this declaration ({shown}). Bring the declaration and the settings "
-            "back, or move these files away, or declare a new study"
+            f"study {runs[0].declaration.name}: {len(found)} files of foreign runs, which are "
+            f"not mixed with those of this declaration ({shown}). Bring the declaration and the "
+            "settings back, or move these files away, or declare a new study"
         )
 
 
