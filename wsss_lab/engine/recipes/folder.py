@@ -265,9 +265,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: damaged ({error}); delete it and resume the run") from error
 
 
-def device_name() -> str:
-    """Name of the accelerator, or `cpu`."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+def device_name(device: torch.device) -> str:
+    """Name of the accelerator a run used, or the kind of device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 __all__ = [
