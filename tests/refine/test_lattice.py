@@ -45,6 +45,13 @@ def slow_lattice(features, values):
             mine.append((key, weight))
             grid[key] = grid[key] + weight * values[:, i]
         corners.append(mine)
+    slow_blur(grid, d)
+    out = [sum(weight * grid[key] for key, weight in mine) for mine in corners]
+    return torch.stack(out, 1) / (1 + 2.0**-d)
+
+
+def slow_blur(grid, d):
+    """[1/2, 1, 1/2] along each direction, in place; corners that are not there count as zero."""
     for j in range(d + 1):
         move = [-1] * (d + 1)
         move[j] = d
@@ -54,8 +61,6 @@ def slow_lattice(features, values):
                 other = old.get(tuple(k + sign * s for k, s in zip(key, move, strict=True)))
                 if other is not None:
                     grid[key] = grid[key] + other / 2
-    out = [sum(weight * grid[key] for key, weight in mine) for mine in corners]
-    return torch.stack(out, 1) / (1 + 2.0**-d)
 
 
 def picture(b=2, h=9, w=11):

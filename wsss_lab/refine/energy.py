@@ -163,7 +163,8 @@ class DenseEnergyLoss:
 
         Raises:
             ValueError: shapes, types or devices that do not fit; on the CPU also values that do
-                not: logits, NaN, normalised images. On other devices nothing waits for values.
+                not: logits, NaN, normalised images. Elsewhere nothing waits for values, only the
+                lattice, once, for its size.
         """
         _check_energy(probs, images, valid, labels)
         with torch.autocast(probs.device.type, enabled=False):

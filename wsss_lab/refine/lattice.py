@@ -273,14 +273,16 @@ class Lattice:
                 "move both to one device"
             )
         if values.device.type == "cpu" and not bool(torch.isfinite(values.detach()).all()):
-            raise ValueError("values: expected finite numbers, got NaN or infinity")
+            raise ValueError(
+                "values: expected finite numbers, got NaN or infinity; find the source"
+            )
         rows = values.flatten(2).transpose(1, 2).flatten(0, 1).to(self.dtype)
         out = self.filter_rows(rows).unflatten(0, (self.batch, -1))
-        return out.transpose(1, 2).reshape(values.shape)
+        return out.transpose(1, 2).contiguous().view(values.shape)
 
 
 def _filter_rows(rows: Tensor, lattice: Lattice, transpose: bool) -> Tensor:
-    """Splat, blur, slice. Splat and slice are each other's transpose, so only blurs change."""
+    """Splat, blur, slice. Splat and slice are transposes of each other: only blurs change."""
     with torch.autocast(rows.device.type, enabled=False):
         x = lattice.splat(rows.contiguous())
         for blur in reversed(lattice.blurs) if transpose else lattice.blurs:
