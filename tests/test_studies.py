@@ -1,12 +1,11 @@
 """The studies run end to end at a size at which their numbers mean nothing."""
 
-import dataclasses
 import json
 
 import pytest
 import torch
 
-from wsss_lab.config import FitConfig
+from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.toy import ToyWorld
 from wsss_lab.models.backbones import build_backbone
@@ -14,16 +13,16 @@ from wsss_lab.models.weights import load_backbone_weights
 from wsss_lab.studies import calibrate, pretrain
 from wsss_lab.studies.shortcuts import histogram_ap
 
-TINY = FitConfig(batch=16, log_every=0)
+TINY = RunConfig(batch=16, log_every=0)
 
 
 def test_pretraining_packs_weights_and_says_how(tmp_path):
-    settings = pretrain.Pretrain("toy_cnn", count=32, epochs=1, fit=TINY, out=tmp_path, held_out=40)
+    settings = pretrain.Pretrain("toy_cnn", count=32, epochs=1, run=TINY, out=tmp_path, held_out=40)
     metrics = pretrain.run(settings)
     written = json.loads((tmp_path / "toy_cnn.json").read_text())
     assert 0 <= metrics["accuracy"] <= 1
     assert written["accuracy"] == metrics["accuracy"]
-    assert written["config"]["steps"] == 2
+    assert written["config"]["run"]["steps"] == 2
     assert (tmp_path / "toy_cnn.safetensors").stat().st_size < 6e6
 
 
@@ -52,7 +51,8 @@ def test_calibration_writes_every_number_of_the_record(tmp_path):
         histogram=90,
         pack=tmp_path / "tags.safetensors",
         tags=TINY,
-        masks=dataclasses.replace(TINY, lr=1e-4),
+        masks=TINY,
+        optim=OptimConfig(lr=1e-4),
     )
     summary = calibrate.run(settings)
     record = json.loads(settings.out.read_text())

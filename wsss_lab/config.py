@@ -1,12 +1,15 @@
 """Run settings as frozen dataclasses, and the facts every result is stamped with."""
 
+import contextlib
 import dataclasses
 import json
+import os
 import platform
 import subprocess
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """RGB in [0, 1]. All four released codes use it, also with weights trained for 0.5."""
@@ -15,37 +18,115 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True)
-class FitConfig:
-    """How long, how fast and how precisely to train."""
+class OptimConfig:
+    """How fast to learn: optimiser, learning rate schedule, clipping.
+
+    The defaults are a sane recipe for small networks. What the released codes really do, oddities
+    included, stands in `wsss_lab.engine.optim.PRESETS`.
+    """
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    """AdamW decays weights apart from the gradient; SGD adds the decay to the gradient."""
+    lr: float = 1e-3
+    """Peak learning rate of the body."""
+    head_lr_factor: float = 3.0
+    """Learning rate of freshly made heads, as a multiple of `lr`."""
+    weight_decay: float = 0.05
+    """Of matrices and filters; a method's `param_groups` decides who gets none."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's two averages."""
+    momentum: float = 0.9
+    """SGD's momentum."""
+    schedule: Literal["cosine", "poly", "constant"] = "cosine"
+    """What follows the warm-up: half a cosine to zero, (1 - t/T)^power, or nothing."""
+    power: float = 0.9
+    """Exponent of `poly`."""
+    warmup: float = 0.08
+    """Linear rise at the start: below 1 a share of the steps, from 1 a number of steps."""
+    warmup_start: float | None = None
+    """Factor on `lr` at step 0, from which the rise would reach 1 at step W. None: W equal rises,
+    1/W at step 0 and 1 at step W-1. TSCD and CoSA: 1e-6 (released codes)."""
+    decay_from: Literal["warmup", "start"] = "warmup"
+    """Where `poly` and `cosine` begin to count. "start" makes the rate drop when the warm-up ends;
+    so do the released codes of TSCD and CoSA."""
+    decay_steps: int = 0
+    """T of the schedule; 0 takes the run's steps. ACR and ASDT (released codes) train one step
+    more than T. Steps from T on keep the last rate."""
+    clip: float = 2.0
+    """Largest gradient norm; 0 does not clip. None of the four released codes clips."""
+
+    def __post_init__(self) -> None:
+        _require_choice("name", self.name, ("adamw", "sgd"))
+        _require_choice("schedule", self.schedule, ("cosine", "poly", "constant"))
+        _require_choice("decay_from", self.decay_from, ("warmup", "start"))
+        for name in ("lr", "head_lr_factor", "weight_decay", "momentum", "power", "warmup"):
+            _require_least(name, getattr(self, name), 0)
+        _require_least("decay_steps", self.decay_steps, 0)
+        _require_least("clip", self.clip, 0)
+        if self.warmup_start is not None and not 0 <= self.warmup_start <= 1:
+            raise ValueError(
+                f"warmup_start: expected a factor in [0, 1] or None, got {self.warmup_start}"
+            )
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas: expected two numbers in [0, 1), got {self.betas}")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """How long, on what and how carefully to train."""
 
     steps: int = 500
     """Optimiser steps."""
     batch: int = 32
-    """Images per step, over all devices."""
-    lr: float = 1e-3
-    """Peak learning rate of the body; AdamW."""
-    head_lr_factor: float = 3.0
-    """Learning rate of freshly made heads, as a multiple of `lr`."""
-    weight_decay: float = 0.05
-    """Decoupled weight decay of matrices and filters; norms and biases get none."""
-    warmup: float = 0.08
-    """Share of the steps with linearly rising learning rate; cosine to zero follows."""
-    clip: float = 2.0
-    """Largest gradient norm."""
+    """Images per step, over all devices and all accumulated parts."""
+    accumulate: int = 1
+    """Parts into which every device cuts its share of the batch to save memory."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """Fabric's name of the arithmetic. bf16 on a CPU is fast only with AVX512-BF16 or AMX."""
+    """Fabric's name of the arithmetic. bf16 on a CPU is fast only with AVX512-BF16 or AMX; 16-mixed
+    needs a GPU."""
     seed: int = 0
     """Seeds head initialisation, data order and augmentation."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto: a GPU if there is one."""
+    devices: int = 1
+    """Processes per machine, one GPU (or, with `accelerator="cpu"`, one CPU process) each."""
+    nodes: int = 1
+    """Machines."""
+    workers: int = 0
+    """Processes per device that load data; 0 loads in the training process."""
     log_every: int = 50
     """Steps between log lines; 0 for none."""
+    save_every: int = 500
+    """Steps between checkpoints, where the run has a folder; 0 saves at the end only."""
+    keep: int = 2
+    """Checkpoints kept; from 2 on a damaged newest one costs no run."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """What follows a loss or gradient that is not finite: an error, or the next step. The bad step
+    never changes the weights."""
+    tensorboard: bool = False
+    """Also log for TensorBoard, into the run's folder."""
+    progress: bool = False
+    """Show a progress bar on the first process."""
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch", 1), ("lr", 0.0), ("clip", 0.0)):
-            value = getattr(self, name)
-            if value < least:
-                raise ValueError(f"{name}: expected at least {least}, got {value}")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup: expected a share of the steps in [0, 1), got {self.warmup}")
+        least = {"steps": 1, "batch": 1, "accumulate": 1, "devices": 1, "nodes": 1, "keep": 1}
+        for name in ("workers", "log_every", "save_every"):
+            least[name] = 0
+        for name, bound in least.items():
+            _require_least(name, getattr(self, name), bound)
+        _require_choice("precision", self.precision, ("32-true", "bf16-mixed", "16-mixed"))
+        _require_choice("accelerator", self.accelerator, ("auto", "cpu", "cuda", "mps"))
+        _require_choice("nonfinite", self.nonfinite, ("stop", "skip"))
+
+
+def _require_least(name: str, value: float, least: float) -> None:
+    if not value >= least:  # also refuses nan
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
+
+
+def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
 
 
 def git_revision() -> str:
@@ -103,8 +184,64 @@ def provenance(config: Any, *, seed: int, device: str, **facts: Any) -> dict[str
     }
 
 
-def write_json(path: Path | str, content: dict[str, Any]) -> None:
-    """Write JSON with sorted keys and a final newline, creating the folder."""
+class OutputError(RuntimeError):
+    """A result could not be written; whatever was there before is untouched."""
+
+
+def write_atomically(path: Path | str, write: Callable[[BinaryIO], Any]) -> None:
+    """Replace a file in one go, so that a crash at any moment leaves the old or the new one.
+
+    The bytes go to a temporary file in the same folder (`.NAME.PID.tmp`), reach the disk, and only
+    then take the name. Only SIGKILL or a power cut can leave the temporary file behind.
+
+    Args:
+        path: the file; its folder is created.
+        write: writes the content into an open binary file.
+
+    Raises:
+        OutputError: no space, no permission, no such folder; names the path and the reason.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise output_error(path, error) from error
+
+
+def output_error(path: Path, error: Exception) -> OutputError:
+    """What to tell the user about a failed write: path, reason, and that nothing else changed."""
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return OutputError(
+        f"{path}: cannot be written ({reason}); what was there before is untouched. Free "
+        "some space or choose another folder, then start again"
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable; only POSIX can open a folder for that."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path | str, content: dict[str, Any]) -> None:
+    """Write JSON with sorted keys and a final newline, atomically, creating the folder.
+
+    Raises:
+        OutputError: if that is not possible.
+    """
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))

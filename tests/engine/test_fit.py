@@ -1,18 +1,18 @@
 import dataclasses
-import itertools
 
 import pytest
 import torch
 from torch import nn
 
-from wsss_lab.config import FitConfig
+from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.augment import augment
 from wsss_lab.data.loader import StepSampler
-from wsss_lab.engine.fit import fit, in_memory, learning_rate
+from wsss_lab.engine.fit import fit, in_memory
 from wsss_lab.losses import tag_loss
 from wsss_lab.methods.base import Method, StepOutput, split_decay
 
-CONFIG = FitConfig(steps=40, batch=8, lr=2e-2, log_every=10)
+CONFIG = RunConfig(steps=40, batch=8, log_every=10)
+OPTIM = OptimConfig(lr=2e-2)
 
 
 class Colours(Method):
@@ -38,16 +38,16 @@ def data():
     return images, tags
 
 
-def run(config=CONFIG, **options):
+def run(config=CONFIG, optim=OPTIM, **options):
     torch.manual_seed(config.seed)
     method = Colours()
     images, tags = data()
     batches = in_memory(images, tags, StepSampler(64, config.batch, config.seed), **options)
-    return method, fit(method, batches, config, log=None)
+    return method, fit(method, batches, config, optim, log=None)
 
 
 def test_it_learns():
-    _, history = run(dataclasses.replace(CONFIG, lr=0.1, steps=80))
+    _, history = run(dataclasses.replace(CONFIG, steps=80), OptimConfig(lr=0.1))
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
     assert [entry["step"] for entry in history] == [0, 10, 20, 30, 40, 50, 60, 70, 79]
 
@@ -59,14 +59,6 @@ def test_two_runs_are_equal_bit_for_bit():
         assert torch.equal(a, b)
 
 
-def test_learning_rate_rises_then_falls_to_zero():
-    config = FitConfig(steps=100, warmup=0.1)
-    factors = [learning_rate(step, config) for step in range(100)]
-    assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
-    assert all(a >= b for a, b in itertools.pairwise(factors[10:]))
-    assert factors[-1] < 0.001
-
-
 def test_a_loss_that_is_not_finite_is_named():
     class Broken(Colours):
         def training_step(self, batch, step):
@@ -76,23 +68,92 @@ def test_a_loss_that_is_not_finite_is_named():
     images, tags = data()
     batches = in_memory(images, tags, StepSampler(64, 8))
     with pytest.raises(FloatingPointError, match="step 0 is not finite"):
-        fit(Broken(), batches, CONFIG, log=None)
+        fit(Broken(), batches, CONFIG, OPTIM, log=None)
 
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
-    [("steps", 0, "steps: expected at least 1"), ("warmup", 1.0, "warmup: expected a share")],
+    [
+        ("steps", 0, "steps: expected at least 1"),
+        ("batch", 0, "batch: expected at least 1"),
+        ("keep", 0, "keep: expected at least 1"),
+        ("save_every", -1, "save_every: expected at least 0"),
+        ("precision", "bf16", "precision: expected one of 32-true, bf16-mixed, 16-mixed"),
+        ("accelerator", "gpu", "accelerator: expected one of auto, cpu, cuda, mps, got 'gpu'"),
+        ("nonfinite", "ignore", "nonfinite: expected one of stop, skip"),
+    ],
 )
 def test_bad_settings(field, value, message):
     with pytest.raises(ValueError, match=message):
-        FitConfig(**{field: value})
+        RunConfig(**{field: value})
 
 
 def test_log_lines_name_step_loss_and_speed():
     lines = []
     images, tags = data()
-    fit(Colours(), in_memory(images, tags, StepSampler(64, 8)), CONFIG, log=lines.append)
+    fit(Colours(), in_memory(images, tags, StepSampler(64, 8)), CONFIG, OPTIM, log=lines.append)
     assert len(lines) == 5
     assert "10/40" not in lines[0]
     assert lines[0].startswith("step     1/40  loss ")
     assert "images/s" in lines[0]
+
+
+def test_accumulated_parts_give_the_gradient_of_the_whole_batch():
+    whole, _ = run()
+    parts, _ = run(dataclasses.replace(CONFIG, accumulate=4))
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_are_clipped():
+    """A plain SGD step of rate 1 moves the weights by the gradient, at most `clip` long."""
+    moved = {}
+    for clip in (0.0, 1e-3):
+        optim = OptimConfig("sgd", 1.0, 1.0, 0.0, schedule="constant", warmup=0, clip=clip)
+        torch.manual_seed(0)
+        method = Colours()
+        start = torch.cat([p.detach().flatten().clone() for p in method.parameters()])
+        images, tags = data()
+        batches = in_memory(images, tags, StepSampler(64, 8))
+        fit(method, batches, dataclasses.replace(CONFIG, steps=1), optim, log=None)
+        end = torch.cat([p.detach().flatten() for p in method.parameters()])
+        moved[clip] = (end - start).norm().item()
+    assert moved[1e-3] == pytest.approx(1e-3, rel=1e-3)
+    assert moved[0.0] > 0.05
+
+
+def test_bf16_learns_too():
+    _, history = run(dataclasses.replace(CONFIG, precision="bf16-mixed"), OptimConfig(lr=0.1))
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+
+
+def test_on_step_sees_every_step_after_its_update():
+    images, tags = data()
+    method, seen = Colours(), []
+
+    def look(step, output):
+        seen.append((step, method.head.weight.detach().clone()))
+        method.eval()
+
+    batches = in_memory(images, tags, StepSampler(64, 8))
+    fit(method, batches, CONFIG, OPTIM, log=None, on_step=look)
+    assert [step for step, _ in seen] == list(range(40))
+    assert not torch.equal(seen[0][1], seen[1][1])
+    assert torch.equal(seen[-1][1], method.head.weight)
+    assert not method.training
+
+
+def test_batches_of_another_size_than_the_run_are_refused():
+    images, tags = data()
+    batches = in_memory(images, tags, StepSampler(64, 4))
+    with pytest.raises(ValueError, match="batches: expected 8 images per step and process"):
+        fit(Colours(), batches, CONFIG, OPTIM, log=None)
+
+
+def test_in_memory_batches_name_their_images():
+    images, tags = data()
+    batch = in_memory(images, tags, StepSampler(64, 4))(3)
+    assert batch["names"] == [str(i) for i in StepSampler(64, 4)[3].tolist()]
+    listed = in_memory(images, tags, [[5, 1]])(0)
+    assert torch.equal(listed["tags"], tags[[5, 1]])
+    assert listed["names"] == ["5", "1"]

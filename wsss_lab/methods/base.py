@@ -24,6 +24,8 @@ class Batch(TypedDict):
     tags: Float[Tensor, "b k"]
     """0 or 1."""
     masks: NotRequired[Int[Tensor, "b h w"]]
+    names: NotRequired[list[str]]
+    """Which images these are, for messages."""
 
 
 @dataclass
@@ -47,6 +49,9 @@ class Method(nn.Module):
     def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Optimiser groups: `params`, `lr`, `weight_decay`; by default everything at `lr`."""
         return split_decay(self, lr, weight_decay)
+
+    def after_step(self, step: int) -> None:
+        """Called once after every update, e.g. to let a momentum teacher follow."""
 
 
 def split_decay(module: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:

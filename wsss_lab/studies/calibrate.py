@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from wsss_lab import IGNORE
 from wsss_lab.cam import FUSIONS, multi_scale_cam, normalize_cam
-from wsss_lab.config import FitConfig, provenance, write_json
+from wsss_lab.config import OptimConfig, RunConfig, provenance, write_json
 from wsss_lab.data.augment import augment
 from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.loader import StepSampler
@@ -89,10 +89,12 @@ class Calibrate:
     """Scenes for the colour test, trained on; a third as many are tested on."""
     pack: Path | None = None
     """Where to save the first seed's tag classifier (safetensors, half precision), if anywhere."""
-    tags: FitConfig = field(default_factory=lambda: FitConfig(batch=32, lr=1e-3))
+    tags: RunConfig = field(default_factory=RunConfig)
     """Training with tags; steps follow from `count` and `tag_epochs`."""
-    masks: FitConfig = field(default_factory=lambda: FitConfig(batch=32, lr=1e-3))
+    masks: RunConfig = field(default_factory=RunConfig)
     """Training with masks; steps follow from `count` and `mask_epochs`."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser of both."""
     knobs: ToyKnobs = field(default_factory=ToyKnobs)
     """The world."""
 
@@ -121,14 +123,15 @@ def cams(classifier: TagClassifier, images: Tensor) -> Tensor:
 def train_tags(settings: Calibrate, seed: int, world: ToyTensors) -> TagClassifier:
     """Fine-tune the pre-trained backbone with image tags."""
     steps = int(settings.count * settings.tag_epochs / settings.tags.batch)
-    config = dataclasses.replace(settings.tags, seed=seed, steps=steps)
+    run = dataclasses.replace(settings.tags, seed=seed, steps=steps)
     torch.manual_seed(seed)
     classifier = TagClassifier(backbone(settings), len(TOY_CLASSES))
-    order = StepSampler(settings.count, config.batch, seed)
+    order = StepSampler(settings.count, run.batch, seed)
     fit(
         classifier,
         in_memory(world["image"], world["tags"], order, transform=augment, seed=seed),
-        config,
+        run,
+        settings.optim,
     )
     return classifier
 
@@ -136,10 +139,10 @@ def train_tags(settings: Calibrate, seed: int, world: ToyTensors) -> TagClassifi
 def train_masks(settings: Calibrate, seed: int, world: ToyTensors) -> MaskNetwork:
     """Train the same backbone with pixel truth: the ceiling."""
     steps = int(settings.count * settings.mask_epochs / settings.masks.batch)
-    config = dataclasses.replace(settings.masks, seed=seed, steps=steps)
+    run = dataclasses.replace(settings.masks, seed=seed, steps=steps)
     torch.manual_seed(seed)
     network = MaskNetwork(backbone(settings), len(TOY_CLASSES) + 1)
-    order = StepSampler(settings.count, config.batch, seed)
+    order = StepSampler(settings.count, run.batch, seed)
     batches = in_memory(
         world["image"],
         world["tags"],
@@ -148,7 +151,7 @@ def train_masks(settings: Calibrate, seed: int, world: ToyTensors) -> MaskNetwor
         transform=augment,
         seed=seed,
     )
-    fit(network, batches, config)
+    fit(network, batches, run, settings.optim)
     return network
 
 

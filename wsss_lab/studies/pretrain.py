@@ -18,7 +18,7 @@ import torch.nn.functional as F
 import tyro
 from torch import Tensor, nn
 
-from wsss_lab.config import FitConfig, provenance
+from wsss_lab.config import OptimConfig, RunConfig, provenance
 from wsss_lab.data.augment import augment
 from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.loader import StepSampler
@@ -43,8 +43,10 @@ class Pretrain:
     """Single-object scenes to train on."""
     epochs: float = 5.0
     """Passes over them."""
-    fit: FitConfig = field(default_factory=lambda: FitConfig(batch=64, lr=2e-3, head_lr_factor=1.0))
+    run: RunConfig = field(default_factory=lambda: RunConfig(batch=64))
     """Steps are set from `count` and `epochs`."""
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-3, head_lr_factor=1.0))
+    """Optimiser."""
     held_out: int = 1000
     """Further scenes, for the accuracy."""
     stem_from_cnn: bool = False
@@ -124,26 +126,31 @@ def start_stem_from_cnn(backbone: Backbone) -> None:
 
 def run(settings: Pretrain) -> dict:
     """Train, measure on held-out scenes, pack."""
-    steps = int(settings.count * settings.epochs / settings.fit.batch)
-    config = dataclasses.replace(settings.fit, steps=steps)
-    torch.manual_seed(config.seed)
+    steps = int(settings.count * settings.epochs / settings.run.batch)
+    length = dataclasses.replace(settings.run, steps=steps)
+    torch.manual_seed(length.seed)
     backbone = build_backbone(settings.backbone)
     if settings.stem_from_cnn:
         start_stem_from_cnn(backbone)
-    record = provenance(config, seed=config.seed, device=_device(), data=f"{TOY_VERSION}, pretrain")
+    record = provenance(
+        {"run": dataclasses.asdict(length), "optim": dataclasses.asdict(settings.optim)},
+        seed=length.seed,
+        device=_device(),
+        data=f"{TOY_VERSION}, pretrain",
+    )
     world = ToyWorld("pretrain", settings.count + settings.held_out).tensors()
     if settings.imitate_cnn:
         classifier: TagClassifier = Imitation(backbone, len(TOY_CLASSES))
     else:
         classifier = TagClassifier(backbone, len(TOY_CLASSES), exclusive=True)
-    order = StepSampler(settings.count, config.batch, config.seed)
+    order = StepSampler(settings.count, length.batch, length.seed)
     started = time.perf_counter()
     images, tags = world["image"], world["tags"]
     fit(
         classifier,
-        in_memory(images, tags, order, transform=augment, seed=config.seed),
-        config,
-        log=print,
+        in_memory(images, tags, order, transform=augment, seed=length.seed),
+        length,
+        settings.optim,
     )
     seconds = time.perf_counter() - started
     held_out = slice(settings.count, None)
