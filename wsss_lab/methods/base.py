@@ -39,12 +39,43 @@ class StepOutput:
     """Intermediate tensors that a chapter shows."""
 
 
+@dataclass(frozen=True)
+class SegOutput:
+    """What a method says about one view of some images; `None` for what it does not say."""
+
+    logits: Float[Tensor, "b k1 gh gw"] | None = None
+    """Segmentation logits, background first, on any grid."""
+    cam: Float[Tensor, "b k _gh _gw"] | None = None
+    """Class activation maps on any grid: raw (any sign) out of `Method.predict`, 0..1 once joined
+    by `wsss_lab.engine.inference`."""
+    tag_logits: Float[Tensor, "b k"] | None = None
+    """Tag logits; above 0 counts as named."""
+
+
 class Method(nn.Module):
-    """A trainable method: a module with a training step."""
+    """A trainable method: a module with a training step and a prediction."""
+
+    uses_tags: bool = False
+    """Whether `predict` says something else when it is told the true tags."""
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         """Loss of one step."""
         raise TypeError(f"{type(self).__name__} has no training step")
+
+    def predict(
+        self, images: Float[Tensor, "b 3 h w"], tags: Float[Tensor, "b k"] | None = None
+    ) -> SegOutput:
+        """What the method sees in one view of images.
+
+        Args:
+            images: RGB in [0, 1]; the module is in eval mode.
+            tags: true tags, 0 or 1. Only when an evaluation is asked to use them, and then its
+                report says so; methods whose maps need tags take their own predictions otherwise.
+
+        Returns:
+            Raw outputs at the network's own grid; `wsss_lab.engine.inference` joins views.
+        """
+        raise TypeError(f"{type(self).__name__} has no prediction")
 
     def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Optimiser groups: `params`, `lr`, `weight_decay`; by default everything at `lr`."""
