@@ -30,7 +30,7 @@ from refine_local import peak_mb, textbook
 from torch import Tensor
 
 from wsss_lab.cam import box_to_valid
-from wsss_lab.methods import tscd
+from wsss_lab.methods import tscd_losses
 from wsss_lab.methods.base import normalize
 from wsss_lab.methods.tscd import TSCD
 from wsss_lab.methods.tscd_config import PRESETS
@@ -223,11 +223,11 @@ def literal_step(method: TSCD, batch: Batch, near: Tensor) -> dict[str, Tensor]:
 def our_step(method: TSCD, batch: Batch) -> dict[str, Tensor]:
     """The same from the package, with the same points."""
     points = iter(batch["points"])
-    draw, tscd.draw_points = tscd.draw_points, lambda *_: next(points)  # type: ignore[assignment]
+    draw, tscd_losses.draw_points = tscd_losses.draw_points, lambda *_: next(points)  # type: ignore[assignment]
     try:
         out = method.training_step(batch, method.config.warmup + 1)  # type: ignore[arg-type]
     finally:
-        tscd.draw_points = draw
+        tscd_losses.draw_points = draw
     return {**out.parts, "loss": out.loss}
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from test_tscd_forward import tiny
 
-from wsss_lab.cam import cam_to_label
-from wsss_lab.methods import tscd
+from wsss_lab.cam import box_to_valid, cam_to_label
+from wsss_lab.methods import tscd_losses
 from wsss_lab.methods.tscd import TSCD
 from wsss_lab.methods.tscd_config import PRESETS, LossWeights
 from wsss_lab.models import keymaps
@@ -42,7 +42,7 @@ class Iteration:
         }
         points = [torch.from_numpy(z[key]) for key in ("coords1", "coords2")]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tscd, "draw_points", lambda *_: points.pop(0))
+            patch.setattr(tscd_losses, "draw_points", lambda *_: points.pop(0))
             self.out = self.method.training_step(self.batch, config.warmup + 1)
 
     def recorded(self, key):
@@ -78,7 +78,7 @@ def test_tscd_step_losses(iteration):
 def test_tscd_step_labels(iteration):
     panels = iteration.out.panels
     labels = {"refined_pseudo_label": panels["labels"], "aff_label": panels["affinity_label"]}
-    valid = tscd.box_to_valid(iteration.batch["boxes"], tuple(panels["cam"].shape[2:]))
+    valid = box_to_valid(iteration.batch["boxes"], tuple(panels["cam"].shape[2:]))
     config = iteration.method.config
     labels["pseudo_label"] = cam_to_label(
         panels["cam"],
@@ -155,7 +155,8 @@ def test_tscd_step_running_statistics(iteration):
 
 def test_tscd_step_without_the_side_effects(golden):
     """The decoder left alone in map passes: the same losses, other statistics."""
-    ours = Iteration(golden, decoder_in_cam=False, bn_updates="main", noisy_cam=False)
+    changes = {"decoder_in_cam": False, "noisy_cam": False, "share_pass": True}
+    ours = Iteration(golden, bn_updates="main", **changes)
     released = Iteration(golden)
     for name, part in released.out.parts.items():
         torch.testing.assert_close(ours.out.parts[name], part, rtol=1e-5, atol=1e-6)

@@ -89,7 +89,7 @@ def step(method, at=START + 1, **changes):
 DEVIATIONS = [
     "decoder_in_cam", "bn_updates", "noisy_cam", "inert_er", "truncate_colours",
     "symmetric_affinity", "nan_when_missing", "crop", "mask_padding", "scd_classes", "paired",
-    "view_crop", "skip_warmup", "decay_all",
+    "view_crop", "skip_warmup", "decay_all", "share_pass",
 ]  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def test_presets_differ_in_the_listed_deviations_only():
 
 
 def test_1_decoder_in_map_passes_moves_the_running_statistics():
-    both = make(decoder_in_cam=True), make(decoder_in_cam=False)
+    both = [make(decoder_in_cam=flag, share_pass=False) for flag in (True, False)]
     outs = [step(method) for method in both]
     counts = [int(method.network.seg_head.norm.num_batches_tracked) for method in both]
     assert counts[0] - counts[1] == 2 * len(both[0].config.scales)
@@ -290,6 +290,25 @@ def test_14_groups_of_the_optimiser():
     free = make(freeze_norms=False).param_groups(6e-5, 6e-4, 0.01)
     assert all(g["lr"] > 0 for g in free)
     assert any(g["lr"] == 0 for g in ours)
+
+
+def test_15_maps_from_the_passes_that_are_trained():
+    shared, released = (make(share_pass=flag) for flag in (True, False))
+    calls = {}
+    for method in (shared, released):
+        found = calls[method] = []
+        method.network.backbone.register_forward_hook(
+            lambda _, args, __, found=found: found.append(tuple(args[0].shape))
+        )
+    outs = [step(method) for method in (shared, released)]
+    images = [sum(shape[0] for shape in calls[method]) for method in (shared, released)]
+    b, views = 2, 2
+    assert images[1] - images[0] == b * views
+    assert images[1] == b * views * (1 + 2 * len(released.config.scales))
+    for name, part in outs[1].parts.items():  # without noise it is the same
+        torch.testing.assert_close(outs[0].parts[name], part, atol=1e-6, rtol=1e-5)
+    noisy = step(make(share_pass=True, drop_path=0.5)).panels["cam"]
+    assert not torch.allclose(noisy, outs[1].panels["cam"], atol=1e-3)
 
 
 def test_groups_of_mit_b1():
@@ -602,6 +621,7 @@ def test_backbone_of_the_settings():
         ({"refiner": "crf"}, "refiner"),
         ({"scd_classes": "none"}, "scd_classes"),
         ({"bn_updates": "no"}, "bn_updates"),
+        ({"decoder_in_cam": True}, "share_pass"),
     ],
 )
 def test_wrong_settings_are_refused(changes, match):

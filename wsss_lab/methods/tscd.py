@@ -46,6 +46,8 @@ field of `TSCDConfig`.
 13. `skip_warmup`: while only the tag loss counts, nothing else is computed (released: everything,
     times 0). Weights come out the same, but for the running statistics.
 14. `decay_all`: biases and the decoder's norm have no weight decay (released: have).
+15. `share_pass`: the maps of the views as they are come out of the passes that are trained, with
+    their stochastic depth (released: one more pass for them).
 
 10 to 12 are for studies: no preset changes them.
 """
@@ -58,25 +60,23 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from wsss_lab.cam import FUSIONS, Fusion, box_to_valid, cam_to_pseudo_label, normalize_cam
-from wsss_lab.cam.fusion import multi_scale_cam
+from wsss_lab.cam import FUSIONS, Fusion, box_to_valid, cam_to_pseudo_label, multi_scale_cam
 from wsss_lab.losses import tag_loss
 from wsss_lab.methods.base import Batch, Method, SegOutput, StepOutput, normalize, split_decay
 from wsss_lab.methods.tscd_config import TSCDConfig
 from wsss_lab.methods.tscd_losses import (
-    box_range,
     correspondence,
-    draw_points,
     er_loss,
+    normalize_inside,
+    place_points,
     sample_points,
     scd_channels,
     scd_loss,
     second_view,
     segmentation_loss,
-    spread,
     truncate_colours,
 )
-from wsss_lab.methods.tscd_network import Stream, TSCDNetwork, decode, without_noise
+from wsss_lab.methods.tscd_network import Look, Stream, TSCDNetwork, decode, without_noise
 from wsss_lab.models.base import Backbone, split_norm_parameters
 from wsss_lab.refine import (
     PAR,
@@ -119,64 +119,27 @@ class TSCD(Method):
                 number, which spares work on an accelerator.
             step: 0-based; only the tag loss counts up to and with step `config.warmup`.
         """
-        config, net = self.config, self.network
-        warm = step <= config.warmup
-        if warm and config.skip_warmup:
+        warm = step <= self.config.warmup
+        if warm and self.config.skip_warmup:
             return self._warm_step(batch)
-        images, tags = batch["images"], batch["tags"]
-        size, boxes = (images.shape[2], images.shape[3]), _boxes(batch)
-        valid = box_to_valid(boxes, size)
-        seen = normalize(images)
-        centre = (2 * torch.rand(len(images), 2, device=images.device) - 1) * (1 - config.view_crop)
-        view = self._second(seen, centre)
-        view_valid = self._second(valid[:, None].to(seen.dtype), centre)[:, 0] > 0.5
-        student: Stream
-        if config.decoder_in_cam:  # the running statistics remember the order
-            student = net(seen)
-            cam = self.maps(seen, valid)
-            seg_view = net.segment(view, update=config.bn_updates == "all")
-            cam_view = self.maps(view, view_valid)
-        else:  # maps first: their passes are over before there is a graph to keep
-            cam, cam_view = self.maps(seen, valid), self.maps(view, view_valid)
-            student = net(seen)
-            seg_view = net.segment(view, update=config.bn_updates == "all")
-        labels = self._labels(batch, cam, valid)
-
-        parts = {"tags": tag_loss(student.tag_logits, tags)}
+        images, boxes = batch["images"], _boxes(batch)
+        valid = box_to_valid(boxes, (images.shape[2], images.shape[3]))
+        look = self._look(normalize(images), valid)
+        labels = self._labels(batch, look.cam, valid)
         with torch.autocast(images.device.type, enabled=False):
-            logits = _enlarge(student.seg_logits, size)
-            view_logits = _enlarge(seg_view, (view.shape[2], view.shape[3]))
-            parts["seg"] = segmentation_loss(logits, labels, config.nan_when_missing)
-            parts["energy"] = self.energy(logits.softmax(1), 255 * images, valid, labels)
-            grid = (student.cam.shape[2], student.cam.shape[3])
-            near = radius_mask(*grid, config.radius, images.device)
-            target = affinity_label(grid_label(labels, grid), near)
-            parts["affinity"] = affinity_loss(student.affinity, target)
-            points, view_points = self._points(boxes, size, centre)
-            maps, view_maps = (scd_channels(m, tags, config.scd_classes) for m in (cam, cam_view))
-            parts["scd"] = scd_loss(
-                correspondence(sample_points(maps, points), sample_points(view_maps, view_points)),
-                correspondence(
-                    sample_points(logits, points), sample_points(view_logits, view_points)
-                ),
-            )
-            if config.inert_er:
-                parts["er"] = er_loss(cam, cam_view)
-        factors = {} if warm else vars(config.weights)
+            parts, panels = self._losses(batch, look, labels, boxes, valid)
+        factors = {} if warm else vars(self.config.weights)
         others = [factors.get(name, 0.0) * part for name, part in list(parts.items())[1:]]
         loss = torch.stack([parts["tags"], *others]).sum()
-        panels = {
-            "cam": cam,
+        panels |= {
+            "cam": look.cam,
             "labels": labels,
-            "affinity": student.affinity,
-            "affinity_label": target,
-            "tag_logits": student.tag_logits,
-            "seg_logits": student.seg_logits,
-            "view": view,
-            "view_cam": cam_view,
-            "view_logits": seg_view,
-            "points": points,
-            "view_points": view_points,
+            "affinity": look.student.affinity,
+            "tag_logits": look.student.tag_logits,
+            "seg_logits": look.student.seg_logits,
+            "view": look.view,
+            "view_cam": look.view_cam,
+            "view_logits": look.view_logits,
         }
         return StepOutput(loss, parts, {name: value.detach() for name, value in panels.items()})
 
@@ -189,36 +152,86 @@ class TSCD(Method):
         idle = sum((weight.sum() for weight in heads), start=loss.new_zeros(()))
         return StepOutput(loss + 0.0 * idle, {"tags": loss})
 
-    def _second(self, maps: Tensor, centre: Tensor) -> Tensor:
-        crop = self.config.view_crop
-        return second_view(maps, self.config.view_scale, None if crop == 1 else centre, crop)
+    def _look(self, seen: Tensor, valid: Tensor) -> Look:
+        """All passes: one per view with gradients, the others for maps."""
+        config, net = self.config, self.network
+        centre = (2 * torch.rand(len(seen), 2, device=seen.device) - 1) * (1 - config.view_crop)
+        window = (None if config.view_crop == 1 else centre, config.view_crop)
+        view = second_view(seen, config.view_scale, *window)
+        inside = second_view(valid[:, None].to(seen.dtype), config.view_scale, *window)[:, 0] > 0.5
+        student: Stream = net(seen)
+        cam = self.maps(seen, valid, student.cam if config.share_pass else None)
+        logits, raw = net.segment(view, update=config.bn_updates == "all")
+        view_cam = self.maps(view, inside, raw if config.share_pass else None)
+        return Look(student, cam, view, logits, view_cam, centre)
+
+    def _losses(
+        self, batch: Batch, look: Look, labels: Tensor, boxes: Tensor, valid: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Every term, unweighted; and what there is to see on the way."""
+        config, images, tags = self.config, batch["images"], batch["tags"]
+        size = (images.shape[2], images.shape[3])
+        logits = _enlarge(look.student.seg_logits, size)
+        view_logits = _enlarge(look.view_logits, (look.view.shape[2], look.view.shape[3]))
+        grid = (look.student.cam.shape[2], look.student.cam.shape[3])
+        near = radius_mask(*grid, config.radius, images.device)
+        target = affinity_label(grid_label(labels, grid), near)
+        points, view_points = place_points(
+            boxes if config.mask_padding else None,
+            size,
+            config.points,
+            look.centre,
+            config.view_crop,
+            config.paired,
+        )
+        cam, view_cam = (
+            scd_channels(m, tags, config.scd_classes) for m in (look.cam, look.view_cam)
+        )
+        parts = {
+            "tags": tag_loss(look.student.tag_logits, tags),
+            "seg": segmentation_loss(logits, labels, config.nan_when_missing),
+            "energy": self.energy(logits.softmax(1), 255 * images, valid, labels),
+            "affinity": affinity_loss(look.student.affinity, target),
+            "scd": scd_loss(
+                correspondence(sample_points(cam, points), sample_points(view_cam, view_points)),
+                correspondence(
+                    sample_points(logits, points), sample_points(view_logits, view_points)
+                ),
+            ),
+        }
+        if config.inert_er:
+            parts["er"] = er_loss(look.cam, look.view_cam)
+        seen = {"affinity_label": target, "points": points, "view_points": view_points}
+        return parts, seen
 
     @torch.no_grad()
     def maps(
-        self, images: Float[Tensor, "b 3 h w"], valid: Bool[Tensor, "b h w"] | None = None
+        self,
+        images: Float[Tensor, "b 3 h w"],
+        valid: Bool[Tensor, "b h w"] | None = None,
+        known: Float[Tensor, "b k gh gw"] | None = None,
     ) -> Float[Tensor, "b k h w"]:
         """Class maps of normalised images over all scales and mirror images, 0..1 per class.
 
         Args:
             images: normalised images.
             valid: real pixels; maps are 0 elsewhere if `config.mask_padding`.
+            known: raw maps of the images as they are, to spare that pass.
         """
         config, net = self.config, self.network
 
         def raw(views: Tensor) -> Tensor:
+            done = []
+            if known is not None and views.shape[-2:] == images.shape[-2:]:
+                done, views = [known.detach()], views[len(images) :]
             # one by one on a CPU: no slower, and a fraction of the memory. The decoder's
             # statistics, where they are wanted, are those of the whole batch.
             parts = views.split(1) if views.is_cpu and not config.decoder_in_cam else [views]
-            return torch.cat([net.raw_cam(part, config.decoder_in_cam) for part in parts])
+            return torch.cat([*done, *(net.raw_cam(part, config.decoder_in_cam) for part in parts)])
 
         with without_noise(net.backbone, not config.noisy_cam):
             cam = multi_scale_cam(raw, images, self.fusion, normalize=None)
-        if valid is not None and config.mask_padding:
-            # the smallest value inside, so that the minimum is one of real pixels
-            low = cam.masked_fill(~valid[:, None], torch.inf).amin((2, 3), keepdim=True)
-            inside = torch.where(valid[:, None], cam, low.nan_to_num(posinf=0.0))
-            return normalize_cam(inside, "tscd")
-        return normalize_cam(cam, "tscd")
+        return normalize_inside(cam, valid if config.mask_padding else None)
 
     def _labels(self, batch: Batch, cam: Tensor, valid: Tensor) -> Tensor:
         """Refined pseudo-labels, 255 where undecided and in padding."""
@@ -237,20 +250,6 @@ class TSCD(Method):
             valid=valid,
             max_present=bound,
         )
-
-    def _points(
-        self, boxes: Tensor, size: tuple[int, int], centre: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Places in the image and in the second view, each on the scale of its own."""
-        config, crop = self.config, self.config.view_crop
-        low, high = box_range(boxes, size)
-        if not config.mask_padding:
-            low, high = torch.full_like(low, -1), torch.full_like(high, 1)
-        first = draw_points(len(boxes), config.points, boxes.device)
-        second = first if config.paired else draw_points(len(boxes), config.points, boxes.device)
-        second = spread(second, low.maximum(centre - crop), high.minimum(centre + crop))
-        first = second if config.paired else spread(first, low, high)
-        return first, (second - centre[:, None, None]) / crop
 
     def predict(
         self, images: Float[Tensor, "b 3 h w"], tags: Float[Tensor, "b k"] | None = None

@@ -82,6 +82,8 @@ class TSCDConfig:
     """Deviation 13."""
     decay_all: bool = False
     """Deviation 14."""
+    share_pass: bool = True
+    """Deviation 15."""
     freeze_norms: bool = True
     """The encoder's normalisation layers stay as they are (learning rate 0). So in the released
     code, and kept: all of its numbers were reached with it."""
@@ -98,6 +100,11 @@ class TSCDConfig:
             raise ValueError(
                 "points must be 1 or more and radius 0 or more, got "
                 f"{self.points} and {self.radius}"
+            )
+        if self.share_pass and self.decoder_in_cam:
+            raise ValueError(
+                "share_pass and decoder_in_cam exclude each other: a pass that is spared cannot "
+                "leave its mark; set one of them to False"
             )
         for name, known in (
             ("scd_classes", ("all", "tagged", "background")),
@@ -119,6 +126,7 @@ _RELEASED: dict[str, Any] = {
     "mask_padding": False,
     "skip_warmup": False,
     "decay_all": True,
+    "share_pass": False,
 }
 _VOC = TSCDConfig()
 _COCO = TSCDConfig(warmup=5000)

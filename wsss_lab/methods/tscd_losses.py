@@ -12,10 +12,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from wsss_lab import IGNORE
+from wsss_lab.cam import normalize_cam
 from wsss_lab.losses import balanced_pixel_loss
 
 
@@ -55,6 +56,34 @@ def spread(
     """
     width = (high - low).clamp(min=0)
     return low[:, None, None] + (points + 1) / 2 * width[:, None, None]
+
+
+def place_points(
+    boxes: Int[Tensor, "b 4"] | None,
+    size: tuple[int, int],
+    side: int,
+    centre: Float[Tensor, "b 2"],
+    crop: float = 1.0,
+    paired: bool = False,
+) -> tuple[Float[Tensor, "b side side 2"], Float[Tensor, "b side side 2"]]:
+    """Random places in the image and in the second view, each on the scale of its own.
+
+    Args:
+        boxes: [y0, y1, x0, x1] of the real pixels, where all points shall lie; None for anywhere.
+        size: (h, w) of the image, px.
+        side: points per axis.
+        centre: middle of the second view's window, see `second_view`.
+        crop: side of that window relative to the image.
+        paired: the same places in both.
+    """
+    low, high = torch.full_like(centre, -1), torch.full_like(centre, 1)
+    if boxes is not None:
+        low, high = box_range(boxes, size)
+    first = draw_points(len(centre), side, centre.device)
+    second = first if paired else draw_points(len(centre), side, centre.device)
+    second = spread(second, low.maximum(centre - crop), high.minimum(centre + crop))
+    first = second if paired else spread(first, low, high)
+    return first, (second - centre[:, None, None]) / crop
 
 
 def second_view(
@@ -191,6 +220,20 @@ def scd_channels(
     if classes == "tagged":
         return cam
     return torch.cat([1 - cam.amax(1, keepdim=True), cam], dim=1)
+
+
+def normalize_inside(
+    cam: Float[Tensor, "b k h w"], valid: Bool[Tensor, "b h w"] | None
+) -> Float[Tensor, "b k h w"]:
+    """Joined maps -> 0..1 per class, from real pixels alone; 0 in padding.
+
+    *In the released code* padding takes part in minimum and maximum; so it does with `valid` None.
+    """
+    if valid is None:
+        return normalize_cam(cam, "tscd")
+    low = cam.masked_fill(~valid[:, None], torch.inf).amin((2, 3), keepdim=True)
+    # the smallest real value becomes 0; an image without real pixels is 0 everywhere
+    return normalize_cam(torch.where(valid[:, None], cam, low.nan_to_num(posinf=0.0)), "tscd")
 
 
 def segmentation_loss(

@@ -29,6 +29,17 @@ class Stream(NamedTuple):
     pyramid: list[Float[Tensor, "b _d _h _w"]]
 
 
+class Look(NamedTuple):
+    """What a training step knows before it computes losses."""
+
+    student: Stream
+    cam: Float[Tensor, "b k h w"]
+    view: Float[Tensor, "b 3 vh vw"]
+    view_logits: Float[Tensor, "b k1 _sh _sw"]
+    view_cam: Float[Tensor, "b k vh vw"]
+    centre: Float[Tensor, "b 2"]
+
+
 class TSCDNetwork(nn.Module):
     """Encoder, GMP tag classifier, SegFormer decoder, affinity head.
 
@@ -59,7 +70,8 @@ class TSCDNetwork(nn.Module):
                 f"{backbone.name}; use mit_b0..mit_b5 or toy_mit"
             )
         self.symmetric = symmetric
-        self.backbone = backbone
+        # MiT's tokens are images with channels last; convolutions that are not copy them twice
+        self.backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.tag_head = TagHead(backbone.width, classes, pool="gmp")
         self.seg_head = SegFormerHead(backbone.widths, classes + 1, hidden, dropout)
         self.affinity_head = nn.Conv2d(sum(int(a.num_heads) for a in layers), 1, 1)
@@ -81,15 +93,16 @@ class TSCDNetwork(nn.Module):
 
     def segment(
         self, images: Float[Tensor, "b 3 h w"], update: bool = True
-    ) -> Float[Tensor, "b k1 sh sw"]:
-        """Segmentation logits alone.
+    ) -> tuple[Float[Tensor, "b k1 sh sw"], Float[Tensor, "b k gh gw"]]:
+        """Segmentation logits and maps, without affinity.
 
         Args:
             images: normalised images.
             update: whether the running statistics of the decoder learn of this pass.
         """
+        pyramid = self.backbone(images).pyramid
         with keep_statistics(self.seg_head.norm, not update):
-            return decode(self.seg_head, self.backbone(images).pyramid)
+            return decode(self.seg_head, pyramid), self.tag_head.cam(pyramid[-1])
 
     @torch.no_grad()
     def raw_cam(
