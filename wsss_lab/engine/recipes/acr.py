@@ -387,7 +387,8 @@ def load_released(state: Mapping[str, Tensor]) -> tuple[Method, Config]:
     classes = count_classes(state, keymaps.ACR, NAME)
     config = PRESETS[released_preset(PRESETS, classes, NAME)]
     options: dict[str, Any] = {}
-    if not any(".patch_embed.backbone." in key for key in state):
+    plain = not any(".patch_embed.backbone." in key for key in state)
+    if plain and config.backbone == "r50_vit_b16":
         tokens = state["pretrained.model.pos_embed"].shape[1] - 1
         config = dataclasses.replace(config, backbone="vit_b16")
         options = {"img_size": 16 * round(tokens**0.5)}
