@@ -73,7 +73,9 @@ def test_numbers_of_acr():
 def test_numbers_of_asdt():
     for name, run in asdt_config.RUNS.items():
         config = find_preset("asdt", name)
-        free = {field: getattr(config.run, field) for field in ("workers", "log_every", "save_every")}
+        free = {
+            field: getattr(config.run, field) for field in ("workers", "log_every", "save_every")
+        }
         assert dataclasses.replace(run, **free) == config.run
         assert config.optim == OPTIMISERS[config.method.optim]
         if name in asdt_config.CLASSES:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,12 @@ from wsss_lab.data.config import DataConfig
 from wsss_lab.data.masks import read_mask
 from wsss_lab.data.toy import ToyWorld, write_voc
 from wsss_lab.engine.fit import fit
+from wsss_lab.engine.predict import toy_classifier
 from wsss_lab.engine.recipes import acr
+from wsss_lab.engine.recipes.folder import save_weights
 from wsss_lab.engine.recipes.stages import Kept, load_data
+from wsss_lab.methods.cam_baseline import TagClassifier
+from wsss_lab.models.backbones import build_backbone
 
 VAL = 3
 
@@ -231,23 +236,18 @@ def test_a_short_run_draws_no_scene_that_it_does_not_need():
 
 
 def test_asdt_starts_from_a_tag_classifier(tmp_path):
-    from wsss_lab.engine.predict import toy_classifier
-    from wsss_lab.engine.recipes.folder import save_weights
-    from wsss_lab.methods.cam_baseline import TagClassifier
-    from wsss_lab.models.backbones import build_backbone
-
     recipe, config = recipe_of("asdt"), recipe_of("asdt").PRESETS["toy"]
     packaged = toy_classifier().state_dict()
     network = recipe.build(config, CLASSES, True).network
     assert torch.equal(network.tag_head.linear.weight, packaged["head.linear.weight"])
-    assert torch.equal(network.backbone.net.state_dict()["stem.0.weight"], packaged["backbone.net.stem.0.weight"])
+    key = "stage1.0.conv1.weight"
+    assert torch.equal(network.backbone.net.state_dict()[key], packaged[f"backbone.net.{key}"])
 
     own = TagClassifier(build_backbone("toy_cnn"), 4)
     save_weights(tmp_path / "model.safetensors", own, {"method": "cam_baseline"})
-    from dataclasses import replace
-
     named = replace(config, weights=str(tmp_path / "model.safetensors"))
-    assert torch.equal(recipe.build(named, 4, True).network.tag_head.linear.weight, own.head.linear.weight)
+    same = recipe.build(named, 4, True).network
+    assert torch.equal(same.tag_head.linear.weight, own.head.linear.weight)
     other = recipe.build(named, 5, True).network
     assert other.tag_head.linear.weight.shape[0] == 5
-    assert torch.equal(other.backbone.net.state_dict()["stem.0.weight"], own.backbone.net.state_dict()["stem.0.weight"])
+    assert torch.equal(other.backbone.net.state_dict()[key], own.backbone.net.state_dict()[key])

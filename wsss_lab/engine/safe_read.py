@@ -6,6 +6,7 @@ read as inert records, and anything else is refused.
 """
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,9 @@ def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        with torch.serialization.safe_globals([(Record, name) for name in RECORDS]):
+        records: Any = [(Record, name) for name in RECORDS]
+        with warnings.catch_warnings(), torch.serialization.safe_globals(records):
+            warnings.simplefilter("ignore")  # about the pickle's age; what matters is an error
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises anything
         text = str(error)
