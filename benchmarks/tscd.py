@@ -3,10 +3,11 @@
 Ours against the step as its specification reads: attention as two matrix products with a softmax
 between, raw maps of all blocks kept, decoder and affinity head in every pass (28 passes of an image
 for a batch of 2), the decoder at stride 4 from the start, refinement image by image and score by
-score on stacked neighbours, correspondences as 5-dimensional tensors, cross-entropy twice. The same
-weights, images and points; stochastic depth and dropout off, so that both have the same losses. Both
+score on stacked neighbours, correspondences as 5-dimensional tensors, cross-entropy twice. Weights,
+images and points are the same; stochastic depth and dropout are off, so losses must be, too. Both
 use this package's lattice for the dense energy (the released one is C++ and costs about as much);
 the radius mask, which the released code fills in four nested loops once per training, is not timed.
+Of the preset, the transcription takes what changes losses: colours and symmetry of the affinity.
 
 Ours and the transcription take turns. Each is also run in a process of its own for the growth of
 its peak memory.
