@@ -100,7 +100,8 @@ def plain_attention(method: TSCD, maps: list[Tensor]) -> Iterator[None]:
 
 def literal_pass(method: TSCD, images: Tensor) -> dict[str, Tensor]:
     """Everything, in every pass."""
-    net, maps = method.network, []
+    net = method.network
+    maps: list[Tensor] = []
     with plain_attention(method, maps):
         pyramid = net.backbone(images).pyramid
     attention = torch.cat(maps[-2:], dim=1)
@@ -238,6 +239,8 @@ def our_step(method: TSCD, batch: Batch) -> dict[str, Tensor]:
 def job(who: str, preset: str, options: argparse.Namespace) -> Callable[[], dict[str, float]]:
     """One step with its backward pass, ready to run; returns losses and a gradient's size."""
     method = build(preset, options.backbone, options.classes)
+    if who == "literal":  # as anybody's network lies in memory
+        method.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     batch = scene(options.size, options.classes)
     grid = -(-options.size // method.network.backbone.stride)
     near = radius_mask(grid, grid, method.config.radius)

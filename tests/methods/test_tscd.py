@@ -638,3 +638,14 @@ def test_wrong_input_is_refused():
         second_view(torch.rand(1, 3, 2, 2), 0.3)
     with pytest.raises(ValueError, match="sides must be at least"):
         make(view_scale=0.1).training_step(batch(), START + 1)
+
+
+@pytest.mark.parametrize("size", range(6))
+def test_every_mit_fits(size):
+    """On the meta device: shapes, no numbers."""
+    with torch.device("meta"):
+        net = TSCDNetwork(build_backbone(f"mit_b{size}"), 20)
+        seg_logits, cam = net.segment(torch.rand(1, 3, 75, 101))
+    assert seg_logits.shape == (1, 21, 19, 26)
+    assert cam.shape == (1, 20, 5, 7)
+    assert net.affinity_head.weight.shape == (1, 16, 1, 1)
