@@ -3,10 +3,11 @@
 Ours against the step as its specification reads: attention as two matrix products with a softmax
 between, raw maps of all blocks kept, decoder and affinity head in every pass (28 passes of an image
 for a batch of 2), the decoder at stride 4 from the start, refinement image by image and score by
-score on stacked neighbours, correspondences as 5-dimensional tensors, cross-entropy twice. The same
-weights, images and points; stochastic depth and dropout off, so that both have the same losses. Both
+score on stacked neighbours, correspondences as 5-dimensional tensors, cross-entropy twice. Weights,
+images and points are the same; stochastic depth and dropout are off, so losses must be, too. Both
 use this package's lattice for the dense energy (the released one is C++ and costs about as much);
 the radius mask, which the released code fills in four nested loops once per training, is not timed.
+Of the preset, the transcription takes what changes losses: colours and symmetry of the affinity.
 
 Ours and the transcription take turns. Each is also run in a process of its own for the growth of
 its peak memory.
@@ -99,7 +100,8 @@ def plain_attention(method: TSCD, maps: list[Tensor]) -> Iterator[None]:
 
 def literal_pass(method: TSCD, images: Tensor) -> dict[str, Tensor]:
     """Everything, in every pass."""
-    net, maps = method.network, []
+    net = method.network
+    maps: list[Tensor] = []
     with plain_attention(method, maps):
         pyramid = net.backbone(images).pyramid
     attention = torch.cat(maps[-2:], dim=1)
@@ -237,6 +239,8 @@ def our_step(method: TSCD, batch: Batch) -> dict[str, Tensor]:
 def job(who: str, preset: str, options: argparse.Namespace) -> Callable[[], dict[str, float]]:
     """One step with its backward pass, ready to run; returns losses and a gradient's size."""
     method = build(preset, options.backbone, options.classes)
+    if who == "literal":  # as anybody's network lies in memory
+        method.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     batch = scene(options.size, options.classes)
     grid = -(-options.size // method.network.backbone.stride)
     near = radius_mask(grid, grid, method.config.radius)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from wsss_lab import IGNORE
+from wsss_lab.config import OptimConfig, RunConfig
+from wsss_lab.engine.fit import fit
 from wsss_lab.methods import tscd
 from wsss_lab.methods.tscd import TSCD
 from wsss_lab.methods.tscd_config import PRESETS, LossWeights, TSCDConfig
@@ -638,3 +640,35 @@ def test_wrong_input_is_refused():
         second_view(torch.rand(1, 3, 2, 2), 0.3)
     with pytest.raises(ValueError, match="sides must be at least"):
         make(view_scale=0.1).training_step(batch(), START + 1)
+
+
+@pytest.mark.parametrize("size", range(6))
+def test_every_mit_fits(size):
+    """On the meta device: shapes, no numbers."""
+    with torch.device("meta"):
+        net = TSCDNetwork(build_backbone(f"mit_b{size}"), 20)
+        seg_logits, cam = net.segment(torch.rand(1, 3, 75, 101))
+    assert seg_logits.shape == (1, 21, 19, 26)
+    assert cam.shape == (1, 20, 5, 7)
+    assert net.affinity_head.weight.shape == (1, 16, 1, 1)
+
+
+def test_a_broken_run_goes_on_bit_for_bit(tmp_path):
+    run = RunConfig(steps=4, batch=2, save_every=2, log_every=0, accelerator="cpu")
+
+    def train(folder, on_step=None):
+        method = make("voc", drop_path=0.3, warmup=0)
+        method.network.seg_head.dropout.p = 0.1
+        fit(method, lambda _: batch(), run, OptimConfig(), out=folder, log=None, on_step=on_step)
+        return method.state_dict()
+
+    def stop(at, _):
+        if at == 2:
+            raise KeyboardInterrupt
+
+    whole = train(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "broken", stop)
+    torch.manual_seed(99)
+    for name, value in train(tmp_path / "broken").items():
+        assert torch.equal(value, whole[name]), name

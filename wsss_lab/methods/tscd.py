@@ -60,15 +60,17 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from wsss_lab.cam import FUSIONS, Fusion, box_to_valid, cam_to_pseudo_label, multi_scale_cam
+from wsss_lab.cam import FUSIONS, Fusion, box_to_valid, cam_to_pseudo_label
 from wsss_lab.losses import tag_loss
 from wsss_lab.methods.base import Batch, Method, SegOutput, StepOutput, normalize, split_decay
 from wsss_lab.methods.tscd_config import TSCDConfig
 from wsss_lab.methods.tscd_losses import (
     correspondence,
+    enlarge,
     er_loss,
     normalize_inside,
     place_points,
+    real_boxes,
     sample_points,
     scd_channels,
     scd_loss,
@@ -76,7 +78,7 @@ from wsss_lab.methods.tscd_losses import (
     segmentation_loss,
     truncate_colours,
 )
-from wsss_lab.methods.tscd_network import Look, Stream, TSCDNetwork, decode, without_noise
+from wsss_lab.methods.tscd_network import Look, Stream, TSCDNetwork, decode
 from wsss_lab.models.base import Backbone, split_norm_parameters
 from wsss_lab.refine import (
     PAR,
@@ -122,7 +124,8 @@ class TSCD(Method):
         warm = step <= self.config.warmup
         if warm and self.config.skip_warmup:
             return self._warm_step(batch)
-        images, boxes = batch["images"], _boxes(batch)
+        images, given = batch["images"], cast(dict[str, Any], batch)
+        boxes = real_boxes(images, given.get("boxes"))
         valid = box_to_valid(boxes, (images.shape[2], images.shape[3]))
         look = self._look(normalize(images), valid)
         labels = self._labels(batch, look.cam, valid)
@@ -171,8 +174,8 @@ class TSCD(Method):
         """Every term, unweighted; and what there is to see on the way."""
         config, images, tags = self.config, batch["images"], batch["tags"]
         size = (images.shape[2], images.shape[3])
-        logits = _enlarge(look.student.seg_logits, size)
-        view_logits = _enlarge(look.view_logits, (look.view.shape[2], look.view.shape[3]))
+        logits = enlarge(look.student.seg_logits, size)
+        view_logits = enlarge(look.view_logits, (look.view.shape[2], look.view.shape[3]))
         grid = (look.student.cam.shape[2], look.student.cam.shape[3])
         near = radius_mask(*grid, config.radius, images.device)
         target = affinity_label(grid_label(labels, grid), near)
@@ -218,19 +221,10 @@ class TSCD(Method):
             valid: real pixels; maps are 0 elsewhere if `config.mask_padding`.
             known: raw maps of the images as they are, to spare that pass.
         """
-        config, net = self.config, self.network
-
-        def raw(views: Tensor) -> Tensor:
-            done = []
-            if known is not None and views.shape[-2:] == images.shape[-2:]:
-                done, views = [known.detach()], views[len(images) :]
-            # one by one on a CPU: no slower, and a fraction of the memory. The decoder's
-            # statistics, where they are wanted, are those of the whole batch.
-            parts = views.split(1) if views.is_cpu and not config.decoder_in_cam else [views]
-            return torch.cat([*done, *(net.raw_cam(part, config.decoder_in_cam) for part in parts)])
-
-        with without_noise(net.backbone, not config.noisy_cam):
-            cam = multi_scale_cam(raw, images, self.fusion, normalize=None)
+        config = self.config
+        cam = self.network.joined_cam(
+            images, self.fusion, known, config.noisy_cam, config.decoder_in_cam
+        )
         return normalize_inside(cam, valid if config.mask_padding else None)
 
     def _labels(self, batch: Batch, cam: Tensor, valid: Tensor) -> Tensor:
@@ -317,17 +311,3 @@ class TSCD(Method):
             else:
                 out += split_decay(nn.ParameterList(parameters), rate, decay)
         return [group for group in out if group["params"]]
-
-
-def _boxes(batch: Batch) -> Tensor:
-    """Boxes of the real pixels; those of whole crops where the batch has none."""
-    images = batch["images"]
-    boxes: Tensor | None = cast(dict[str, Any], batch).get("boxes")
-    if boxes is not None:
-        return boxes.long()
-    whole = torch.tensor([[0, images.shape[2], 0, images.shape[3]]], device=images.device)
-    return whole.expand(len(images), 4)
-
-
-def _enlarge(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(logits.float(), size, mode="bilinear", align_corners=True)

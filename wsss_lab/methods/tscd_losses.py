@@ -31,6 +31,16 @@ def draw_points(
     return torch.rand(batch, side, side, 2, device=device) * 2 - 1
 
 
+def real_boxes(
+    images: Float[Tensor, "b 3 h w"], boxes: Int[Tensor, "b 4"] | None
+) -> Int[Tensor, "b 4"]:
+    """[y0, y1, x0, x1] of the real pixels, px; the whole crops where `boxes` is None."""
+    if boxes is not None:
+        return boxes.long()
+    whole = torch.tensor([[0, images.shape[2], 0, images.shape[3]]], device=images.device)
+    return whole.expand(len(images), 4)
+
+
 def box_range(
     boxes: Int[Tensor, "b 4"], size: tuple[int, int]
 ) -> tuple[Float[Tensor, "b 2"], Float[Tensor, "b 2"]]:
@@ -234,6 +244,13 @@ def normalize_inside(
     low = cam.masked_fill(~valid[:, None], torch.inf).amin((2, 3), keepdim=True)
     # the smallest real value becomes 0; an image without real pixels is 0 everywhere
     return normalize_cam(torch.where(valid[:, None], cam, low.nan_to_num(posinf=0.0)), "tscd")
+
+
+def enlarge(
+    logits: Float[Tensor, "b k1 _h _w"], size: tuple[int, int]
+) -> Float[Tensor, "b k1 h w"]:
+    """Segmentation logits at the size of the image, float32; align_corners=True (AFA: False)."""
+    return F.interpolate(logits.float(), size, mode="bilinear", align_corners=True)
 
 
 def segmentation_loss(

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from wsss_lab.cam import Fusion, multi_scale_cam
 from wsss_lab.methods.tscd_config import TSCDConfig
 from wsss_lab.models import keymaps
 from wsss_lab.models.attention import attention_layers
@@ -119,6 +120,37 @@ class TSCDNetwork(nn.Module):
         if decoder and self.seg_head.training:
             self.seg_head.norm(fused_map(self.seg_head, pyramid))
         return self.tag_head.cam(pyramid[-1])
+
+    @torch.no_grad()
+    def joined_cam(
+        self,
+        images: Float[Tensor, "b 3 h w"],
+        fusion: Fusion,
+        known: Float[Tensor, "b k gh gw"] | None = None,
+        noise: bool = False,
+        decoder: bool = False,
+    ) -> Float[Tensor, "b k h w"]:
+        """Maps over all scales and mirror images, joined at the size of the images, 0 or more.
+
+        Args:
+            images: normalised images.
+            fusion: scales, and how they are joined.
+            known: raw maps of the images as they are, to spare that pass.
+            noise: keep stochastic depth.
+            decoder: see `raw_cam`.
+        """
+
+        def raw(views: Tensor) -> Tensor:
+            done = []
+            if known is not None and views.shape[-2:] == images.shape[-2:]:
+                done, views = [known.detach()], views[len(images) :]
+            # one by one on a CPU: no slower, and a fraction of the memory. The decoder's
+            # statistics, where they are wanted, are those of the whole batch.
+            parts = views.split(1) if views.is_cpu and not decoder else [views]
+            return torch.cat([*done, *(self.raw_cam(part, decoder) for part in parts)])
+
+        with without_noise(self.backbone, not noise):
+            return multi_scale_cam(raw, images, fusion, normalize=None)
 
     def load_released(self, state: Mapping[str, Tensor]) -> None:
         """Load a released checkpoint of TSCD or AFA, strictly.
