@@ -5,6 +5,7 @@ from dataclasses import asdict, fields, replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from wsss_lab import IGNORE
 from wsss_lab.engine.optim import PRESETS as OPTIMS
@@ -14,6 +15,7 @@ from wsss_lab.methods.asdt_config import ARMS, CLASSES, PRESETS, RUNS, ASDTConfi
 from wsss_lab.methods.asdt_labels import (
     TeacherLabel,
     agreement_of_teachers,
+    crf_of_present,
     mean_of_teachers,
     present_cams,
     strongest_classes,
@@ -45,7 +47,11 @@ PULSE, QUIET = 13, 16  # steps inside and outside a pulse, after warm-up
 
 
 def settings(preset="voc", **changes):
-    small = {"cam_crf": PRESETS["toy"].cam_crf, "seg_crf": PRESETS["toy"].seg_crf}
+    toy = PRESETS["toy"]
+    small = {
+        "cam_crf": replace(toy.cam_crf, iterations=3),
+        "seg_crf": replace(toy.seg_crf, iterations=3),
+    }
     return replace(PRESETS[preset], **(small | SMALL | changes))
 
 
@@ -235,8 +241,9 @@ def test_teacher_b_batch_is_image_by_image():
 
 def test_mean_and_agreement():
     classes = torch.tensor([[0, 2]])
-    a = TeacherLabel(torch.tensor([[[0, 2, 255]]]), torch.tensor([[[[1.0, 0, 0.5]], [[0, 1, 0.5]]]]), classes)  # fmt: skip
-    b = TeacherLabel(torch.tensor([[[0, 0, 2]]]), torch.tensor([[[[0.6, 1, 0]], [[0.4, 0, 1]]]]), classes)  # fmt: skip
+    probs = torch.tensor([[[[1.0, 0, 0.5]], [[0, 1, 0.5]]], [[[0.6, 1, 0]], [[0.4, 0, 1]]]])
+    a = TeacherLabel(torch.tensor([[[0, 2, 255]]]), probs[:1], classes)
+    b = TeacherLabel(torch.tensor([[[0, 0, 2]]]), probs[1:], classes)
     assert agreement_of_teachers((a, b)).tolist() == [[[0, IGNORE, IGNORE]]]
     mean = mean_of_teachers((a, b), 5)
     torch.testing.assert_close(mean.probs[0, 0], torch.tensor([[0.8, 0.5, 0.25]]))
@@ -398,7 +405,8 @@ def test_8_dropout_in_the_maps():
         cam = method.network(images).cam
         one, two = (method.network.fused_cam(images, cam) for _ in range(2))
         assert torch.equal(one, two) == same
-        assert any(m.training for m in method.network.backbone.modules() if "Dropout" in type(m).__name__)  # fmt: skip
+        drops = [m for m in method.network.backbone.modules() if isinstance(m, nn.Dropout2d)]
+        assert any(layer.training for layer in drops)
 
 
 # --- training step -------------------------------------------------------------------------------
@@ -408,7 +416,8 @@ def test_loss_is_the_sum_in_the_docstring():
     for at, share in ((0, 0.0), (PULSE, 1.0), (QUIET, 0.0)):
         out = step(toward_b(), at=at)
         p = out.parts
-        student = (1 - share) * p["student_ce"] + share * 0.1 * p["student_kd"] + p["student_energy"]  # fmt: skip
+        student = (1 - share) * p["student_ce"] + share * 0.1 * p["student_kd"]
+        student = student + p["student_energy"]
         wanted = p["tags"] + 0.5 * (p["ce"] + p["energy"]) + 0.5 * student
         torch.testing.assert_close(out.loss, wanted)
         assert p["share"] == share
@@ -531,8 +540,12 @@ def test_presets_are_plain_values():
         json.dumps(asdict(preset))
         assert preset.optim in OPTIMS
         assert name in RUNS
-        build = build_backbone(preset.backbone, **({"width_factor": 0.02} if preset.backbone == "wrn38" else {}))  # fmt: skip
-        ASDT(build, CLASSES.get(name, 4), replace(preset, hidden=4))
+        options = {"width_factor": 0.02} if preset.backbone == "wrn38" else {}
+        ASDT(
+            build_backbone(preset.backbone, **options),
+            CLASSES.get(name, 4),
+            replace(preset, hidden=4),
+        )
 
 
 def test_stuff_without_background():
@@ -585,6 +598,24 @@ def test_bad_input_is_refused():
             replace(PRESETS["voc"], **changes)
     with pytest.raises(ValueError, match="keys"):
         make().load_released({"other.weight": torch.zeros(1)})
+
+
+def test_scores_that_share_a_lattice():
+    """Side by side as alone."""
+    images, cams, _, present = rectangle()
+    scores = [F.pad(cams * factor, (0, 0, 0, 0, 1, 0), value=0.3) for factor in (0.5, 0.9)]
+    there = F.pad(present, (1, 0), value=True)
+    crf = PRESETS["toy"].cam_crf
+    together = crf_of_present(crf, images, scores, there)
+    for one, both in zip(scores, together, strict=True):
+        torch.testing.assert_close(
+            crf_of_present(crf, images, [one], there)[0], both, atol=1e-6, rtol=0
+        )
+        count = int(there[0].sum())
+        alone = crf(images[:1], one[:1, :count])
+        torch.testing.assert_close(alone, both[:1, :count], atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="multiply by 255"):
+        crf_of_present(crf, images / 255, scores, there)
 
 
 def test_absent_classes_cannot_win_the_crf():
