@@ -108,7 +108,7 @@ def test_pulse_is_the_released_condition(T, N):
 
 def test_signal_refuses_nonsense():
     with pytest.raises(ValueError, match="duty"):
-        pulse_width(150, 6)
+        pulse_width(150, 6.0)
     with pytest.raises(ValueError, match="T, N"):
         released_wave(3, 6)
     with pytest.raises(ValueError, match="image_signal"):
