@@ -178,11 +178,12 @@ def build(options: argparse.Namespace, kind: type[ASDT], preset: str) -> ASDT:
     return kind(build_backbone(options.backbone, **size), CLASSES, config).train()
 
 
-def check(options: argparse.Namespace, batch: dict[str, Any]) -> None:
-    """Same losses and labels as the transcription."""
+def check(options: argparse.Namespace, batch: dict[str, Any]) -> list[dict[str, Any]]:
+    """Losses and labels of both, outside and inside a pulse."""
     ours = build(options, ASDT, "voc-released")
     ours.config = replace(ours.config, old_resize=False)
     ours.energy = DenseEnergyLoss()
+    rows = []
     for step in (2, 3):
         torch.manual_seed(1)
         mine = ours.training_step(batch, step)  # type: ignore[arg-type]
@@ -191,10 +192,9 @@ def check(options: argparse.Namespace, batch: dict[str, Any]) -> None:
         found = [mine.panels[name] for name in ("a_label", "b_label") if name in mine.panels]
         same = [(a == b).float().mean().item() for a, b in zip(found, labels, strict=True)]
         known = (labels[0] != IGNORE).float().mean().item()
-        print(
-            f"step {step}: loss {mine.loss.item():.6f} and {loss.item():.6f}, labels agree {same}"
-        )
-        print(f"  teacher A labels {known:.3f} of the pixels")
+        pair = (mine.loss.item(), loss.item())
+        rows.append({"step": step, "losses": pair, "agree": same, "labelled by A": known})
+    return rows
 
 
 def main() -> None:
@@ -213,7 +213,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     batch: dict[str, Any] = scene(options)
     if options.check:
-        return check(options, batch)
+        print(*check(options, batch), sep="\n")
+        return
     ours = build(options, ASDT, "voc")
     given = build(options, Given, "voc")
     assert isinstance(given, Given)

@@ -1,6 +1,10 @@
+import argparse
 import copy
+import importlib.util
 import json
+import math
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from wsss_lab import IGNORE
+from wsss_lab.config import RunConfig
+from wsss_lab.engine.fit import fit
 from wsss_lab.engine.optim import PRESETS as OPTIMS
 from wsss_lab.methods import asdt
 from wsss_lab.methods.asdt import ASDT
@@ -42,6 +48,7 @@ from wsss_lab.models.backbones import build_backbone
 from wsss_lab.refine import unary_from_probs
 
 K, SIDE = 4, 64
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "asdt.py"
 SMALL = {"scales": (1.0, 0.5), "hidden": 8, "dilation": 2, "warmup": 10, "period": 6, "duty": 1 / 3}
 PULSE, QUIET = 13, 16  # steps inside and outside a pulse, after warm-up
 
@@ -428,7 +435,8 @@ def test_arms_agree_until_warm_up_ends_and_not_after():
     names = [name for name in ARMS if name != "R0"]
     before, after = {}, {}
     for name in names:
-        method = make(config=arm(name, settings(top_from=0.0, cam_floor=0.0, crf_floor=0.0)))
+        config = settings(scales=(1.0,), top_from=0.0, cam_floor=0.0, crf_floor=0.0)
+        method = make(config=arm(name, config))
         before[name], out = step(method, at=10).loss, step(method, at=PULSE)
         after[name] = out.loss.item()
         assert out.loss.isfinite()
@@ -452,7 +460,8 @@ def test_every_arm_of_the_plan_has_a_name():
 def test_arm_weights():
     """R3 is the mean of R1 and R8's pulse with the duty as weight; R10 keeps nothing."""
     base = settings(top_from=0.0, cam_floor=0.0, crf_floor=0.0)
-    loss = {name: step(make(config=arm(name, base))).loss for name in ARMS}
+    names = ("R0", "R1", "R3", "R3-half", "R8", "R10", "R10-dense")
+    loss = {name: step(make(config=arm(name, base))).loss for name in names}
     torch.testing.assert_close(loss["R3"], 2 / 3 * loss["R1"] + 1 / 3 * loss["R8"])
     torch.testing.assert_close(loss["R3-half"], (loss["R1"] + loss["R8"]) / 2)
     torch.testing.assert_close(loss["R10"], loss["R0"])
@@ -533,6 +542,33 @@ def test_state_is_exact_to_resume():
     method, other = toward_b(), toward_b(seed=7)
     other.load_state_dict(method.state_dict())
     assert step(method).loss == step(other).loss
+
+
+def test_fit_runs_into_a_pulse():
+    """The engine trains it with the released optimiser, steps with and without teacher B."""
+    method = make(warmup=0, period=2, duty=0.5)
+    run = RunConfig(steps=3, batch=3, log_every=1, accelerator="cpu")
+    history = fit(method, lambda t: batch(seed=t), run, OPTIMS["asdt"], log=None)
+    shares = [entry["share"] for entry in history]
+    assert shares == [0.0, 0.0, 1.0]
+    assert all(math.isfinite(entry["loss"]) for entry in history)
+
+
+def test_step_is_the_literal_one(monkeypatch):
+    """Batched step against one image, one class, one pixel group at a time."""
+    spec = importlib.util.spec_from_file_location("benchmark_asdt", BENCHMARK)
+    literal = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(literal)
+    monkeypatch.setattr(literal, "densecrf", None)  # our CRF image by image
+    options = argparse.Namespace(
+        backbone="toy_cnn", width_factor=1.0, hidden=8, size=72, batch=3, threads=1
+    )
+    rows = literal.check(options, literal.scene(options))
+    assert [len(row["agree"]) for row in rows] == [1, 2]
+    for row in rows:
+        assert row["losses"][0] == pytest.approx(row["losses"][1], rel=1e-4)
+        assert min(row["agree"]) > 0.999
+        assert row["labelled by A"] > 0.1
 
 
 def test_presets_are_plain_values():
