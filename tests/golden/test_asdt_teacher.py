@@ -1,12 +1,16 @@
 """ASDT's teacher B and the fused inference, from logits to labels."""
 
+import re
 from dataclasses import replace
 
+import pytest
 import torch
 
+from wsss_lab.methods.asdt import ASDT
 from wsss_lab.methods.asdt_config import PRESETS
 from wsss_lab.methods.asdt_labels import teacher_b_label
 from wsss_lab.methods.asdt_losses import fused_probs
+from wsss_lab.models.backbones import build_backbone
 from wsss_lab.refine import DenseCRF
 
 CONFIG = PRESETS["voc-released"]
@@ -27,6 +31,23 @@ def nobody(logits):
     """An empty list of classes: the released teacher B does not read it."""
     b = len(logits)
     return torch.zeros(b, 1, dtype=torch.long), torch.zeros(b, 1, dtype=torch.bool)
+
+
+@pytest.mark.filterwarnings("ignore:for .*num_batches_tracked")
+def test_asdt_checkpoint_names(golden):
+    """Every tensor of the released network finds its place, and none is missed."""
+    arrays = golden("asdt")("network.npz")
+    shapes = zip(arrays["names"], arrays["shapes"], strict=True)
+    sizes = {str(name): [int(n) for n in re.findall(r"\d+", str(shape))] for name, shape in shapes}
+    state = {name: torch.empty(size, device="meta") for name, size in sizes.items()}
+    last = max(name for name in state if name.endswith("weight") and len(sizes[name]) == 4)
+    classes = next(size[0] for name, size in sizes.items() if name.startswith("fc8.weight"))
+    with torch.device("meta"):
+        method = ASDT(build_backbone("wrn38"), classes, CONFIG)
+    method.load_released(state)
+    del state[last]
+    with pytest.raises(ValueError, match="does not fit"):
+        method.load_released(state)
 
 
 def test_asdt_teacher_b_label(golden):

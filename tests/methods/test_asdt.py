@@ -1,12 +1,19 @@
+import argparse
 import copy
+import importlib.util
 import json
+import math
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from wsss_lab import IGNORE
+from wsss_lab.config import RunConfig
+from wsss_lab.engine.fit import fit
 from wsss_lab.engine.optim import PRESETS as OPTIMS
 from wsss_lab.methods import asdt
 from wsss_lab.methods.asdt import ASDT
@@ -14,6 +21,7 @@ from wsss_lab.methods.asdt_config import ARMS, CLASSES, PRESETS, RUNS, ASDTConfi
 from wsss_lab.methods.asdt_labels import (
     TeacherLabel,
     agreement_of_teachers,
+    crf_of_present,
     mean_of_teachers,
     present_cams,
     strongest_classes,
@@ -40,12 +48,17 @@ from wsss_lab.models.backbones import build_backbone
 from wsss_lab.refine import unary_from_probs
 
 K, SIDE = 4, 64
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "asdt.py"
 SMALL = {"scales": (1.0, 0.5), "hidden": 8, "dilation": 2, "warmup": 10, "period": 6, "duty": 1 / 3}
 PULSE, QUIET = 13, 16  # steps inside and outside a pulse, after warm-up
 
 
 def settings(preset="voc", **changes):
-    small = {"cam_crf": PRESETS["toy"].cam_crf, "seg_crf": PRESETS["toy"].seg_crf}
+    toy = PRESETS["toy"]
+    small = {
+        "cam_crf": replace(toy.cam_crf, iterations=3),
+        "seg_crf": replace(toy.seg_crf, iterations=3),
+    }
     return replace(PRESETS[preset], **(small | SMALL | changes))
 
 
@@ -102,7 +115,7 @@ def test_pulse_is_the_released_condition(T, N):
 
 def test_signal_refuses_nonsense():
     with pytest.raises(ValueError, match="duty"):
-        pulse_width(150, 6)
+        pulse_width(150, 6.0)
     with pytest.raises(ValueError, match="T, N"):
         released_wave(3, 6)
     with pytest.raises(ValueError, match="image_signal"):
@@ -235,8 +248,9 @@ def test_teacher_b_batch_is_image_by_image():
 
 def test_mean_and_agreement():
     classes = torch.tensor([[0, 2]])
-    a = TeacherLabel(torch.tensor([[[0, 2, 255]]]), torch.tensor([[[[1.0, 0, 0.5]], [[0, 1, 0.5]]]]), classes)  # fmt: skip
-    b = TeacherLabel(torch.tensor([[[0, 0, 2]]]), torch.tensor([[[[0.6, 1, 0]], [[0.4, 0, 1]]]]), classes)  # fmt: skip
+    probs = torch.tensor([[[[1.0, 0, 0.5]], [[0, 1, 0.5]]], [[[0.6, 1, 0]], [[0.4, 0, 1]]]])
+    a = TeacherLabel(torch.tensor([[[0, 2, 255]]]), probs[:1], classes)
+    b = TeacherLabel(torch.tensor([[[0, 0, 2]]]), probs[1:], classes)
     assert agreement_of_teachers((a, b)).tolist() == [[[0, IGNORE, IGNORE]]]
     mean = mean_of_teachers((a, b), 5)
     torch.testing.assert_close(mean.probs[0, 0], torch.tensor([[0.8, 0.5, 0.25]]))
@@ -398,7 +412,8 @@ def test_8_dropout_in_the_maps():
         cam = method.network(images).cam
         one, two = (method.network.fused_cam(images, cam) for _ in range(2))
         assert torch.equal(one, two) == same
-        assert any(m.training for m in method.network.backbone.modules() if "Dropout" in type(m).__name__)  # fmt: skip
+        drops = [m for m in method.network.backbone.modules() if isinstance(m, nn.Dropout2d)]
+        assert any(layer.training for layer in drops)
 
 
 # --- training step -------------------------------------------------------------------------------
@@ -408,7 +423,8 @@ def test_loss_is_the_sum_in_the_docstring():
     for at, share in ((0, 0.0), (PULSE, 1.0), (QUIET, 0.0)):
         out = step(toward_b(), at=at)
         p = out.parts
-        student = (1 - share) * p["student_ce"] + share * 0.1 * p["student_kd"] + p["student_energy"]  # fmt: skip
+        student = (1 - share) * p["student_ce"] + share * 0.1 * p["student_kd"]
+        student = student + p["student_energy"]
         wanted = p["tags"] + 0.5 * (p["ce"] + p["energy"]) + 0.5 * student
         torch.testing.assert_close(out.loss, wanted)
         assert p["share"] == share
@@ -419,7 +435,8 @@ def test_arms_agree_until_warm_up_ends_and_not_after():
     names = [name for name in ARMS if name != "R0"]
     before, after = {}, {}
     for name in names:
-        method = make(config=arm(name, settings(top_from=0.0, cam_floor=0.0, crf_floor=0.0)))
+        config = settings(scales=(1.0,), top_from=0.0, cam_floor=0.0, crf_floor=0.0)
+        method = make(config=arm(name, config))
         before[name], out = step(method, at=10).loss, step(method, at=PULSE)
         after[name] = out.loss.item()
         assert out.loss.isfinite()
@@ -443,7 +460,8 @@ def test_every_arm_of_the_plan_has_a_name():
 def test_arm_weights():
     """R3 is the mean of R1 and R8's pulse with the duty as weight; R10 keeps nothing."""
     base = settings(top_from=0.0, cam_floor=0.0, crf_floor=0.0)
-    loss = {name: step(make(config=arm(name, base))).loss for name in ARMS}
+    names = ("R0", "R1", "R3", "R3-half", "R8", "R10", "R10-dense")
+    loss = {name: step(make(config=arm(name, base))).loss for name in names}
     torch.testing.assert_close(loss["R3"], 2 / 3 * loss["R1"] + 1 / 3 * loss["R8"])
     torch.testing.assert_close(loss["R3-half"], (loss["R1"] + loss["R8"]) / 2)
     torch.testing.assert_close(loss["R10"], loss["R0"])
@@ -526,13 +544,44 @@ def test_state_is_exact_to_resume():
     assert step(method).loss == step(other).loss
 
 
+def test_fit_runs_into_a_pulse():
+    """The engine trains it with the released optimiser, steps with and without teacher B."""
+    method = make(warmup=0, period=2, duty=0.5)
+    run = RunConfig(steps=3, batch=3, log_every=1, accelerator="cpu")
+    history = fit(method, lambda t: batch(seed=t), run, OPTIMS["asdt"], log=None)
+    shares = [entry["share"] for entry in history]
+    assert shares == [0.0, 0.0, 1.0]
+    assert all(math.isfinite(entry["loss"]) for entry in history)
+
+
+def test_step_is_the_literal_one(monkeypatch):
+    """Batched step against one image, one class, one pixel group at a time."""
+    spec = importlib.util.spec_from_file_location("benchmark_asdt", BENCHMARK)
+    literal = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(literal)
+    monkeypatch.setattr(literal, "densecrf", None)  # our CRF image by image
+    options = argparse.Namespace(
+        backbone="toy_cnn", width_factor=1.0, hidden=8, size=72, batch=3, threads=1
+    )
+    rows = literal.check(options, literal.scene(options))
+    assert [len(row["agree"]) for row in rows] == [1, 2]
+    for row in rows:
+        assert row["losses"][0] == pytest.approx(row["losses"][1], rel=1e-4)
+        assert min(row["agree"]) > 0.999
+        assert row["labelled by A"] > 0.1
+
+
 def test_presets_are_plain_values():
     for name, preset in PRESETS.items():
         json.dumps(asdict(preset))
         assert preset.optim in OPTIMS
         assert name in RUNS
-        build = build_backbone(preset.backbone, **({"width_factor": 0.02} if preset.backbone == "wrn38" else {}))  # fmt: skip
-        ASDT(build, CLASSES.get(name, 4), replace(preset, hidden=4))
+        options = {"width_factor": 0.02} if preset.backbone == "wrn38" else {}
+        ASDT(
+            build_backbone(preset.backbone, **options),
+            CLASSES.get(name, 4),
+            replace(preset, hidden=4),
+        )
 
 
 def test_stuff_without_background():
@@ -585,6 +634,24 @@ def test_bad_input_is_refused():
             replace(PRESETS["voc"], **changes)
     with pytest.raises(ValueError, match="keys"):
         make().load_released({"other.weight": torch.zeros(1)})
+
+
+def test_scores_that_share_a_lattice():
+    """Side by side as alone."""
+    images, cams, _, present = rectangle()
+    scores = [F.pad(cams * factor, (0, 0, 0, 0, 1, 0), value=0.3) for factor in (0.5, 0.9)]
+    there = F.pad(present, (1, 0), value=True)
+    crf = PRESETS["toy"].cam_crf
+    together = crf_of_present(crf, images, scores, there)
+    for one, both in zip(scores, together, strict=True):
+        torch.testing.assert_close(
+            crf_of_present(crf, images, [one], there)[0], both, atol=1e-6, rtol=0
+        )
+        count = int(there[0].sum())
+        alone = crf(images[:1], one[:1, :count])
+        torch.testing.assert_close(alone, both[:1, :count], atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="multiply by 255"):
+        crf_of_present(crf, images / 255, scores, there)
 
 
 def test_absent_classes_cannot_win_the_crf():
