@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from wsss_lab.cam import FUSIONS, cam_to_label, multi_scale_cam
 from wsss_lab.data.datasets import ImageTagDataset
 from wsss_lab.data.toy import write_voc
+from wsss_lab.engine.evaluate import evaluate as score_method
+from wsss_lab.engine.inference import Views
 from wsss_lab.engine.predict import toy_classifier
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.metrics import ConfusionMatrix, Protocol, Report
@@ -85,6 +87,22 @@ def test_trained_classifier_beats_random_weights_on_the_toy_export(toy_folder):
     random = evaluate(toy_folder, network_cams(random_classifier(toy_folder))).miou
     trained = evaluate(toy_folder, network_cams(toy_classifier())).miou
     assert trained > random + 0.1
+
+
+def test_evaluate_agrees_with_the_chain_by_hand(toy_folder):
+    """The same maps, scored by the engine with the true tags at a fixed threshold."""
+    method = toy_classifier()
+    by_hand = evaluate(toy_folder, network_cams(method))
+    found = score_method(
+        method,
+        toy_folder,
+        Views(cam=FUSIONS["tscd"], cam_norm="tscd"),
+        num_classes=len(toy_folder.classes) + 1,
+        cam_threshold=0.5,
+        tags_at_test=True,
+    )
+    assert found.reports["cam+true tags"].miou == pytest.approx(by_hand.miou, abs=2e-3)
+    assert found.reports["cam"].miou < by_hand.miou  # without being told, it errs in naming too
 
 
 def test_truth_maps_are_near_perfect_on_photos(photos):

@@ -14,6 +14,7 @@ def test_info_is_json(capsys):
     assert main(["info"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert "toy_cnn" in facts["backbones"]
+    assert facts["methods"]["cam_baseline"]["presets"] == ["toy", "voc", "coco", "stuff10k"]
     assert facts["versions"]["torch"]
 
 
@@ -64,6 +65,12 @@ def test_a_checked_export_has_no_problems(tmp_path, capsys):
         (["predict", "nowhere", "--out", "x"], "no image at nowhere"),
         (["data", "toy", "--out", "x", "--count", "0"], "count: expected at least 1"),
         (["data", "toy", "--out", "x", "--size", "3"], "size: expected at least 16"),
+        (["train", "magic", "--out", "x"], "METHOD: expected one of cam_baseline"),
+        (["train", "cam_baseline"], "--out"),
+        (["train", "--preset", "toy", "cam_baseline"], "--out"),
+        (["train", "cam_baseline", "--out", "x", "--preset", "big"], "got 'big'"),
+        (["train", "cam_baseline", "--out", "x", "--run.steps", "many"], "--run.steps"),
+        (["dance"], "dance"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
@@ -79,3 +86,37 @@ def test_help_needs_no_torch():
     code += "    from wsss_lab.__main__ import main; main()\n"
     code += "except SystemExit: pass\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_help_of_a_method_lists_every_setting(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "cam_baseline", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--run.steps", "--data.root", "--optim.lr", "--mask-optim.lr", "--threshold"):
+        assert option in text
+    assert "not chosen on any truth" in " ".join(text.replace("│", " ").split())
+
+
+def test_train_takes_a_preset_before_the_method(tmp_path, monkeypatch):
+    from wsss_lab.engine.recipes import cam_baseline
+
+    seen = []
+    monkeypatch.setattr(cam_baseline, "train", lambda *arguments: seen.append(arguments))
+    out = str(tmp_path / "A")
+    assert main(["train", "--preset", "voc", "--out", out, "cam_baseline"]) == 0
+    assert main(["train", "cam_baseline", "--preset=voc", "--out", out, "--run.steps", "7"]) == 0
+    assert seen[0][0] == cam_baseline.PRESETS["voc"]
+    assert seen[1][0].run.steps == 7
+    assert seen[1][0].data == cam_baseline.PRESETS["voc"].data
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch, capsys, tmp_path):
+    from wsss_lab.engine.recipes import cam_baseline
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cam_baseline, "train", interrupted)
+    assert main(["train", "cam_baseline", "--out", str(tmp_path)]) == 130
+    assert "--resume" in capsys.readouterr().err

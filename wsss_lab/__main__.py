@@ -1,13 +1,17 @@
-"""Command line: `python -m wsss_lab {info,data,eval,predict}`.
+"""Command line: `python -m wsss_lab {info,data,train,eval,predict}`.
 
 Every command is a dataclass: its fields are the options, the docstrings under them are the help,
 `run` does the work and returns the exit code (0 done, 1 problems found, 2 bad input).
 """
 
+import contextlib
+import dataclasses
+import io
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import Positional, subcommand
@@ -146,61 +150,196 @@ class Eval:
 
 
 @dataclass(frozen=True)
+class Train:
+    """Train a method from data to metrics.json; `train METHOD --help` lists every setting."""
+
+    method: Positional[str]
+    """A method of `python -m wsss_lab info`, for example cam_baseline."""
+    preset: str
+    """Settings to start from: toy, voc, coco or stuff10k, some methods also with -released."""
+    out: Path
+    """Folder of the run: new, or with --resume that of a run that was interrupted."""
+    resume: bool = False
+    """Go on with the run in the folder. Without --preset, its own settings hold."""
+
+    def run(self) -> int:
+        """Train with the preset as it is."""
+        more = ["--resume"] if self.resume else []
+        return train([self.method, "--preset", self.preset, "--out", str(self.out), *more])
+
+
+@dataclass(frozen=True)
 class Predict:
-    """Name and outline what is in images, with a toy network: one mask PNG per image."""
+    """Name and outline what is in images: a mask and an overlay per image, no tags needed."""
 
     images: Positional[Path]
-    """An image file, or a folder of them. No tags are needed."""
+    """An image file, or a folder of them."""
     out: Path
     """Folder for the masks and overlays."""
+    weights: Path | None = None
+    """Folder of a trained run, or its model.safetensors; else the packaged toy classifier."""
     threshold: float = 0.4
-    """Background threshold on the normalised class activation map, 0..1."""
+    """Background threshold on normalised class activation maps, 0..1."""
+    soft: bool = False
+    """Also write the class probabilities, <name>.npz."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
 
     def run(self) -> int:
         """Write `<name>.png` and `<name>_overlay.jpg` per image."""
         from wsss_lab.engine.predict import predict_folder
 
-        for line in predict_folder(self.images, self.out, threshold=self.threshold):
+        options: dict[str, Any] = {"weights": self.weights, "soft": self.soft}
+        for line in predict_folder(
+            self.images, self.out, self.threshold, device=self.device, **options
+        ):
             print(line)
         return 0
 
 
 @dataclass(frozen=True)
 class Info:
-    """Versions, backbones and packaged weights, as JSON."""
+    """Methods, presets, versions, backbones and packaged weights, as JSON."""
+
+    weights: Path | None = None
+    """Say whose checkpoint this file is instead, and load it strictly; nothing in it is run."""
 
     def run(self) -> int:
         """Print the facts."""
         import json
 
-        from wsss_lab.engine.predict import describe
+        if self.weights:
+            from wsss_lab.engine.identify import identify
 
-        print(json.dumps(describe(), indent=2, sort_keys=True))
+            facts: Any = dataclasses.asdict(identify(self.weights))
+        else:
+            from wsss_lab.engine.predict import describe
+
+            facts = describe()
+        print(json.dumps(facts, indent=2, sort_keys=True))
         return 0
 
 
 Command = (
     Annotated[Info, subcommand("info")]
     | Annotated[Data, subcommand("data")]
+    | Annotated[Train, subcommand("train")]
     | Annotated[Eval, subcommand("eval")]
     | Annotated[Predict, subcommand("predict")]
 )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command; problems with its input end in one line and exit code 2."""
-    command = tyro.cli(
-        Command,  # type: ignore[arg-type]
-        args=arguments,
-        prog="python -m wsss_lab",
-        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
-        description="Weakly supervised semantic segmentation, from tags to pixels.",
+CONFIG = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
+PROGRAM = "python -m wsss_lab"
+
+
+def train(arguments: list[str]) -> int:
+    """`train METHOD ...`: the options are the fields of the method's settings.
+
+    Args:
+        arguments: what follows `train`.
+    """
+    from wsss_lab.methods import find_method, find_preset
+
+    method = arguments[0]
+    recipe = find_method(method).load()
+    preset, out = (_option(arguments, name) for name in ("preset", "out"))
+    if preset is None and "--resume" in arguments and out and (Path(out) / "config.json").exists():
+        from wsss_lab.engine.recipes.folder import read_run, restore
+
+        there = read_run(Path(out))
+        if there["method"] != method:
+            raise ValueError(f"out: {out} holds a run of {there['method']}, not of {method}")
+        default = restore(recipe.Config, there["config"])
+    else:
+        default = find_preset(method, preset or "toy")
+    settings: Any = _parse(
+        dataclasses.make_dataclass(
+            "Train",
+            [
+                ("out", Annotated[Path, tyro.conf.arg(help="Folder of the run.")]),
+                (
+                    "resume",
+                    Annotated[bool, tyro.conf.arg(help="Go on with the run in the folder.")],
+                    False,
+                ),
+                (
+                    "preset",
+                    Annotated[str, tyro.conf.arg(help=f"One of {', '.join(recipe.PRESETS)}.")],
+                    preset or "toy",
+                ),
+                (
+                    "config",
+                    Annotated[recipe.Config, tyro.conf.arg(name="")],
+                    dataclasses.field(default=default),
+                ),
+            ],
+            frozen=True,
+        ),
+        arguments[1:],
+        prog=f"{PROGRAM} train {method}",
+        description=f"{find_method(method).summary}. The values shown are those of the preset.",
     )
+    recipe.train(settings.config, settings.out, settings.resume)
+    return 0
+
+
+def _option(arguments: list[str], name: str) -> str | None:
+    """Value of `--name value` or `--name=value`, the last one as in tyro, if it is there."""
+    found = None
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument == f"--{name}":
+            found = following
+        elif argument.startswith(f"--{name}="):
+            found = argument.partition("=")[2]
+    return found
+
+
+def _parse(kind: Any, arguments: list[str] | None, **options: Any) -> Any:
+    """Tyro's parser; what it refuses becomes a ValueError of one line."""
+    caught = io.StringIO()
     try:
+        with contextlib.redirect_stderr(caught):
+            return tyro.cli(kind, args=arguments, **options)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ValueError(_one_line(caught.getvalue())) from None
+
+
+def _one_line(text: str) -> str:
+    """The sentences of a box drawn on the terminal, without the box."""
+    rows = [re.sub(r"[\u2500-\u257f]+", " ", row).strip() for row in text.splitlines()]
+    rows = [row for row in rows if row and row not in ("Parsing error", "Required options")]
+    return re.sub(r"\s+", " ", " ".join(rows))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; problems with its input or output end in one line and exit code 2."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        if given[:1] == ["train"] and len(given) > 1 and not given[1].startswith("-"):
+            return train(given[1:])
+        command = _parse(
+            Command,
+            given,
+            prog=PROGRAM,
+            config=CONFIG,
+            description="Weakly supervised semantic segmentation, from tags to pixels.",
+        )
         return command.run()
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted; a training run goes on with --resume", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
+        if isinstance(error, RuntimeError) and type(error).__name__ not in EXPECTED:
+            raise  # a defect: its traceback is wanted
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+
+
+EXPECTED = ("OutputError", "OutOfMemoryError")
+"""Runtime errors that are the user's to solve."""
 
 
 if __name__ == "__main__":

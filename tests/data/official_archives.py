@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from wsss_lab.data.catalog import (
@@ -20,6 +21,7 @@ from wsss_lab.data.catalog import (
     Archive,
     voc_palette,
 )
+from wsss_lab.data.errors import DataError
 
 
 def jpeg(height=12, width=16, seed=0):
@@ -291,3 +293,17 @@ def serve(files, ranges=True, cut_after=None, page=None):
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def prepare_served(prepare, files, root, md5=True, **settings):
+    """Runs a `prepare_...` that fetches its archives from a local server; returns its report."""
+    with serve(files) as (url, _):
+        return prepare(root, archives=catalogue(files, url, md5), **settings)
+
+
+def require_refused(prepare, files, folder, message, **settings):
+    """Wrong archives are an error that says so, and nothing is written outside the root."""
+    place(files, folder / "root")
+    with pytest.raises(DataError, match=message):
+        prepare(folder / "root", False, archives=catalogue(files), **settings)
+    assert [path.name for path in folder.iterdir()] == ["root"]

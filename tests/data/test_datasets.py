@@ -35,7 +35,7 @@ def test_sample_of_a_voc_layout(voc):
     sample = data[1]
     assert set(sample) == {"image", "tags", "name", "mask"}
     assert (sample["image"].dtype, sample["image"].shape) == (torch.uint8, (3, 6, 8))
-    assert sample["image"].is_contiguous()
+    assert sample["image"].permute(1, 2, 0).is_contiguous()  # channels last, without a copy
     assert (sample["tags"].dtype, sample["tags"].tolist()) == (torch.float32, [1, 0, 1])
     assert sample["name"] == "b"
     assert (sample["mask"].dtype, sample["mask"].shape) == (torch.int64, (6, 8))

@@ -8,14 +8,14 @@ from official_archives import (
     coco_json,
     jpeg,
     place,
+    prepare_served,
+    require_refused,
     rle_counts,
-    serve,
     zip_of,
 )
 
 from wsss_lab.data.catalog import COCO_CLASSES, COCO_IDS
 from wsss_lab.data.datasets import ImageTagDataset
-from wsss_lab.data.errors import DataError
 from wsss_lab.data.prepare import check, prepare_coco
 from wsss_lab.data.prepare.coco import paint
 
@@ -26,8 +26,7 @@ FILES = coco_archives()
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("coco")
-    with serve(FILES) as (url, _):
-        text = prepare_coco(root, archives=catalogue(FILES, url), workers=1)
+    text = prepare_served(prepare_coco, FILES, root, workers=1)
     assert "train 1, val 1" in text
     return root
 
@@ -140,8 +139,4 @@ OTHER_ORDER = json.dumps(
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_wrong_archives(tmp_path, files, message):
-    files = FILES | files
-    place(files, tmp_path / "root")
-    with pytest.raises(DataError, match=message):
-        prepare_coco(tmp_path / "root", False, archives=catalogue(files), workers=1)
-    assert [p.name for p in tmp_path.iterdir()] == ["root"]
+    require_refused(prepare_coco, FILES | files, tmp_path, message, workers=1)

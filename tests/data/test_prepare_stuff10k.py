@@ -2,7 +2,15 @@ import json
 
 import numpy as np
 import pytest
-from official_archives import NAMES_V10, STUFF, catalogue, place, serve, stuff_archive, zip_of
+from official_archives import (
+    NAMES_V10,
+    STUFF,
+    catalogue,
+    place,
+    prepare_served,
+    stuff_archive,
+    zip_of,
+)
 
 from wsss_lab.data.catalog import STUFF_182_NAMES, STUFF_CLASSES
 from wsss_lab.data.datasets import ImageTagDataset
@@ -17,8 +25,7 @@ TRAIN, TEST = STUFF
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("stuff")
-    with serve(FILES) as (url, _):
-        text = prepare_stuff10k(root, archives=catalogue(FILES, url, md5=False), workers=1)
+    text = prepare_served(prepare_stuff10k, FILES, root, md5=False, workers=1)
     assert "train 1, test 1" in text
     return root
 

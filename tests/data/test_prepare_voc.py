@@ -11,9 +11,10 @@ from official_archives import (
     jpeg,
     mat,
     place,
+    prepare_served,
+    require_refused,
     sbd_files,
     sbd_mask,
-    serve,
     tar_of,
     voc_archives,
     voc_files,
@@ -32,8 +33,7 @@ FILES = voc_archives()
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("voc")
-    with serve(FILES) as (url, _):
-        text = prepare_voc(root, archives=catalogue(FILES, url))
+    text = prepare_served(prepare_voc, FILES, root)
     assert "train_aug 4" in text
     return root
 
@@ -129,11 +129,7 @@ BASE, SBD = "VOCdevkit/VOC2012", "benchmark_RELEASE/dataset"
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_wrong_archives(tmp_path, files, message):
-    files = FILES | files
-    place(files, tmp_path / "root")
-    with pytest.raises(DataError, match=message):
-        prepare_voc(tmp_path / "root", False, archives=catalogue(files))
-    assert [p.name for p in tmp_path.iterdir()] == ["root"]
+    require_refused(prepare_voc, FILES | files, tmp_path, message)
 
 
 def test_published_counts_are_required_of_official_archives(tmp_path):

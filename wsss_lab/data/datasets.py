@@ -7,7 +7,6 @@ for them, and then every image must have one.
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
@@ -55,6 +54,16 @@ class ImageTagDataset(Dataset[Sample]):
         for i, entry in enumerate(index.entries):
             self.tags[i, list(entry.tags)] = 1.0
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The k foreground classes, as `classes`."""
+        return self.classes
+
+    @property
+    def num_classes(self) -> int:
+        """k, without background."""
+        return len(self.classes)
+
     def __len__(self) -> int:
         return len(self._index.entries)
 
@@ -67,7 +76,7 @@ class ImageTagDataset(Dataset[Sample]):
         entry = self._index.entries[i]
         image, mask = load_entry(self._index, entry, self.masks)
         sample: Sample = {
-            "image": torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+            "image": torch.from_numpy(image).permute(2, 0, 1),  # channels last, as decoded
             "tags": self.tags[i].clone(),
             "name": entry.name,
         }

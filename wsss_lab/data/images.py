@@ -44,7 +44,7 @@ def read_image(path: str | Path, exif: bool = False) -> UInt8[np.ndarray, "h w 3
                     "Convert it to 8 bits with a scaling of your choice",
                 ).error()
             upright = ImageOps.exif_transpose(image) if exif else image
-            return np.array(upright.convert("RGB"))
+            return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise Problem(
             str(path), f"cannot be read as an image ({error})", "Copy or download the file again"

@@ -1,8 +1,24 @@
 """Which images a step sees: a pure function of seed and step, so that any step can be resumed."""
 
+import itertools
+import multiprocessing
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
+
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from wsss_lab.data.crops import inside
+from wsss_lab.data.errors import DataError, Problem
+from wsss_lab.data.sample import Sample
+
+_IMAGE, _STEP = 1, 2  # streams of random numbers: of one image, and of a whole step
 
 
 def permutation(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -26,6 +42,8 @@ class StepSampler:
     """
 
     def __init__(self, count: int, batch: int, seed: int = 0):
+        if batch < 1:
+            raise ValueError(f"batch: expected at least 1 image per step, got {batch}")
         if count < batch:
             raise ValueError(
                 f"count: expected at least one batch of {batch} images, got {count}; "
@@ -41,3 +59,308 @@ class StepSampler:
         if epoch != self._epoch:
             self._epoch, self._order = epoch, permutation(self.count, self.seed, epoch)
         return torch.from_numpy(self._order[within * self.batch : (within + 1) * self.batch].copy())
+
+
+class View(Sample):
+    """A sample as a transform returns it: images of one size, and where they are real."""
+
+    box: NotRequired[tuple[int, int, int, int]]
+    """y0, y1, x0, x1 in px; outside is padding."""
+    strong: NotRequired[Tensor]
+    """uint8 (3, h, w): the same pixels in other colours."""
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """A map-style data set, e.g. from `wsss_lab.data.config.build_dataset`."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...  # pragma: no cover
+
+    def __getitem__(self, i: int, /) -> Sample:
+        """One image."""
+        ...  # pragma: no cover
+
+
+@runtime_checkable
+class Transform(Protocol):
+    """Makes the training view of one image. A picklable object, e.g. `wsss_lab.data.views.Views`.
+
+    An attribute `fill`, RGB in [0, 1], is the colour of the padding outside `box`; without it the
+    padding stays as the transform made it.
+    """
+
+    def __call__(
+        self, sample: Sample, rng: np.random.Generator, step_rng: np.random.Generator
+    ) -> View:
+        """One view.
+
+        Args:
+            sample: image, tags, name.
+            rng: the image's own random numbers.
+            step_rng: the same numbers for every image of the step.
+        """
+        ...  # pragma: no cover
+
+
+class LoadedBatch(TypedDict):
+    """One step's images. Fits `wsss_lab.methods.base.Batch`."""
+
+    images: Float[Tensor, "b 3 h w"]
+    """RGB in [0, 1], channels last in memory."""
+    tags: Float[Tensor, "b k"]
+    masks: NotRequired[Int[Tensor, "b h w"]]
+    """int64; 255 also where there is no image."""
+    strong: NotRequired[Float[Tensor, "b 3 h w"]]
+    """RGB in [0, 1]: the same crops in other colours."""
+    boxes: NotRequired[Int[Tensor, "b 4"]]
+    """int64 y0, y1, x0, x1 of the real pixels in each image; the rest is padding."""
+    valid: NotRequired[Bool[Tensor, "b h w"]]
+    """The same as a map."""
+    names: NotRequired[list[str]]
+
+
+class StepLoader:
+    """Batches as a pure function of the step, made ahead of time by worker processes.
+
+    What is in a batch depends on `seed`, the step and nothing else: every image's random numbers
+    come from (seed, step, its position in the global batch). Neither the number of workers, nor a
+    restart at any step, nor the number of processes changes a pixel. Rank r of n gets the positions
+    r, r + n, ... of the global batch.
+
+    Calling it with consecutive steps is fast; any other step is right too, but starts the workers
+    anew. Workers end with `close`, with the object, with the process, and at an error.
+
+    Args:
+        dataset: map-style, of `Sample`.
+        run_batch: images per step over all processes.
+        seed: of order and random numbers.
+        transform: makes one view of each image, see `Transform`; None leaves images as they are,
+            which then must be of one size.
+        rank: of this process.
+        world: number of processes; must divide `run_batch`.
+        workers: processes that prepare batches; 0 prepares them in this one, when asked.
+        ahead: batches that each worker keeps ready.
+        device: where batches go. None: CPU, in pinned memory if there is a CUDA device. With a
+            device, bytes travel and become floats there.
+
+    Raises:
+        ValueError: an argument is out of range, or the data set has fewer images than a batch.
+        DataError: (when called) an image cannot be read; names the file.
+    """
+
+    def __init__(
+        self,
+        dataset: Samples,
+        run_batch: int,
+        seed: int = 0,
+        transform: Transform | None = None,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+        ahead: int = 2,
+        device: torch.device | str | None = None,
+    ):
+        if workers < 0:
+            raise ValueError(f"workers: expected 0 or more processes, got {workers}")
+        if ahead < 1:
+            raise ValueError(f"ahead: expected at least 1 batch, got {ahead}")
+        self._steps = _Steps(dataset, run_batch, seed, transform, rank, world)
+        self._fill: Sequence[float] | None = getattr(transform, "fill", None)
+        self.workers, self.ahead, self.device = workers, ahead, device
+        self._batches: Iterator[Any] | None = None
+        self._next = -1
+
+    def __call__(self, step: int) -> LoadedBatch:
+        """The batch of a step, counted from 0."""
+        if step < 0:
+            raise ValueError(f"step: expected 0 or more, got {step}")
+        if self.workers == 0:
+            return self._finish(self._steps[step])
+        try:
+            if self._batches is None or step != self._next:
+                self.close()
+                self._batches = self._start(step)
+            stacked = next(self._batches)
+            if isinstance(stacked, Problem):
+                raise stacked.error()
+        except BaseException:  # KeyboardInterrupt too: no worker outlives an error
+            self.close()
+            raise
+        self._next = step + 1
+        return self._finish(stacked)
+
+    def close(self) -> None:
+        """Ends the workers; a later call starts new ones."""
+        # not left to the garbage collector: a traceback may still hold the iterator
+        end = getattr(self._batches, "_shutdown_workers", None)
+        self._batches = None
+        if end is not None:
+            end()
+
+    def __enter__(self) -> "StepLoader":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _start(self, step: int) -> Iterator[Any]:
+        """Workers that prepare `step` and all that follow."""
+        # fork: works in notebooks, and children inherit lists and textures
+        method = "fork" if sys.platform == "linux" else "spawn"
+        with warnings.catch_warnings():
+            # the children use none of the threads that Python warns about
+            warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
+            loader = DataLoader(
+                _Reported(self._steps),
+                batch_size=None,
+                sampler=_From(step),
+                num_workers=self.workers,
+                prefetch_factor=self.ahead,
+                worker_init_fn=_quiet,
+                multiprocessing_context=multiprocessing.get_context(method),
+                generator=torch.Generator(),  # else every start would advance the global one
+            )
+            return iter(loader)
+
+    def _finish(self, stacked: dict[str, Any]) -> LoadedBatch:
+        """Bytes to floats, on the device."""
+        boxes, (height, width) = stacked["boxes"], stacked["images"].shape[-2:]
+        boxes = self._move(boxes)
+        valid = inside(boxes, height, width)
+        batch: LoadedBatch = {
+            "images": self._floats(stacked["images"], valid),
+            "tags": self._move(stacked["tags"]),
+            "boxes": boxes,
+            "valid": valid,
+            "names": stacked["names"],
+        }
+        if "masks" in stacked:
+            batch["masks"] = self._move(stacked["masks"]).long()
+        if "strong" in stacked:
+            batch["strong"] = self._floats(stacked["strong"], valid)
+        return batch
+
+    def _move(self, values: Tensor) -> Tensor:
+        if torch.cuda.is_available():
+            values = values.pin_memory()
+        return values if self.device is None else values.to(self.device, non_blocking=True)
+
+    def _floats(self, pixels: Tensor, valid: Tensor) -> Tensor:
+        if self.device is None:
+            pin = torch.cuda.is_available()
+            made = torch.empty_like(pixels, dtype=torch.float32, pin_memory=pin)
+            made.copy_(pixels).div_(255)  # several times faster than a division of bytes
+        else:
+            made = self._move(pixels).float().div_(255)
+        if self._fill is not None:
+            colour = torch.tensor(self._fill, device=made.device)[:, None, None]
+            made = torch.where(valid[:, None], made, colour)
+        return made
+
+
+class _From(Sampler[int]):
+    """Steps from a first one, without end."""
+
+    def __init__(self, start: int):
+        self.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(self.start)
+
+
+def _quiet(_: int) -> None:
+    """Ctrl-C reaches workers too; the parent ends them, without a traceback from each."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class _Steps(Dataset[Any]):
+    """The stacked bytes of a step, made in one process."""
+
+    def __init__(
+        self,
+        dataset: Samples,
+        run_batch: int,
+        seed: int,
+        transform: Transform | None,
+        rank: int,
+        world: int,
+    ):
+        if run_batch < 1:
+            raise ValueError(f"run_batch: expected at least 1 image per step, got {run_batch}")
+        if seed < 0:
+            raise ValueError(f"seed: expected 0 or more, got {seed}")
+        if world < 1 or not 0 <= rank < world:
+            raise ValueError(f"rank: expected 0..world-1, got rank {rank} of world {world}")
+        if run_batch % world:
+            raise ValueError(
+                f"run_batch: {run_batch} images cannot be shared equally by {world} processes; "
+                f"use a multiple of {world}"
+            )
+        if len(dataset) < run_batch:
+            raise ValueError(
+                f"dataset: a batch takes {run_batch} images, but there are only {len(dataset)}; "
+                "use a smaller batch or more images"
+            )
+        self.dataset, self.seed, self.transform = dataset, seed, transform
+        self.order = StepSampler(len(dataset), run_batch, seed)
+        self.positions = range(rank, run_batch, world)
+
+    def __getitem__(self, step: int) -> dict[str, Any]:
+        indices = self.order[step].tolist()
+        return _stack([self._view(step, p, indices[p]) for p in self.positions])
+
+    def _view(self, step: int, position: int, index: int) -> View:
+        sample = self.dataset[index]
+        if self.transform is None:
+            return View(**sample)
+        rng = np.random.Generator(np.random.PCG64([self.seed, step, position, _IMAGE]))
+        step_rng = np.random.Generator(np.random.PCG64([self.seed, step, 0, _STEP]))
+        try:
+            return self.transform(sample, rng, step_rng)
+        except Exception as error:
+            error.add_note(f"while making the view of image {sample['name']!r} for step {step}")
+            raise
+
+
+class _Reported(Dataset[Any]):
+    """A data error travels as its parts, because an exception from a worker keeps only text."""
+
+    def __init__(self, steps: _Steps):
+        self.steps = steps
+
+    def __getitem__(self, step: int) -> dict[str, Any] | Problem:
+        try:
+            return self.steps[step]
+        except DataError as error:
+            return Problem.of(error)
+
+
+def _stack(views: Sequence[View]) -> dict[str, Any]:
+    """Views to stacked tensors; images are laid out channels last, as decoders make them."""
+    stacked: dict[str, Any] = {
+        "images": _stack_images(views, lambda view: view["image"]),
+        "tags": torch.stack([view["tags"] for view in views]),
+        "names": [view["name"] for view in views],
+    }
+    whole = (0, stacked["images"].shape[-2], 0, stacked["images"].shape[-1])
+    stacked["boxes"] = torch.tensor([view.get("box", whole) for view in views])
+    if "mask" in views[0]:
+        stacked["masks"] = torch.stack([view["mask"] for view in views])
+    if "strong" in views[0]:
+        stacked["strong"] = _stack_images(views, lambda view: view["strong"])
+    return stacked
+
+
+def _stack_images(views: Sequence[View], get: Callable[[View], Tensor]) -> Tensor:
+    shapes = {tuple(get(view).shape): view["name"] for view in views}
+    if len(shapes) > 1:
+        (one, a), (other, b) = list(shapes.items())[:2]
+        raise ValueError(
+            f"images of a batch must have one size, got {one} ({a!r}) and {other} ({b!r}); "
+            "pass a transform that crops"
+        )
+    return torch.stack([get(view).permute(1, 2, 0) for view in views]).permute(0, 3, 1, 2)

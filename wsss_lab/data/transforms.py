@@ -4,11 +4,7 @@ import torch
 from jaxtyping import Float, Num, UInt8
 from torch import Tensor
 
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-"""Mean of ImageNet's red, green and blue, 0..255: `wsss_lab.config.IMAGENET_MEAN` x 255."""
-PIXEL_STD = (58.395, 57.12, 57.375)
-"""Standard deviation, 0..255: `wsss_lab.config.IMAGENET_STD` x 255. All four released codes use
-these two, also with weights that were trained with 127.5 and 127.5."""
+from wsss_lab.config import IMAGENET_MEAN, IMAGENET_STD
 
 
 def _constants(like: Tensor) -> tuple[Tensor, Tensor]:
@@ -17,12 +13,16 @@ def _constants(like: Tensor) -> tuple[Tensor, Tensor]:
             f"images must have shape (..., 3, h, w), got {tuple(like.shape)}; "
             "permute(2, 0, 1) an array that has its channels last"
         )
-    mean = torch.tensor(PIXEL_MEAN, device=like.device).view(3, 1, 1)
-    return mean, torch.tensor(PIXEL_STD, device=like.device).view(3, 1, 1)
+    # float64: 0.485 x 255 then rounds to the 123.675 that the released codes write
+    both = torch.tensor([IMAGENET_MEAN, IMAGENET_STD], dtype=torch.float64) * 255
+    mean, std = both.float().to(like.device).view(2, 3, 1, 1)
+    return mean, std
 
 
 def normalise(image: Num[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
-    """(image - mean) / std with ImageNet's constants, in float32.
+    """(image - mean) / std with ImageNet's constants x 255, in float32.
+
+    The same for images in [0, 1] is `wsss_lab.methods.base.normalize`.
 
     Args:
         image: RGB, 0..255 (not 0..1), any number type.

@@ -1,172 +1,270 @@
-"""Score two folders of label images, and say under which protocol."""
+"""Score a method on a data set and say under which protocol.
 
-import os
-import sys
-from collections import Counter, deque
+Two folders of label images are compared in `wsss_lab.engine.directories`; its functions can be
+imported from here too.
+"""
+
+import importlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
+from typing import Any, runtime_checkable
+from typing import Protocol as Shape
 
 import torch
-from jaxtyping import Int
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
+from torch.utils.data import DataLoader, Subset
 
-from wsss_lab.data.masks import read_mask
-from wsss_lab.metrics import ConfusionMatrix, Protocol, Report, pair_counts
+from wsss_lab.data.sample import Sample
+from wsss_lab.engine.directories import SHOWN, evaluate_directories, read_names, run_eval
+from wsss_lab.engine.inference import Views, multi_scale_predict
+from wsss_lab.engine.scores import ORACLE, Evaluation, Scores, summarise
+from wsss_lab.methods.base import Method, SegOutput
+from wsss_lab.metrics import Protocol
 
-SHOWN = 20
-"""So many problems are listed; the rest is counted."""
+__all__ = [
+    "SHOWN",
+    "Crf",
+    "Images",
+    "by_shape",
+    "evaluate",
+    "evaluate_directories",
+    "read_names",
+    "resolve_crf",
+    "run_eval",
+    "score_shard",
+]
+
+WAITING = 256
+"""Images that wait for others of their size before a batch that is not full goes."""
+
+Crf = Callable[[UInt8[Tensor, "b 3 h w"], Float[Tensor, "b k1 h w"]], Float[Tensor, "b k1 h w"]]
+"""(images 0..255, class probabilities) -> better class probabilities."""
 
 
-def evaluate_directories(
-    pred_dir: str | Path,
-    truth_dir: str | Path,
-    list_file: str | Path,
+@runtime_checkable
+class Images(Shape):
+    """What is evaluated: a map-style data set of samples, with masks."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+def resolve_crf(crf: Crf | str | None) -> tuple[Crf | None, str]:
+    """A post-processing and its name for the protocol.
+
+    Args:
+        crf: None or "none"; a callable; or a key of `wsss_lab.refine.PRESETS`, which is imported
+            only now.
+
+    Raises:
+        ValueError: no such preset.
+    """
+    if crf is None or crf == "none":
+        return None, "none"
+    if not isinstance(crf, str):
+        return crf, getattr(crf, "__name__", repr(crf))
+    try:
+        presets: dict[str, Crf] = importlib.import_module("wsss_lab.refine").PRESETS
+    except (ImportError, AttributeError):
+        presets = {}
+    if crf not in presets:
+        raise ValueError(f"crf must be one of {['none', *sorted(presets)]}, got {crf!r}")
+    return presets[crf], crf
+
+
+def by_shape(
+    samples: Iterator[Sample], batch: int, waiting: int = WAITING
+) -> Iterator[list[Sample]]:
+    """Group a stream of samples so that every group holds images of one size.
+
+    Args:
+        samples: any number, any order.
+        batch: most images in a group.
+        waiting: images held back at most; beyond, the largest incomplete group goes.
+
+    Yields:
+        Every sample exactly once.
+    """
+    held: dict[tuple[int, ...], list[Sample]] = defaultdict(list)
+    for sample in samples:
+        key = tuple(sample["image"].shape[-2:])
+        held[key].append(sample)
+        if len(held[key]) == batch:
+            yield held.pop(key)
+        elif sum(map(len, held.values())) >= waiting:
+            yield held.pop(max(held, key=lambda k: len(held[k])))
+    yield from held.values()
+
+
+@torch.no_grad()
+def score_shard(
+    method: Method,
+    dataset: Images,
+    views: Views,
+    num_classes: int,
+    *,
+    thresholds: Sequence[float],
+    batch: int = 8,
+    tags_at_test: bool = False,
+    crf: Crf | None = None,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+) -> Scores:
+    """Counts of the images `rank, rank + world, ...`: nothing padded, nothing counted twice.
+
+    Arguments as in `evaluate`.
+    """
+    if not 0 <= rank < world:
+        raise ValueError(f"rank must be in 0..{world - 1}, got {rank}")
+    device = next(method.parameters()).device
+    scores = Scores(num_classes, thresholds)
+    mine: Any = Subset(dataset, range(rank, len(dataset), world))  # type: ignore[arg-type]
+    loader: Any = DataLoader(mine, batch_size=None, num_workers=workers, collate_fn=_small)  # type: ignore[arg-type]
+    was_training = method.training
+    method.eval()
+    for group in by_shape(iter(loader), batch):
+        images = torch.stack([s["image"] for s in group]).to(device)
+        truth = _masks(group).to(device).long()
+        tags = torch.stack([s["tags"] for s in group]).to(device)
+        pixels = images.float() / 255
+        output = multi_scale_predict(method.predict, pixels, views)
+        _count(scores, output, images, truth, None, crf)
+        if tags_at_test:
+            told = output
+            if method.uses_tags:
+                told = multi_scale_predict(method.predict, pixels, views, tags)
+            _count(scores, told, images, truth, tags, crf)
+        if output.tag_logits is not None:
+            scores.add_tags(output.tag_logits, tags)
+        scores.images += len(group)
+    method.train(was_training)
+    return scores
+
+
+def evaluate(
+    method: Method,
+    dataset: Images,
+    views: Views | None = None,
+    *,
     num_classes: int,
     class_names: Sequence[str] | None = None,
-    *,
+    cam_threshold: float | None = None,
+    batch: int = 8,
+    tags_at_test: bool = False,
+    crf: Crf | str | None = None,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
     protocol: Protocol | None = None,
-    workers: int | None = None,
-) -> Report:
-    """Compare `pred_dir/NAME.png` with `truth_dir/NAME.png` for every name of a list.
+) -> Evaluation:
+    """Score segmentation and class maps of a method in one pass over a data set.
 
-    Label images are 8-bit PNG, palette ("P") or grey ("L"), whose values are the classes: 0
-    background, then 1..k, 255 not counted. Every pixel is compared at the truth's size.
+    Kinds of scores: "seg" (argmax of the logits), "seg+crf", "cam" (maps of the tags that the
+    method itself predicts, at every threshold of 0.00, 0.01 .. 0.99). With `tags_at_test` each
+    comes a second time with the true tags of every image, as some released codes report; these
+    end in "+true tags", and their protocol says so.
 
     Args:
-        pred_dir: predictions.
-        truth_dir: true masks.
-        list_file: one name per line, as in VOC's ImageSets. Of "images/a.jpg masks/a.png" the
-            name is "a"; empty lines are skipped.
-        num_classes: background included: 21 for VOC.
-        class_names: `num_classes` names, background first.
-        protocol: how the predictions were made; the number of images and, if not stated, split
-            and resolution are filled in here. Its `unlabelled` decides about predictions of 255.
-        workers: threads that read; None takes one per core, at most 8.
+        method: gives `predict`; put into eval mode while this runs.
+        dataset: samples with masks, images of any size. Images of one size are batched together.
+        views: scales, flips and how they are joined; None looks once.
+        num_classes: `k1`, background included.
+        class_names: `k1` names, background first.
+        cam_threshold: background score 0..1, fixed beforehand, at which the maps get a report.
+        batch: images per forward pass, at most.
+        tags_at_test: score again with the true tags.
+        crf: post-processing of the class probabilities, see `resolve_crf`.
+        rank: this process; it takes the images `rank, rank + world, ...` without padding.
+        world: number of processes. With an initialised `torch.distributed` group of that size the
+            counts are added up, and every process returns the same result.
+        workers: processes that read images.
+        protocol: what else is known: split, whose masks, policy for absent classes.
 
     Returns:
-        Scores with the protocol.
+        Reports, sweeps, tag scores.
 
     Raises:
-        ValueError: once, with all problems: missing files, other sizes, other image modes, values
-            that are no class, duplicate or no names.
+        ValueError: samples without masks; a method with another number of classes; bad arguments.
     """
-    pred_dir, truth_dir, list_file = Path(pred_dir), Path(truth_dir), Path(list_file)
-    protocol = protocol or Protocol()
-    names = read_names(list_file)
-    confusion = ConfusionMatrix(num_classes, unlabelled=protocol.unlabelled)
-    problems: list[str] = []
+    views = views or Views()
+    apply, name = resolve_crf(crf)
+    if cam_threshold is not None and not 0 <= cam_threshold <= 1:
+        raise ValueError(f"cam_threshold must be in 0..1, got {cam_threshold}")
+    extra = [] if cam_threshold is None else [round(cam_threshold, 4)]
+    grid = sorted({i / 100 for i in range(100)} | set(extra))
+    scores = score_shard(
+        method,
+        dataset,
+        views,
+        num_classes,
+        thresholds=grid,
+        batch=batch,
+        tags_at_test=tags_at_test,
+        crf=apply,
+        rank=rank,
+        world=world,
+        workers=workers,
+    ).gather()
+    stated = replace(
+        protocol or Protocol(),
+        scales=views.scales,
+        flip=views.logits.flip or views.cam.flip,
+        crf=name,
+    )
+    if stated.resolution == Protocol().resolution:
+        stated = replace(stated, resolution="original")
+    return summarise(scores, stated, class_names, cam_threshold)
 
-    def count(name: str) -> Int[Tensor, "256 256"]:
-        pred = torch.from_numpy(read_mask(pred_dir / f"{name}.png", num_classes))
-        truth = torch.from_numpy(read_mask(truth_dir / f"{name}.png", num_classes))
-        if pred.shape != truth.shape:
+
+def _count(
+    scores: Scores,
+    output: SegOutput,
+    images: UInt8[Tensor, "b 3 h w"],
+    truth: Int[Tensor, "b h w"],
+    tags: Float[Tensor, "b k"] | None,
+    crf: Crf | None,
+) -> None:
+    """Add one group; `tags` are the true ones, or None."""
+    _require_classes(output, scores.num_classes)
+    end = "" if tags is None else ORACLE
+    if output.logits is not None:
+        logits = output.logits
+        if tags is not None:
+            absent = F.pad(tags <= 0, (1, 0))[:, :, None, None]
+            logits = logits.masked_fill(absent, torch.finfo(logits.dtype).min)
+        scores.add_labels(f"seg{end}", logits.argmax(1), truth)
+        if crf is not None:
+            scores.add_labels(f"seg+crf{end}", crf(images, logits.softmax(1)).argmax(1), truth)
+    if output.cam is not None:
+        allowed = tags
+        if tags is None and output.tag_logits is not None:
+            allowed = (output.tag_logits > 0).float()
+        scores.add_cam(f"cam{end}", output.cam, allowed, truth)
+
+
+def _require_classes(output: SegOutput, num_classes: int) -> None:
+    for what, found, more in (("logits", output.logits, 0), ("cam", output.cam, 1)):
+        if found is not None and found.shape[1] + more != num_classes:
             raise ValueError(
-                f"{pred_dir / f'{name}.png'}: {pred.shape[1]}x{pred.shape[0]} px, but the truth "
-                f"is {truth.shape[1]}x{truth.shape[0]}; save predictions at the image's size"
+                f"the method's {what} are for {found.shape[1] + more} classes with background, "
+                f"the data set has {num_classes}; were these weights trained on another data set?"
             )
-        return pair_counts(pred, truth)
-
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
-        for name, result in _in_order(pool, count, names):
-            try:
-                pairs = result.result()
-            except ValueError as error:
-                problems.append(str(error))
-                continue
-            try:
-                confusion.update_pairs(pairs)
-            except ValueError as error:
-                problems.append(f"{name}: {error}")
-    if problems:
-        shown = [f"problems in {len(problems)} of {len(names)} images", *problems[:SHOWN]]
-        if len(problems) > SHOWN:
-            shown.append(f"and {len(problems) - SHOWN} more")
-        raise ValueError("\n  ".join(shown))
-    return Report.from_confusion(
-        confusion.compute(), _filled(protocol, list_file, len(names)), class_names
-    )
 
 
-def read_names(list_file: str | Path) -> list[str]:
-    """Read image names from a list file: first field of each line, without folder and extension.
-
-    Raises:
-        ValueError: if there is no such file, no name in it, or a name twice.
-    """
-    path = Path(list_file)
-    if not path.is_file():
-        raise ValueError(f"list_file must be a text file with one name per line, got {path}")
-    fields = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-    names = [_stem(field[0]) for field in fields if field]
-    if not names:
-        raise ValueError(f"list_file must hold at least one name, {path} is empty")
-    if twice := [name for name, times in Counter(names).items() if times > 1][:5]:
-        raise ValueError(f"list_file must hold each name once, {path} repeats {twice}")
-    return names
-
-
-def _stem(field: str) -> str:
-    """Name of a file; a name like "a.b" that has no image extension keeps its dot."""
-    path = Path(field)
-    known = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
-    return path.stem if path.suffix.lower() in known else path.name
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, count: Callable[[str], Tensor], names: list[str]
-) -> Iterator[tuple[str, Future]]:
-    """Submit a bounded number of jobs ahead, so that memory does not grow with the list."""
-    ahead: deque[tuple[str, Future]] = deque()
-    for name in names:
-        ahead.append((name, pool.submit(count, name)))
-        if len(ahead) >= 32:
-            yield ahead.popleft()
-    yield from ahead
-
-
-def _filled(protocol: Protocol, list_file: Path, images: int) -> Protocol:
-    """Add what the evaluation itself knows."""
-    blank = Protocol()
-    return replace(
-        protocol,
-        images=images,
-        split=list_file.stem if protocol.split == blank.split else protocol.split,
-        resolution="original" if protocol.resolution == blank.resolution else protocol.resolution,
-    )
-
-
-def run_eval(
-    pred: str | Path,
-    truth: str | Path,
-    list_file: str | Path,
-    classes: int,
-    *,
-    as_json: bool = False,
-    class_names: Sequence[str] | None = None,
-    protocol: Protocol | None = None,
-) -> int:
-    """Command line `eval`: print a table, or JSON, and return the exit code.
-
-    Args:
-        pred: folder of predictions.
-        truth: folder of true masks.
-        list_file: names, one per line.
-        classes: number of classes with background.
-        as_json: print `Report.to_json()` instead of the table.
-        class_names: names for the table.
-        protocol: what is known about the predictions.
-
-    Returns:
-        0, or 2 if the input was refused; the reason goes to standard error.
-    """
-    try:
-        report = evaluate_directories(
-            pred, truth, list_file, classes, class_names, protocol=protocol
+def _small(sample: Sample) -> Sample:
+    """Masks as bytes: eight times as many images may wait for others of their size."""
+    if "mask" not in sample:
+        raise ValueError(
+            f"dataset must have masks to be scored, {sample['name']} has none; make it with "
+            "masks=True"
         )
-    except ValueError as error:
-        print(f"eval: {error}", file=sys.stderr)
-        return 2
-    print(report.to_json() if as_json else report.table())
-    return 0
+    return {**sample, "mask": sample["mask"].to(torch.uint8)}
+
+
+def _masks(group: Sequence[Sample]) -> Tensor:
+    return torch.stack([sample["mask"] for sample in group])

@@ -1,1 +1,56 @@
-"""Methods: one file per paper."""
+"""Methods: one file per paper, and the table by which the command line finds their recipes."""
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A method that can be trained from the command line."""
+
+    summary: str
+    """One line."""
+    recipe: str
+    """Module with `Config`, `PRESETS`, `train` and `load_method`; imported when it is needed. See
+    `wsss_lab.engine.recipes`."""
+
+    def load(self) -> Any:
+        """Import the recipe."""
+        return importlib.import_module(self.recipe)
+
+
+METHODS: dict[str, MethodEntry] = {
+    "cam_baseline": MethodEntry(
+        "tag classifier, its class activation maps as labels, a segmentation network on them",
+        "wsss_lab.engine.recipes.cam_baseline",
+    ),
+}
+"""Name -> entry. A new method adds one line here, and nothing to the command line."""
+
+
+def find_method(name: str) -> MethodEntry:
+    """The entry of a method.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in METHODS:
+        raise ValueError(f"METHOD: expected one of {', '.join(METHODS)}, got {name!r}")
+    return METHODS[name]
+
+
+def find_preset(name: str, preset: str) -> Any:
+    """The settings of a method's preset.
+
+    Raises:
+        ValueError: there is no such method or preset; says why where there is a reason.
+    """
+    recipe = find_method(name).load()
+    if preset in recipe.PRESETS:
+        return recipe.PRESETS[preset]
+    why = getattr(recipe, "NO_PRESET", {}).get(preset)
+    raise ValueError(
+        f"preset: expected one of {', '.join(recipe.PRESETS)}, got {preset!r}"
+        + (f": {why}" if why else "")
+    )

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wsss_lab.losses import pixel_loss, tag_loss
-from wsss_lab.methods.base import Batch, Method, StepOutput, normalize, split_decay
+from wsss_lab.methods.base import Batch, Method, SegOutput, StepOutput, normalize, split_decay
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.heads import TagHead
 
@@ -59,6 +59,13 @@ class TagClassifier(Method):
     def raw_cam(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k gh gw"]:
         """Class scores of every cell, before ReLU and normalisation, at the backbone's stride."""
         return self.head.cam(self.features(images))
+
+    def predict(
+        self, images: Float[Tensor, "b 3 h w"], tags: Float[Tensor, "b k"] | None = None
+    ) -> SegOutput:
+        """Raw maps and tag logits, from one pass. True tags change nothing here."""
+        features = self.features(images)
+        return SegOutput(cam=self.head.cam(features), tag_logits=self.head(features))
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         """Tag loss of a batch."""
@@ -106,6 +113,12 @@ class MaskNetwork(Method):
         fine, coarse = self.lateral(pyramid[0]), self.top(pyramid[-1])
         coarse = F.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=False)
         return self.classify(self.smooth(F.relu(fine + coarse)))
+
+    def predict(
+        self, images: Float[Tensor, "b 3 h w"], tags: Float[Tensor, "b k"] | None = None
+    ) -> SegOutput:
+        """Label logits at the stride of the finest level. True tags change nothing here."""
+        return SegOutput(logits=self(images))
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         """Pixel loss of a batch with masks (truth or pseudo-labels)."""

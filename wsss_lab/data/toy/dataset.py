@@ -85,6 +85,21 @@ class ToyWorld(Dataset[ToySample]):
         self.knobs, self.masks, self.extras = knobs or ToyKnobs(), masks, extras
         scene(seed, 0, self.knobs, size=size, split=split)  # reports a wrong argument now
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The k foreground classes, as `classes`."""
+        return self.classes
+
+    @property
+    def num_classes(self) -> int:
+        """k, without background."""
+        return len(self.classes)
+
+    @property
+    def names(self) -> list[str]:
+        """Scene names, in order."""
+        return [self.name(i) for i in range(self.count)]
+
     def __len__(self) -> int:
         return self.count
 

@@ -1,0 +1,168 @@
+"""Which data set, which part of it, and how its images are cut: settings, and what they build."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal, get_args
+
+from wsss_lab.data.datasets import ImageTagDataset
+from wsss_lab.data.errors import Problem
+from wsss_lab.data.toy import ToyWorld
+
+DataName = Literal["toy", "voc", "coco", "stuff10k", "folder"]
+
+USUAL_SPLITS: dict[str, tuple[str, str]] = {
+    "toy": ("train", "val"),
+    "voc": ("train_aug", "val"),
+    "coco": ("train", "val"),
+    "stuff10k": ("train", "test"),
+    "folder": ("train", "val"),
+}
+"""Lists to train on and to evaluate on, as all four papers use them (stuff10k: CoSA calls its test
+list val)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """A data set and the views of its images that a training step sees.
+
+    The defaults are ours and fit the toy world; the presets of the methods hold their papers'.
+    """
+
+    name: DataName = "toy"
+    """The toy world, PASCAL VOC 2012 (or its layout), COCO 2014, COCO-Stuff 10K, or your folder."""
+    root: Path | None = None
+    """Folder of the data set; the toy world needs none. `folder`: has `images/`, `tags_train.csv`
+    (or `tags.csv`), `tags_val.csv`, `classes.txt`, and `masks/` for evaluation."""
+    train_split: str = ""
+    """List to train on; empty takes the usual one, see `USUAL_SPLITS`."""
+    val_split: str = ""
+    """List to evaluate on; empty takes the usual one."""
+    tags: str = "auto"
+    """Where VOC's tags come from, see `ImageTagDataset.voc`."""
+    convention: Literal["171", "182", "things"] = "171"
+    """Classes of COCO-Stuff 10K, see `ImageTagDataset.stuff10k`."""
+
+    crop: int = 128
+    """Side of the square that is cut out, px. TSCD: 512 (its author; its script ran 320), ASDT: 321
+    (released code), ACR: 384 (released script), CoSA: 448 (released code)."""
+    resize: Literal["scale", "long_side"] = "scale"
+    """`scale`: image size times a factor from `scale` (TSCD, ASDT, CoSA). `long_side`: the long
+    side becomes `crop` times a factor from `scale` (ACR)."""
+    scale: tuple[float, float] = (0.75, 1.25)
+    """Smallest and largest factor, drawn uniformly. Released codes: TSCD and CoSA 0.5..2, ASDT
+    0.7..1.3, ACR 0.9..1/0.875 of the crop."""
+    scale_per: Literal["image", "batch"] = "image"
+    """One factor an image, or one for all images of a step (ASDT, released code)."""
+    flip: float = 0.5
+    """Probability of a left-right mirror; 0.5 in all four released codes."""
+    pad: Literal["black", "mean"] = "black"
+    """What lies outside the image: black (TSCD, CoSA), or ImageNet's mean, which is 0 for the
+    network (ASDT, ACR)."""
+    jitter: float = 0.0
+    """Brightness, contrast and saturation vary by up to this share. None of the four uses it."""
+    blur: float = 0.0
+    """Probability of a Gaussian blur with a radius of 0.1..2 px; CoSA's released code 0.5."""
+    strong: bool = False
+    """A second view of the same crop in other colours: one of nine operations at a magnitude of
+    1..9 (CoSA, released code); see `wsss_lab.data.views`."""
+    form: Literal["ours", "released"] = "ours"
+    """How pixels are made. `released`: as the authors' codes, bit for bit (Pillow on the whole
+    image; `long_side` bilinear without a wider filter). `ours`: torch on what the crop shows, about
+    one grey level and half a source pixel off, and faster."""
+
+    count: int = 3000
+    """Toy scenes to train on."""
+    val_count: int = 400
+    """Toy scenes to evaluate on."""
+    size: int = 128
+    """Side of a toy scene, px."""
+    seed: int = 0
+    """Which toy world; the order of the images comes from the run's seed."""
+
+    def __post_init__(self) -> None:
+        for field in ("name", "resize", "scale_per", "pad", "form", "convention"):
+            legal = get_args(_LITERALS[field])
+            if getattr(self, field) not in legal:
+                raise ValueError(
+                    f"{field}: expected one of {', '.join(legal)}, got {getattr(self, field)!r}"
+                )
+        for field in ("crop", "count", "val_count", "size"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}: expected at least 1, got {getattr(self, field)}")
+        for field in ("flip", "blur"):
+            if not 0 <= getattr(self, field) <= 1:
+                value = getattr(self, field)
+                raise ValueError(f"{field}: expected a probability in [0, 1], got {value}")
+        if not 0 <= self.jitter < 1:
+            raise ValueError(f"jitter: expected a share in [0, 1), got {self.jitter}")
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] < 100:
+            raise ValueError(
+                f"scale: expected (smallest, largest), above 0 and below 100, got {self.scale}"
+            )
+
+    def split_of(self, role: str) -> str:
+        """Name of the list behind "train" or "val"; any other name stands for itself."""
+        usual = USUAL_SPLITS[self.name]
+        if role == "train":
+            return self.train_split or usual[0]
+        return (self.val_split or usual[1]) if role == "val" else role
+
+
+_LITERALS = {field.name: field.type for field in dataclasses.fields(DataConfig)}
+
+
+def build_dataset(
+    data: DataConfig, split: str = "train", *, masks: bool | None = None
+) -> ImageTagDataset | ToyWorld:
+    """The data set behind a configuration.
+
+    Args:
+        data: which one.
+        split: "train" and "val" stand for `train_split` and `val_split`; any other name is taken as
+            it is.
+        masks: samples carry pixel truth. None: for "val" only, so that training cannot see it.
+
+    Returns:
+        Map-style data set of `Sample`, with `class_names` (k foreground classes; tag `c` is mask
+        value `c + 1`), `num_classes` (k) and `names`.
+
+    Raises:
+        ValueError: no root, or an unknown split.
+        DataError: a file is missing or wrong; the message says which, and what to do.
+    """
+    name = data.split_of(split)
+    masks = split == "val" if masks is None else masks
+    if data.name == "toy":
+        count = data.val_count if split == "val" else data.count
+        return ToyWorld(name, count, seed=data.seed, size=data.size, masks=masks)
+    if data.root is None:
+        raise ValueError(f"root: expected the folder of {data.name}, got None; {_how(data)}")
+    if data.name == "voc":
+        return ImageTagDataset.voc(data.root, name, masks=masks, tags=data.tags)
+    if data.name == "coco":
+        return ImageTagDataset.coco(data.root, name, masks=masks)
+    if data.name == "stuff10k":
+        return ImageTagDataset.stuff10k(data.root, name, masks=masks, convention=data.convention)
+    return _folder(Path(data.root), name, masks, alone=split == "train")
+
+
+def _how(data: DataConfig) -> str:
+    if data.name == "folder":
+        return "pass the folder that holds images/ and tags.csv"
+    return f"pass it, and fill it once with: python -m wsss_lab data {data.name} --root DIR"
+
+
+def _folder(root: Path, split: str, masks: bool, alone: bool) -> ImageTagDataset:
+    """A user's folder; `alone`: `tags.csv` will do if there is no file for the split."""
+    listed = root / f"tags_{split}.csv"
+    if not listed.is_file():
+        if alone and (root / "tags.csv").is_file():
+            listed = root / "tags.csv"
+        else:
+            raise Problem(
+                str(listed),
+                f"the tags of the split {split!r} are not there",
+                "Write a CSV with the header name,tags and one row for each image",
+                missing=True,
+            ).error()
+    return ImageTagDataset.folder(root / "images", listed, root / "masks" if masks else None)

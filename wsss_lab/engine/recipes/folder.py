@@ -1,0 +1,286 @@
+"""The folder of a run: what is in it, who may go on with it, and weights that say what they are.
+
+=====================  ============================================================================
+``config.json``        method, settings, git revision and versions at the start; written first
+``STAGE/``             checkpoints and `log.csv` of each training stage
+``model.safetensors``  the trained network, written when it is done
+``metrics.json``       scores with protocol and provenance, written last
+=====================  ============================================================================
+"""
+
+import dataclasses
+import json
+import os
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from jaxtyping import Integer
+from torch import Tensor, nn
+
+from wsss_lab.config import (
+    OutputError,
+    git_revision,
+    output_error,
+    versions,
+    write_atomically,
+    write_json,
+)
+from wsss_lab.data.masks import write_mask
+
+FREE = ("accumulate", "accelerator", "devices", "nodes", "workers", "log_every", "save_every")
+FREE_TO_CHANGE = frozenset({*FREE, "keep", "progress", "tensorboard", "root"})
+"""Settings that a resumed run may change: they alter speed, not results. `root`: data may move."""
+METADATA = "wsss_lab"
+"""Key of a weights file's metadata. One key: the order of several is not fixed, and equal runs are
+to give equal files."""
+
+T = TypeVar("T")
+
+
+def plain(value: Any) -> Any:
+    """Settings as JSON has them: lists for tuples, text for paths."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def restore(kind: type[T], values: Mapping[str, Any]) -> T:
+    """A settings dataclass from what `plain` made of it.
+
+    Raises:
+        ValueError: a setting that `kind` does not have, or of another type.
+    """
+    hints = typing.get_type_hints(kind)
+    if unknown := sorted(set(values) - set(hints)):
+        raise ValueError(f"{kind.__name__} has no settings {unknown}; another version wrote them")
+    return kind(**{name: _typed(hints[name], value) for name, value in values.items()})
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return restore(typing.cast(type, hint), value)
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        choices = [h for h in typing.get_args(hint) if h is not type(None)]
+        return None if value is None else _typed(choices[0], value)
+    if typing.get_origin(hint) is tuple and isinstance(value, Sequence):
+        inner = typing.get_args(hint)[0]
+        return tuple(_typed(inner, v) for v in value)
+    return Path(value) if hint is Path else value
+
+
+def is_first_process() -> bool:
+    """Whether this process was started by the user, not by another one for one more device."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
+
+
+class RunFolder:
+    """A run's folder, open for a run with these settings.
+
+    Args:
+        out: new, empty, or holding this run.
+        method: name of the method.
+        config: its settings.
+        resume: go on with what is there.
+
+    Raises:
+        FileExistsError: the folder holds a run and `resume` is off, or something else.
+        ValueError: the run in it is of another method or has other settings.
+    """
+
+    def __init__(self, out: Path, method: str, config: Any, resume: bool):
+        self.path, self.method, self.config = out, method, config
+        self.started: dict[str, Any] | None = None
+        if not is_first_process():
+            return
+        self.started = self._check(resume)
+
+    def _check(self, resume: bool) -> dict[str, Any] | None:
+        """Facts of the run that is there already, if one is; nothing is written yet."""
+        out = self.path
+        if out.exists() and not out.is_dir():
+            raise FileExistsError(f"out: {out} is a file; choose a folder")
+        listed = [f for f in _entries(out) if not f.name.startswith(".")]
+        if not listed:
+            return None
+        if not (out / "config.json").is_file():
+            raise FileExistsError(f"out: {out} has other content; choose a new or empty folder")
+        if not resume:
+            raise FileExistsError(
+                f"out: {out} holds a run already; add --resume to go on with it, or choose "
+                "another folder"
+            )
+        there = read_run(out)
+        if there["method"] != self.method:
+            raise ValueError(
+                f"out: {out} holds a run of {there['method']}, this one is of {self.method}; "
+                "choose another folder"
+            )
+        differing = _differences(there["config"], plain(self.config))
+        if differing:
+            raise ValueError(
+                f"out: {out} holds a run with other settings ({'; '.join(differing[:3])}); use "
+                "its settings, or choose another folder"
+            )
+        for leftover in out.rglob(".*.tmp"):  # of a write that was killed
+            leftover.unlink(missing_ok=True)
+        return there
+
+    def begin(self) -> dict[str, Any]:
+        """Write `config.json` unless the run has one; returns its content.
+
+        Raises:
+            OutputError: nothing can be written there.
+        """
+        if self.started is None:
+            self.started = {
+                "method": self.method,
+                "config": plain(self.config),
+                "git": git_revision(),
+                "versions": versions(),
+            }
+            if is_first_process():
+                write_json(self.path / "config.json", self.started)
+        elif is_first_process():
+            _require_writable(self.path)
+        return self.started
+
+    def write_metrics(self, results: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
+        """Write `metrics.json`: results and where they come from; git, versions of the start."""
+        content = {**self.begin(), **facts, "results": dict(results)}
+        if is_first_process():
+            write_json(self.path / "metrics.json", content)
+        return content
+
+
+def read_run(out: Path) -> dict[str, Any]:
+    """Method, settings and provenance of the run in a folder.
+
+    Raises:
+        FileNotFoundError: no run there.
+        ValueError: its `config.json` is damaged.
+    """
+    file = out / "config.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{out} holds no run: there is no config.json in it")
+    try:
+        content = json.loads(file.read_text())
+        if not {"method", "config", "git", "versions"} <= content.keys():
+            raise ValueError("entries are missing")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{file}: damaged ({error}); choose another folder") from error
+    return content
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise output_error(folder, error) from error
+
+
+def _require_writable(folder: Path) -> None:
+    """Find out now, not after hours, whether results can be written."""
+    write_atomically(folder / ".writable", lambda file: file.write(b"x" * 4096))
+    try:
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise output_error(folder, error) from error
+
+
+def _differences(one: Any, other: Any, name: str = "") -> list[str]:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return [
+            line
+            for key in dict.fromkeys((*one, *other))
+            if key not in FREE_TO_CHANGE
+            for line in _differences(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    return [] if one == other else [f"{name} is {one} there and {other} here"]
+
+
+def save_label(path: Path, label: Integer[np.ndarray, "h w"]) -> None:
+    """`write_mask`, which leaves nothing behind where the disk is full.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        write_mask(path, label)
+    except OSError as error:
+        for leftover in path.parent.glob(f".{path.name}.*.tmp") if path.parent.is_dir() else ():
+            leftover.unlink(missing_ok=True)
+        raise output_error(path, error) from error
+
+
+def save_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> None:
+    """Write a network as safetensors, with what is needed to build it again.
+
+    Args:
+        path: target; equal weights and facts give equal bytes.
+        module: its state is written.
+        facts: plain values: method, part, classes, config; go into the file's metadata.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+    text = json.dumps(plain(facts), sort_keys=True)
+    data = safetensors.torch.save(state, {METADATA: text})
+    write_atomically(path, lambda file: file.write(data))
+
+
+def read_facts(path: Path) -> dict[str, Any] | None:
+    """What a weights file of this library says about itself; None for other files."""
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        facts = json.loads(metadata[METADATA])
+    except (KeyError, ValueError, OSError, safetensors.SafetensorError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a weights file that `save_weights` wrote.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: damaged ({error}); delete it and resume the run") from error
+
+
+def device_name(device: torch.device) -> str:
+    """Name of the accelerator a run used, or the kind of device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+__all__ = [
+    "FREE_TO_CHANGE",
+    "OutputError",
+    "RunFolder",
+    "device_name",
+    "is_first_process",
+    "plain",
+    "read_facts",
+    "read_run",
+    "read_tensors",
+    "restore",
+    "save_label",
+    "save_weights",
+]

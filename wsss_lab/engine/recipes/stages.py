@@ -1,0 +1,232 @@
+"""Stages that recipes are made of: train, label, score. Each may be killed and started again."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from wsss_lab.cam import cam_to_label
+from wsss_lab.config import OptimConfig, RunConfig
+from wsss_lab.data.config import DataConfig, build_dataset
+from wsss_lab.data.loader import StepLoader
+from wsss_lab.data.masks import read_mask
+from wsss_lab.data.sample import Sample
+from wsss_lab.data.toy import ToyWorld
+from wsss_lab.data.views import Views as TrainingViews
+from wsss_lab.engine.evaluate import by_shape
+from wsss_lab.engine.fit import fit
+from wsss_lab.engine.inference import Views, multi_scale_predict
+from wsss_lab.engine.recipes.folder import RunFolder, read_tensors, save_label, save_weights
+from wsss_lab.methods.base import Method
+from wsss_lab.models.weights import load_strictly
+
+CHUNK = 64
+"""Images that are labelled together; all or none of them are done again after a kill."""
+
+Log = Callable[[str], None]
+
+
+class InMemory(Dataset[Sample]):
+    """A toy world drawn once and kept; it would draw every scene again for every epoch.
+
+    Args:
+        world: which scenes; samples carry masks if its own do.
+        workers: processes that draw.
+    """
+
+    def __init__(self, world: ToyWorld, workers: int = 2):
+        drawn = world.tensors(workers)
+        self.image, self.tags = drawn["image"], drawn["tags"]
+        self.mask = drawn["mask"] if world.masks else None
+        self.names = [world.name(i) for i in range(len(world))]
+        self.class_names, self.num_classes = world.class_names, world.num_classes
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample: Sample = {
+            "image": self.image[index],
+            "tags": self.tags[index],
+            "name": self.names[index],
+        }
+        if self.mask is not None:
+            sample["mask"] = self.mask[index].long()
+        return sample
+
+
+def load_data(data: DataConfig, split: str, *, masks: bool | None = None) -> Any:
+    """`build_dataset`, with toy scenes kept in memory."""
+    dataset = build_dataset(data, split, masks=masks)
+    return InMemory(dataset) if isinstance(dataset, ToyWorld) else dataset
+
+
+class Labelled(Dataset[Sample]):
+    """A data set whose masks are label images in a folder, `NAME.png`: pseudo-labels.
+
+    Args:
+        images: gives images, tags and names; masks of its own are replaced.
+        folder: label images.
+        num_classes: `k1`, background included.
+    """
+
+    def __init__(self, images: Any, folder: Path, num_classes: int):
+        self.images, self.folder, self.num_classes = images, folder, num_classes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample: Sample = dict(self.images[index])  # type: ignore[assignment]
+        label = read_mask(self.folder / f"{sample['name']}.png", self.num_classes)
+        sample["mask"] = torch.from_numpy(label).long()
+        return sample
+
+
+class First(Dataset[Sample]):
+    """The first images of a data set."""
+
+    def __init__(self, images: Any, count: int):
+        self.images, self.count = images, min(count, len(images))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.images[index]
+
+
+def fit_stage(
+    folder: RunFolder,
+    part: str,
+    method: Method,
+    dataset: Any,
+    run: RunConfig,
+    optim: OptimConfig,
+    *,
+    data: DataConfig,
+    fabric: Fabric,
+    weights: Path,
+    facts: dict[str, Any],
+    log: Log,
+) -> Method:
+    """Train one network, or take it from its weights file if it is done.
+
+    Args:
+        folder: of the run.
+        part: name of the stage and of its sub-folder for checkpoints and log; "" for the run's own.
+        method: freshly built, seeded.
+        dataset: map-style, of samples.
+        run: length and batch.
+        optim: optimiser.
+        data: crops and colours of the training views.
+        fabric: launched.
+        weights: file that marks the stage as done, written at its end.
+        facts: what the weights file says about itself.
+        log: gets lines of text.
+
+    Returns:
+        The trained method in eval mode, on the fabric's device.
+    """
+    if weights.is_file():
+        log(f"{part or 'training'}: done already, {weights.name}")
+        load_strictly(method, read_tensors(weights), what=str(weights))
+        return method.to(fabric.device).eval()
+    loader = StepLoader(
+        dataset,
+        run.batch,
+        run.seed,
+        TrainingViews(data),
+        rank=fabric.global_rank,
+        world=fabric.world_size,
+        workers=run.workers,
+    )
+    with loader:
+        batches: Any = loader
+        fit(method, batches, run, optim, fabric=fabric, out=folder.path / part, log=log)
+    if fabric.is_global_zero:
+        save_weights(weights, method, facts)
+    fabric.barrier()
+    return method.eval()
+
+
+@torch.no_grad()
+def label_stage(
+    method: Method,
+    dataset: Any,
+    out: Path,
+    *,
+    views: Views,
+    threshold: float,
+    band: tuple[float, float] | None,
+    batch: int,
+    workers: int,
+    fabric: Fabric,
+    log: Log,
+) -> None:
+    """Write the class maps of a data set, cut at a threshold, as palette PNGs `NAME.png`.
+
+    Only tagged classes can win, and truth is not looked at. Images are handled in chunks that are
+    the same in every run, because a batch's composition may change the last bit of a result. A
+    chunk whose files are all there is passed over.
+
+    Args:
+        method: gives class maps; in eval mode.
+        dataset: images, tags, names.
+        out: folder of the label images.
+        views: scales and flips.
+        threshold: background score, 0..1.
+        band: see `cam_to_label`.
+        batch: images per forward pass, at most.
+        workers: processes that read images.
+        fabric: chunk `c` is done by the process `c % world`.
+        log: gets a line per ten chunks.
+    """
+    names = _names(dataset)
+    chunks = [range(i, min(i + CHUNK, len(names))) for i in range(0, len(names), CHUNK)]
+    mine = chunks[fabric.global_rank :: fabric.world_size]
+    todo = [c for c in mine if not all((out / f"{names[i]}.png").is_file() for i in c)]
+    device = next(method.parameters()).device
+    wanted: Any = Subset(dataset, [i for chunk in todo for i in chunk])
+    samples = iter(DataLoader(wanted, batch_size=None, num_workers=workers))
+    for number, chunk in enumerate(todo):
+        for group in by_shape(itertools.islice(samples, len(chunk)), batch):
+            pixels = torch.stack([s["image"] for s in group]).to(device).float() / 255
+            tags = torch.stack([s["tags"] for s in group]).to(device)
+            told = tags if method.uses_tags else None
+            cam = multi_scale_predict(method.predict, pixels, views, told).cam
+            if cam is None:
+                raise ValueError(f"{type(method).__name__} gives no class maps to label with")
+            labels = cam_to_label(cam, tags, threshold, band=band).to(torch.uint8).cpu()
+            for sample, label in zip(group, labels, strict=True):
+                save_label(out / f"{sample['name']}.png", label.numpy())
+        if number % 10 == 0:
+            log(f"labels: {chunk.stop}/{len(names)} images")
+    fabric.barrier()
+
+
+def _names(dataset: Any) -> list[str]:
+    """Names of all images, without reading them where the data set knows them."""
+    names = getattr(dataset, "names", None)
+    return list(names) if names is not None else [dataset[i]["name"] for i in range(len(dataset))]
+
+
+def seeded(seed: int) -> None:
+    """Seed torch before new heads are made, so that a stage does not depend on the one before."""
+    torch.manual_seed(seed)
+
+
+__all__ = [
+    "CHUNK",
+    "First",
+    "InMemory",
+    "Labelled",
+    "fit_stage",
+    "label_stage",
+    "load_data",
+    "seeded",
+]
