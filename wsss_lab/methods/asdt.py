@@ -69,6 +69,7 @@ from wsss_lab.methods.asdt_labels import (
     teacher_b_label,
 )
 from wsss_lab.methods.asdt_losses import (
+    enlarge,
     first_part,
     fused_probs,
     hard_distillation,
@@ -89,6 +90,10 @@ class Taught(NamedTuple):
     valid: Bool[Tensor, "b h w"]
     a: TeacherLabel
     b: TeacherLabel | None
+
+
+def _size(images: Tensor) -> tuple[int, int]:
+    return images.shape[2], images.shape[3]
 
 
 class ASDT(Method):
@@ -133,8 +138,9 @@ class ASDT(Method):
         with torch.autocast(cam.device.type, enabled=False):
             given = self._teach(batch, step, seen, cam)
             parts = {"tags": tag_loss(seen.tag_logits, batch["tags"])}
-            parts["ce"] = self._ce(seen.teacher_logits, given.a.label)
-            parts["energy"] = self._energy(seen.teacher_logits, given)
+            logits = enlarge(seen.teacher_logits, _size(given.images))
+            parts["ce"] = self._ce(logits, given.a.label)
+            parts["energy"] = self._energy(logits, given)
             loss = parts["tags"] + config.teacher_weight * (parts["ce"] + parts["energy"])
             if seen.student_logits is not None:
                 student = self._student(seen.student_logits, given, step, parts)
@@ -155,7 +161,7 @@ class ASDT(Method):
                 f"tags: expected {(len(images), self.classes)} like the network, got "
                 f"{tuple(tags.shape)}; build ASDT with the data's number of classes"
             )
-        size = (images.shape[2], images.shape[3])
+        size = _size(images)
         valid = given.get("valid")
         if valid is None:
             boxes = given.get("boxes")
@@ -168,21 +174,22 @@ class ASDT(Method):
         a = teacher_a_label(picture, cams, index, present, config)
         if not self._asks_b(step, len(images)):
             return Taught(picture, valid, a, None)
-        if not config.aligned_crop:
-            if "squashed" in given:
-                picture_b = self._picture(given["squashed"])
-            elif config.pulse_in_loss:
-                raise ValueError(
-                    "squashed: expected the whole images at the crop's size, as the released "
-                    "teacher B sees them, got none; add them to the batch or set aligned_crop"
-                )
-            else:  # the label would not be used
-                return Taught(picture, valid, a, None)
-        else:
-            picture_b = picture
+        picture_b = picture if config.aligned_crop else self._squashed(given)
+        if picture_b is None:
+            return Taught(picture, valid, a, None)
         logits = seen.teacher_logits.detach()
-        return Taught(
-            picture, valid, a, teacher_b_label(picture_b, logits, index, present, config, valid)
+        b = teacher_b_label(picture_b, logits, index, present, config, valid)
+        return Taught(picture, valid, a, b)
+
+    def _squashed(self, given: dict[str, Any]) -> Tensor | None:
+        """What the released teacher B's CRF sees; None if its label is not used anyway."""
+        if "squashed" in given:
+            return self._picture(given["squashed"])
+        if not self.config.pulse_in_loss:
+            return None
+        raise ValueError(
+            "squashed: expected the whole images at the crop's size, as the released teacher B "
+            "sees them, got none; add them to the batch or set aligned_crop"
         )
 
     def _picture(self, images: Tensor) -> Tensor:
@@ -209,9 +216,7 @@ class ASDT(Method):
         return two_part_ce(logits, label, cast(Tensor, self.first), self.config.nan_on_empty)
 
     def _energy(self, logits: Tensor, given: Taught) -> Tensor:
-        size = given.images.shape[-2:]
-        full = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
-        return self.energy(full.softmax(1), given.images, given.valid, given.a.label)
+        return self.energy(logits.softmax(1), given.images, given.valid, given.a.label)
 
     def _student(
         self, logits: Tensor, given: Taught, step: int, parts: dict[str, Tensor]
@@ -219,6 +224,7 @@ class ASDT(Method):
         """The student's loss; its terms go to `parts` as they are, `share` says who counts."""
         config = self.config
         zero = 0.0 * logits.float().sum() + 0.0  # keeps the head in the graph; + 0.0 against -0.0
+        logits = enlarge(logits, _size(given.images))
         share, a_label, b = 0.0, given.a.label, given.b
         if config.pulse_in_loss and b is not None:
             share, a_label, b = self._divide(step, given.a, b)
@@ -279,8 +285,7 @@ class ASDT(Method):
         """
         seen: Stream = self.network(images)
         other = seen.teacher_logits if seen.student_logits is None else seen.student_logits
-        size = (images.shape[2], images.shape[3])
-        fused = fused_probs(seen.teacher_logits, other, size).clamp(min=1e-12).log()
+        fused = fused_probs(seen.teacher_logits, other, _size(images)).clamp(min=1e-12).log()
         if not self.config.background:
             fused = F.pad(fused, (0, 0, 0, 0, 1, 0), value=-1e4)
         return SegOutput(fused, seen.cam, seen.tag_logits)

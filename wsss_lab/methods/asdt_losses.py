@@ -12,6 +12,13 @@ from wsss_lab import IGNORE
 from wsss_lab.losses import pixel_loss
 
 
+def enlarge(logits: Float[Tensor, "b c gh gw"], size: tuple[int, int]) -> Float[Tensor, "b c h w"]:
+    """Bilinear, in float32; what has the size already is returned as it is."""
+    if logits.shape[-2:] == size:
+        return logits.float()
+    return F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
+
+
 def first_part(k1: int, background: bool, things: int = 80) -> Bool[Tensor, " k1"]:
     """Classes whose pixels are averaged first: background, or without background all things."""
     count = 1 if background else things
@@ -36,7 +43,7 @@ def two_part_ce(
         nan_on_empty: an empty group makes the loss NaN, as in the released code under today's
             PyTorch; otherwise it counts 0.
     """
-    full = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)
+    full = enlarge(logits, (labels.shape[1], labels.shape[2]))
     each = F.cross_entropy(full, labels, ignore_index=IGNORE, reduction="none")
     known = labels != IGNORE
     one = first[labels.masked_fill(~known, 0)] & known
@@ -84,8 +91,7 @@ def soft_distillation(
         taught: pixels that count.
         temperature: tau.
     """
-    size = (probs.shape[2], probs.shape[3])
-    full = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
+    full = enlarge(logits, (probs.shape[2], probs.shape[3]))
     log_student = (full / temperature).log_softmax(1)
     log_student = log_student.gather(1, classes[:, :, None, None].expand_as(probs))
     q = probs.detach().float()
@@ -103,8 +109,5 @@ def fused_probs(
     *In the released code* this goes into the CRF as it is ("asdt-seg" takes scores whose sum is not
     1) and the argmax of the result is the pseudo-label of the second stage.
     """
-    one, other = (
-        F.interpolate(z.float(), size, mode="bilinear", align_corners=False).softmax(1)
-        for z in (teacher_logits, student_logits)
-    )
+    one, other = (enlarge(z, size).softmax(1) for z in (teacher_logits, student_logits))
     return torch.maximum(one, other)
