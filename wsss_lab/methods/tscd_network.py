@@ -116,13 +116,10 @@ class TSCDNetwork(nn.Module):
             decoder: let this pass leave its mark on the decoder's running statistics, as every
                 pass of the released code does; costs the decoder up to its normalisation.
         """
-        # one by one on a CPU: no slower, and a fraction of the memory
-        parts = images.split(1) if images.is_cpu else [images]
-        pyramids = [self.backbone(part).pyramid for part in parts]
-        if decoder and self.seg_head.training:  # statistics are those of the whole batch
-            whole = [torch.cat(level) for level in zip(*pyramids, strict=True)]
-            self.seg_head.norm(fused_map(self.seg_head, whole))
-        return torch.cat([self.tag_head.cam(pyramid[-1]) for pyramid in pyramids])
+        pyramid = self.backbone(images).pyramid
+        if decoder and self.seg_head.training:
+            self.seg_head.norm(fused_map(self.seg_head, pyramid))
+        return self.tag_head.cam(pyramid[-1])
 
     @torch.no_grad()
     def joined_cam(
@@ -147,7 +144,10 @@ class TSCDNetwork(nn.Module):
             done = []
             if known is not None and views.shape[-2:] == images.shape[-2:]:
                 done, views = [known.detach()], views[len(images) :]
-            return torch.cat([*done, self.raw_cam(views, decoder)])
+            # one by one on a CPU: no slower, and a fraction of the memory. The decoder's
+            # statistics, where they are wanted, are those of the whole batch.
+            parts = views.split(1) if views.is_cpu and not decoder else [views]
+            return torch.cat([*done, *(self.raw_cam(part, decoder) for part in parts)])
 
         with without_noise(self.backbone, not noise):
             return multi_scale_cam(raw, images, fusion, normalize=None)
