@@ -183,14 +183,16 @@ def fused_map(
     # the released order of the concatenation is coarsest first
     mixers = head.fuse.weight.flatten(1).split(hidden, dim=1)[::-1]
     laterals = cast(list[Any], list(head.lateral))
-    mixed = []
-    for feature_map, lateral, mix in zip(pyramid, laterals, mixers, strict=True):
-        weight, bias = mix @ lateral.weight.flatten(1), mix @ lateral.bias
-        x = F.conv2d(feature_map, weight[:, :, None, None], bias)
-        if x.shape[2:] != size:
-            x = F.interpolate(x, size, mode="bilinear", align_corners=False)
-        mixed.append(x)
-    return reduce(torch.add, mixed)
+
+    def mixed() -> Iterator[Tensor]:  # one after the other: only the sum is kept
+        for feature_map, lateral, mix in zip(pyramid, laterals, mixers, strict=True):
+            weight, bias = mix @ lateral.weight.flatten(1), mix @ lateral.bias
+            x = F.conv2d(feature_map, weight[:, :, None, None], bias)
+            if x.shape[2:] != size:
+                x = F.interpolate(x, size, mode="bilinear", align_corners=False)
+            yield x
+
+    return reduce(torch.add, mixed())
 
 
 def decode(
