@@ -57,14 +57,18 @@ def data_report(data: DataConfig, look: int = 16, workers: int = 8) -> str:
     """
     lines = [f"data: {data.name}" + (f" in {data.root}" if data.root else ", drawn on the fly")]
     names: dict[str, Sequence[str]] = {}
+    problems: list[str] = []
     for role in ("train", "val"):
         images: Any = build_dataset(data, role)
         names[role] = images.class_names
-        opened = _open_some(images, look, workers)
+        opened = _open_some(images, look, workers, problems)
         lines.append(
             f"{role + ':':6} list {data.split_of(role)!r}, {len(images)} images, "
             f"{images.num_classes} classes; {opened} opened"
         )
+    if problems:
+        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        raise DataError("\n".join([*problems[:SHOWN], *more]))
     if list(names["train"]) != list(names["val"]):
         raise Problem(
             str(data.root),
@@ -74,23 +78,20 @@ def data_report(data: DataConfig, look: int = 16, workers: int = 8) -> str:
     return "\n".join(lines)
 
 
-def _open_some(images: Any, look: int, workers: int) -> int:
+def _open_some(images: Any, look: int, workers: int, problems: list[str]) -> int:
+    """Read images spread over a data set; what goes wrong is added to the problems."""
     count = len(images) if look < 0 else min(look, len(images))
     chosen = [i * len(images) // count for i in range(count)]
-    problems: list[DataError] = []
 
-    def open_one(index: int) -> None:
+    def open_one(index: int) -> str:
         try:
             images[index]
         except DataError as error:
-            problems.append(error)
+            return str(error)
+        return ""
 
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(open_one, chosen))
-    if problems:
-        texts = sorted(str(error) for error in problems)
-        more = [f"and {len(texts) - SHOWN} more"] if len(texts) > SHOWN else []
-        raise DataError("\n".join([*texts[:SHOWN], *more]))
+        problems += [text for text in pool.map(open_one, chosen) if text]
     return count
 
 

@@ -23,6 +23,10 @@ def with_changes(config: T, changes: Mapping[str, Any]) -> T:
     Raises:
         ValueError: no such setting, or a value of another type; or the settings refuse it.
     """
+    return _changed(config, changes, "", setting_names(config))
+
+
+def _changed(config: T, changes: Mapping[str, Any], prefix: str, known: Sequence[str]) -> T:
     inner: dict[str, dict[str, Any]] = {}
     values: dict[str, Any] = {}
     hints = typing.get_type_hints(type(config))
@@ -30,16 +34,16 @@ def with_changes(config: T, changes: Mapping[str, Any]) -> T:
         head, _, rest = name.partition(".")
         whole = dataclasses.is_dataclass(getattr(config, head, None))
         if head not in hints or whole != bool(rest):
-            known = setting_names(config)
-            near = get_close_matches(name, known, 1) or [n for n in known if n.endswith(name)]
-            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
-            raise ValueError(f"settings: there is no {name!r}{hint}")
+            wrong = prefix + name
+            near = [n for n in known if n.endswith(f".{name}")] or get_close_matches(wrong, known)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise ValueError(f"settings: there is no {wrong!r}; {hint}")
         if rest:
             inner.setdefault(head, {})[rest] = value
         else:
-            values[name] = _fitting(hints[head], value, name)
+            values[name] = _fitting(hints[head], value, prefix + name)
     for head, some in inner.items():
-        values[head] = with_changes(getattr(config, head), some)
+        values[head] = _changed(getattr(config, head), some, f"{prefix}{head}.", known)
     return dataclasses.replace(config, **values)  # type: ignore[type-var]
 
 
