@@ -134,7 +134,7 @@ def test_quoted_messages_exist():
     ):
         assert message in PAGE, message
         assert message in code, message
-    with pytest.raises(ValueError, match="optim.lr: expected float, got '1e-4'"):
+    with pytest.raises(ValueError, match=r"optim\.lr: expected float, got '1e-4'"):
         with_changes(cam_baseline.Config(), {"optim.lr": "1e-4"})
     assert "expected float, got '1e-4'" in PAGE
 

@@ -12,7 +12,6 @@ import math
 import os
 import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -310,8 +309,3 @@ def free_disk(out: Path) -> float:
     while not there.exists():
         there = there.parent
     return shutil.disk_usage(there).free / 1e9
-
-
-def temporary_folder() -> tempfile.TemporaryDirectory[str]:
-    """For what a probe writes."""
-    return tempfile.TemporaryDirectory(prefix="wsss_lab_probe_")

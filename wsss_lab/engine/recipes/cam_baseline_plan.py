@@ -1,6 +1,7 @@
 """The plan of a run of the CAM baseline: each stage timed on a few of its steps or images."""
 
 import dataclasses
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from wsss_lab.engine.plan import (
     probe_images,
     probe_training,
     steps_done,
-    temporary_folder,
     training_disk,
 )
 from wsss_lab.engine.recipes import cam_baseline as recipe
@@ -56,7 +56,7 @@ def plan(config: recipe.Config, out: Path, steps: int = 5, images: int = 8) -> P
         fabric = make_fabric(single)
         classifier.to(fabric.device).eval()
         network.to(fabric.device).eval()
-        with temporary_folder() as folder:
+        with tempfile.TemporaryDirectory(prefix="wsss_lab_probe_") as folder:
             probes["labels"] = _probe_labels(
                 config, classifier, train_images, Path(folder), fabric, images
             )
