@@ -16,7 +16,8 @@ from wsss_lab.engine.recipes import cam_baseline
 from wsss_lab.engine.settings import with_changes
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "book" / "full_scale.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "book" / "full_scale.md").read_text(encoding="utf-8")
+PAGE = re.sub(r" \\\n +", " ", TEXT)  # commands on one line
 
 
 def blocks(language, text=PAGE):
