@@ -94,3 +94,22 @@ def test_own_folder(tmp_path):
     assert [p.what for p in check(tmp_path)] == ["lists 'b', but there is no such image"]
     write_mask(tmp_path / "masks" / "a.png", np.full((12, 16), 2))
     assert any("class ids [2]" in p.what for p in check(tmp_path))
+
+
+def test_own_folder_with_several_lists(tmp_path):
+    """Only what is evaluated on needs masks; those that are there are read all the same."""
+    for name in ("a", "b"):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / "images" / f"{name}.jpg").write_bytes(jpeg())
+    (tmp_path / "tags_train.csv").write_text("name,cat\na,1\n")
+    (tmp_path / "tags_val.csv").write_text("name,cat\nb,1\n")
+    assert check(tmp_path) == []
+    write_mask(tmp_path / "masks" / "b.png", np.full((12, 16), 1))
+    assert check(tmp_path) == []
+    write_mask(tmp_path / "masks" / "a.png", np.full((12, 16), 2))
+    assert any("class ids [2]" in p.what for p in check(tmp_path))
+    (tmp_path / "masks" / "a.png").unlink()
+    (tmp_path / "masks" / "b.png").unlink()
+    (problem,) = check(tmp_path)
+    assert "no mask" in problem.what
+    assert "b" in problem.file

@@ -104,6 +104,16 @@ class Journal:
             raise output_error(self.csv, error) from error  # type: ignore[arg-type]
 
 
+def read_log(path: Path) -> History:
+    """The entries of a `log.csv`; an entry lacks what its step did not log.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    with path.open(newline="") as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
 def line(entry: dict[str, float], run: RunConfig, peak_lr: float) -> str:
     """One entry as text: step, losses, learning rate, speed, time to go, memory."""
     known = {"step", "images_per_s", "lr_factor"}

@@ -18,6 +18,7 @@ from wsss_lab.viz.figures import (
     plot_style,
     png_bytes,
 )
+from wsss_lab.viz.runs import gallery, training_curves
 from wsss_lab.viz.strip import FrameStrip, explorer, frame_strip
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "cam_grid",
     "explorer",
     "frame_strip",
+    "gallery",
     "heat",
     "heat_legend",
     "image_grid",
@@ -37,4 +39,5 @@ __all__ = [
     "plot_style",
     "png_bytes",
     "rgb",
+    "training_curves",
 ]

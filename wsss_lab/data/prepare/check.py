@@ -12,7 +12,8 @@ from wsss_lab.data.errors import DataError, OnProblem, Problem
 from wsss_lab.data.index import Entry, Index, load_entry
 
 KINDS = ("voc", "coco", "stuff10k", "folder")
-"""Layouts that `check` knows. `folder` is a user's own: `images/`, `tags.csv`, maybe `masks/`."""
+"""Layouts that `check` knows. `folder` is a user's own: `images/`, `tags.csv` or one `tags_*.csv` a
+list, maybe `masks/`."""
 
 _NO_TRUTH = ("test",)  # VOC's list of this name has neither masks nor tags
 
@@ -80,7 +81,8 @@ def _check(root: Path, kind: str | None, workers: int) -> tuple[list[Problem], l
             continue
         notes.append(f"{split}: {len(index.entries)} images, {len(index.classes)} classes")
         for entry in index.entries:
-            entries.setdefault(entry.image, (index, entry, masks))
+            there = kind == "folder" and entry.mask is not None  # is read, even if not needed
+            entries.setdefault(entry.image, (index, entry, masks or there))
     with ThreadPoolExecutor(workers) as pool:
         found = pool.map(_check_entry, entries.values())
         for some in tqdm(found, total=len(entries), desc="check", unit="image", disable=None):
@@ -103,12 +105,24 @@ def _splits(
     if kind == "voc":
         return _voc_splits(root, problems, notes)
     if kind == "folder":
-        folder = root / "masks" if (root / "masks").is_dir() else None
-        make = partial(layouts.index_folder, root / "images", root / "tags.csv", folder)
-        return [(root.name, make, folder is not None)]
+        return _folder_splits(root)
     index = layouts.index_coco if kind == "coco" else layouts.index_stuff10k
     splits = ("train", "val") if kind == "coco" else ("train", "test")
     return [(split, partial(index, root, split), True) for split in splits]
+
+
+def _folder_splits(root: Path) -> list[tuple[str, Callable[..., Index], bool]]:
+    """Every `tags*.csv`; where there are several, only that of "val" needs a mask per image."""
+    masks = root / "masks" if (root / "masks").is_dir() else None
+    lists = sorted(root.glob("tags*.csv")) or [root / "tags.csv"]
+    return [
+        (
+            root.name if len(lists) == 1 else path.stem,
+            partial(layouts.index_folder, root / "images", path, masks),
+            masks is not None and (len(lists) == 1 or path.stem == "tags_val"),
+        )
+        for path in lists
+    ]
 
 
 def _voc_splits(

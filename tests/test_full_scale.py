@@ -1,0 +1,154 @@
+"""The page *Running at full scale*: its code runs, its commands parse, its messages exist."""
+
+import dataclasses
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wsss_lab.__main__ import main
+from wsss_lab.data.catalog import ARCHIVES, DATASETS
+from wsss_lab.engine.recipes import cam_baseline
+from wsss_lab.engine.settings import with_changes
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "book" / "full_scale.md").read_text(encoding="utf-8")
+PAGE = re.sub(r" \\\n +", " ", TEXT)  # commands on one line
+
+
+def blocks(language, text=PAGE):
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.S | re.M)
+
+
+def section(title):
+    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", PAGE, re.S | re.M)[1]
+
+
+def commands(text=PAGE):
+    """Arguments of every `python -m wsss_lab` line, however it is started."""
+    lines = "\n".join(blocks("console", text) + blocks("bash", text)).splitlines()
+    return [
+        shlex.split(line.partition("-m wsss_lab ")[2]) for line in lines if "-m wsss_lab " in line
+    ]
+
+
+def test_own_data_from_the_first_line_to_the_score(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    layout, metrics = blocks("python")
+    exec(layout, {})
+    steps = commands(section("Your own images in ten minutes"))
+    check, train, predict, score = (c for c in steps if "runs/photos" not in c)
+    assert [c[0] for c in (check, train, predict, score)] == ["data", "train", "predict", "eval"]
+    assert main(check) == 0
+    assert "tags_train: 48 images, 10 classes" in capsys.readouterr().out
+    few = [{"20": "2"}.get(word, word) for word in train]  # two steps instead of twenty
+    assert main([*few, "--cam-scales", "1.0"]) == 0
+    assert main(predict) == 0
+    assert len(list(Path("mine/predicted").glob("*.png"))) == 56
+    (cut,) = re.findall(r"`(tail -n [^`]+)`", PAGE)
+    subprocess.run(["bash", "-c", cut], check=True)
+    capsys.readouterr()
+    assert main([*score, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    found = json.loads(Path("runs/mine/metrics.json").read_text())["results"]["val"]["seg"]
+    assert report["miou"] == pytest.approx(found["miou"], abs=1e-9)
+    assert report["protocol"]["images"] == found["protocol"]["images"] == 8
+    exec(metrics, {})
+    printed = capsys.readouterr().out
+    assert f"mean IoU {100 * found['miou']:.1f} %, seed 0" in printed
+    assert "CoSA" in printed
+
+
+def test_every_training_command_parses(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    started = []
+    monkeypatch.setattr(cam_baseline, "train", lambda config, out, resume: started.append(config))
+    trainings = [
+        [{"$OUT": "runs/x"}.get(word, word) for word in arguments]
+        for arguments in commands()
+        if arguments[0] == "train"
+    ]
+    for arguments in trainings:
+        arguments = [word for word in arguments if word not in ("do", "done")]
+        assert main(arguments) == 0, arguments
+    assert len(started) == len(trainings) >= 6
+    assert {config.run.devices for config in started} == {1, 4}
+
+
+@pytest.mark.parametrize("script", blocks("bash"), ids=lambda s: s.split()[0])
+def test_scripts_are_sound(script):
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_papermill_calls_name_what_is_there():
+    calls = [
+        line for line in PAGE.splitlines() if re.match(r"(\$ |nohup )?papermill \S+ipynb", line)
+    ]
+    assert len(calls) >= 3
+    for call in calls:
+        words = shlex.split(call)
+        named = [w for w in words if w.startswith("notebooks/")]
+        assert named
+        assert all((ROOT / name).is_file() for name in named)
+    known = yaml.safe_load((ROOT / "notebooks/configs/cam_baseline_voc.yaml").read_text())
+    assert set(re.findall(r"-p (\w+) ", PAGE)) <= set(known)
+
+
+def test_counts_are_those_of_presets_and_catalogue():
+    for name in ("voc", "coco", "stuff10k"):
+        config = cam_baseline.PRESETS[name]
+        for steps in (config.run.steps, config.mask_steps):
+            assert f"{steps:,}".replace(",", " ") + " steps" in PAGE, (name, steps)
+        counts = DATASETS[name].counts
+        for role in ("train", "val"):
+            images = counts[config.data.split_of(role)]
+            assert f"{images:,}".replace(",", " ") + " images" in PAGE, (name, role)
+        for file in DATASETS[name].archives:
+            if size := ARCHIVES[file].size:
+                words = (f"{size / 1e9:.1f} GB", f"{size / 1e9:.2f} GB")
+                assert any(text in PAGE for text in words), file
+
+
+def test_free_settings_are_those_of_the_engine():
+    from wsss_lab.engine.recipes.folder import FREE_TO_CHANGE
+
+    (listed,) = re.findall(r"speed but not results \((.*?)\)", PAGE, re.S)
+    names = {name.split(".")[-1] for name in re.findall(r"`([\w.]+)`", listed)}
+    assert names <= FREE_TO_CHANGE
+
+
+def test_quoted_messages_exist():
+    code = " ".join(p.read_text() for p in (ROOT / "wsss_lab").rglob("*.py"))
+    code = re.sub(r'"\s*\n\s*f?"', "", code)
+    for message in (
+        "this folder is not there",
+        "cannot get the weights",
+        "holds a run already",
+        "holds a run with other settings",
+        "but the training list has only",
+        "asked for, but this machine has",
+        "nonfinite_step",
+    ):
+        assert message in PAGE, message
+        assert message in code, message
+    with pytest.raises(ValueError, match=r"optim\.lr: expected float, got '1e-4'"):
+        with_changes(cam_baseline.Config(), {"optim.lr": "1e-4"})
+    assert "expected float, got '1e-4'" in PAGE
+
+
+def test_two_resnets_fill_the_disk_as_stated():
+    from wsss_lab.engine.plan import training_disk
+    from wsss_lab.methods.cam_baseline import MaskNetwork, TagClassifier
+    from wsss_lab.models.backbones import build_backbone
+
+    config = cam_baseline.PRESETS["voc"]
+    parts = [TagClassifier(build_backbone(config.backbone), 20, pool=config.pool)]
+    parts.append(MaskNetwork(build_backbone(config.backbone), 21, hidden=config.hidden))
+    disk = training_disk(parts, [config.run, dataclasses.replace(config.run)])
+    assert disk < 2.0
+    assert "at most 2.0 GB" in PAGE
+    assert [round(sum(p.numel() for p in part.parameters()) / 1e6) for part in parts] == [24, 25]

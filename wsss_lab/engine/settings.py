@@ -1,0 +1,86 @@
+"""Settings of a run changed by name, as notebooks and YAML files have them."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def with_changes(config: T, changes: Mapping[str, Any]) -> T:
+    """A copy of a settings dataclass with other values.
+
+    Args:
+        config: a frozen dataclass, possibly of others, e.g. the `Config` of a recipe.
+        changes: dotted name -> value, the names as on the command line: `{"run.steps": 20}`. Lists
+            may stand for tuples, whole numbers for decimal ones, and text for paths, because YAML
+            and JSON have no others.
+
+    Raises:
+        ValueError: no such setting, or a value of another type; or the settings refuse it.
+    """
+    return _changed(config, changes, "", setting_names(config))
+
+
+def _changed(config: T, changes: Mapping[str, Any], prefix: str, known: Sequence[str]) -> T:
+    inner: dict[str, dict[str, Any]] = {}
+    values: dict[str, Any] = {}
+    hints = typing.get_type_hints(type(config))
+    for name, value in changes.items():
+        head, _, rest = name.partition(".")
+        whole = dataclasses.is_dataclass(getattr(config, head, None))
+        if head not in hints or whole != bool(rest):
+            wrong = prefix + name
+            near = [n for n in known if n.endswith(f".{name}")] or get_close_matches(wrong, known)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise ValueError(f"settings: there is no {wrong!r}; {hint}")
+        if rest:
+            inner.setdefault(head, {})[rest] = value
+        else:
+            values[name] = _fitting(hints[head], value, prefix + name)
+    for head, some in inner.items():
+        values[head] = _changed(getattr(config, head), some, f"{prefix}{head}.", known)
+    return dataclasses.replace(config, **values)  # type: ignore[type-var]
+
+
+def setting_names(config: Any, prefix: str = "") -> list[str]:
+    """Dotted names of all settings, in their order."""
+    names = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            names += setting_names(value, f"{prefix}{field.name}.")
+        else:
+            names.append(prefix + field.name)
+    return names
+
+
+def _fitting(hint: Any, value: Any, name: str) -> Any:
+    """The value as its type; a setting of another type would fail hours later, or not at all."""
+    origin = typing.get_origin(hint)
+    choices = typing.get_args(hint)
+    if isinstance(hint, types.UnionType) or origin is typing.Union:
+        if value is None and type(None) in choices:
+            return None
+        return _fitting(next(c for c in choices if c is not type(None)), value, name)
+    if origin is typing.Literal:
+        if value in choices:
+            return value
+        raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}, got {value!r}")
+    if origin is tuple and isinstance(value, Sequence) and not isinstance(value, str):
+        if Ellipsis not in choices and len(value) != len(choices):
+            raise ValueError(f"{name}: expected {len(choices)} values, got {value!r}")
+        return tuple(_fitting(choices[0], each, name) for each in value)
+    if hint is Path and isinstance(value, str | Path):
+        return Path(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (bool, int, float, str) and type(value) is hint:
+        return value
+    wanted = getattr(hint, "__name__", str(hint)) if origin is None else str(hint)
+    hint_text = " (YAML reads 1e-4 as text; write 1.0e-4)" if hint is float else ""
+    raise ValueError(f"{name}: expected {wanted}, got {value!r}{hint_text}")

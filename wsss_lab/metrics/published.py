@@ -1,0 +1,126 @@
+"""Published results to hold against a run, each with what is known of how it was measured.
+
+Only numbers whose source we have seen are here. A question mark stands for what the source does not
+say. Do not compare two rows without comparing their columns: pre-training, stages, multi-scale, CRF
+and true tags at test time each move mIoU by points.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published mIoU."""
+
+    method: str
+    data: str
+    """A name of `wsss_lab.data.config.DataConfig`."""
+    split: str
+    what: str
+    """"segmentation", or "labels": maps of images whose tags are given."""
+    miou: float
+    """Per cent."""
+    network: str
+    protocol: str
+    """Multi-scale, CRF, true tags at test time, as far as it is known."""
+    source: str
+
+
+_TSCD = "arXiv 2302.13765, as three later papers quote it"
+_COSA_ORACLE = "true tags mask the logits (released code); multi-scale; CRF none in that code"
+_COSA_COCO = "true tags mask the logits (released code); multi-scale"
+_IRN = "Ahn et al. 2019; quoted in issue 4 of jiwoon-ahn/irn"
+_MIT, _VIT = "MiT-B1, ImageNet-1k", "ViT-B, ImageNet-21k and 1k"
+_R101 = "ViT-hybrid, then DeepLabV2-R101"
+
+PUBLISHED: tuple[Published, ...] = (
+    Published("CAM (IRN)", "voc", "train", "labels", 48.3, "ResNet-50", "threshold: ?", _IRN),
+    Published(
+        "ACR", "voc", "train", "labels", 67.3, "ViT-hybrid", "?", "arXiv 2308.04321, abstract"
+    ),
+    Published("AFA", "voc", "val", "segmentation", 66.0, _MIT, "CRF", "arXiv 2203.02664, abstract"),
+    Published(
+        "TSCD",
+        "voc",
+        "val",
+        "segmentation",
+        67.3,
+        _MIT,
+        "CRF; better of maps and network (the author, issue 11)",
+        _TSCD,
+    ),
+    Published(
+        "ToCo",
+        "voc",
+        "val",
+        "segmentation",
+        69.8,
+        "DeiT-B, ImageNet-1k",
+        "multi-scale, CRF",
+        "its README",
+    ),
+    Published("CoSA", "voc", "val", "segmentation", 76.2, _VIT, _COSA_ORACLE, "its README"),
+    Published(
+        "full masks",
+        "voc",
+        "val",
+        "segmentation",
+        78.7,
+        "MiT-B1",
+        "?",
+        "Table 3 of DuPL (CVPR 2024)",
+    ),
+    Published("AFA", "coco", "val", "segmentation", 38.9, _MIT, "?", "arXiv 2203.02664"),
+    Published("TSCD", "coco", "val", "segmentation", 40.1, _MIT, "?", _TSCD),
+    Published(
+        "ToCo", "coco", "val", "segmentation", 41.3, "DeiT-B", "multi-scale, CRF", "its README"
+    ),
+    Published("ACR", "coco", "val", "segmentation", 45.0, _R101, "?", "paperswithcode"),
+    Published("CoSA", "coco", "val", "segmentation", 51.0, _VIT, _COSA_COCO, "its README"),
+)
+"""Image-level labels only. None for COCO-Stuff 10K: no number with a protocol that we could see."""
+
+
+def beside(
+    miou: float,
+    protocol: str,
+    data: str,
+    split: str,
+    what: str = "segmentation",
+    name: str = "here",
+) -> str:
+    """A table of a result and of the published ones of the same data, split and kind.
+
+    Args:
+        miou: of the run, 0..1.
+        protocol: how it was measured, in a few words.
+        data: name of the data set.
+        split: name of the list.
+        what: "segmentation" or "labels".
+        name: what to call the run.
+    """
+    same = [p for p in PUBLISHED if (p.data, p.split, p.what) == (data, split, what)]
+    head = ("mIoU %", "method", "network", "protocol", "source")
+    rows: list[Sequence[str]] = [head, (f"{100 * miou:.1f}", name, "", protocol, "this run")]
+    rows += [(f"{p.miou:.1f}", p.method, p.network, p.protocol, p.source) for p in same]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [f"{what}, {data} {split}"]
+    for row in rows:
+        cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))
+        lines.append("  ".join(cells).rstrip())
+    if not same:
+        lines.append("no published number for this data, list and kind is known to us")
+    return "\n".join(lines)
+
+
+def protocol_in_words(protocol: dict[str, object]) -> str:
+    """The switches of a `Protocol` of `metrics.json` that move the number most, in one line."""
+    scales = protocol["scales"]
+    many = isinstance(scales, list | tuple) and len(scales) > 1
+    flip = protocol["flip"] is True
+    views = ["multi-scale"] * many + ["flip"] * flip or ["single scale"]
+    crf = "no CRF" if protocol["crf"] == "none" else f"CRF {protocol['crf']}"
+    tags = "TRUE TAGS" if protocol["tags_at_test"] is True else "no true tags"
+    threshold = [] if protocol["thresholds"] == "none" else [f"threshold {protocol['thresholds']}"]
+    return ", ".join([*views, crf, tags, *threshold])

@@ -1,0 +1,127 @@
+"""Pictures of a training run: curves of its log, and a gallery of what it made."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from wsss_lab.viz.arrays import array_of, overlay, rgb
+from wsss_lab.viz.figures import COLOURS, MAX_WIDTH, Sheet, label_legend
+
+NOT_LOSSES = ("step", "lr_factor", "images_per_s")
+LABELS = ("pseudo_label", "prediction", "truth")
+HEADINGS = {
+    "image": "image",
+    "cam": "class maps",
+    "pseudo_label": "pseudo-label",
+    "prediction": "prediction",
+    "truth": "truth",
+}
+
+
+def training_curves(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> Sheet:
+    """Loss with its parts, learning rate and speed of each training stage.
+
+    Args:
+        logs: name of the stage -> its entries, as `wsss_lab.engine.log.read_log` returns them.
+
+    Returns:
+        A figure with a row per stage: losses left, learning rate in the middle, images/s right.
+
+    Raises:
+        ValueError: no stage, or one without entries.
+    """
+    if not logs or not all(logs.values()):
+        raise ValueError("logs: expected at least one stage, each with at least one entry")
+    sheet = Sheet(
+        figsize=(MAX_WIDTH, 2.2 * len(logs)),
+        layout="constrained",
+        facecolor="white",
+    )
+    axes = sheet.subplots(len(logs), 3, squeeze=False, width_ratios=(2, 1, 1))
+    for row, (name, entries) in zip(axes, logs.items(), strict=True):
+        terms = list(dict.fromkeys(key for e in entries for key in e if key not in NOT_LOSSES))
+        alone = len(terms) == 2  # one part, which is the loss itself
+        panels = ((terms[:1] if alone else terms), ["lr_factor"], ["images_per_s"])
+        titles = (f"{name}: loss", "learning rate / peak", "images/s")
+        for ax, columns, title in zip(row, panels, titles, strict=True):
+            for colour, column in zip(_colours(len(columns)), columns, strict=True):
+                steps = [e["step"] + 1 for e in entries if column in e]
+                values = [e[column] for e in entries if column in e]
+                ax.plot(steps, values, color=colour, label=column, marker="." * (len(steps) < 3))
+            ax.set_title(title, fontsize=9, loc="left")
+            ax.set_xlabel("step", fontsize=8)
+            ax.tick_params(labelsize=8)
+            ax.grid(visible=True, color="#DDDDDD", linewidth=0.6)
+            ax.spines[["top", "right"]].set_visible(False)
+            if min(ax.get_ylim()) > 0:
+                ax.set_ylim(bottom=0)
+        if len(panels[0]) > 1:
+            row[0].legend(fontsize=8, frameon=False)
+    return sheet
+
+
+def _colours(count: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]
+
+
+def gallery(
+    examples: Sequence[Mapping[str, Any]],
+    columns: Sequence[str] | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+) -> Sheet:
+    """Images in rows: photo, class maps, pseudo-label, prediction, truth.
+
+    Args:
+        examples: as `wsss_lab.engine.examples.examples` returns them.
+        columns: keys to show; None takes all that any of them has.
+        classes: names, background first; those that occur are named below with their colours.
+
+    Returns:
+        A figure; a place stays empty where an image has nothing of that kind.
+
+    Raises:
+        ValueError: no example, or a column that no one has heard of.
+    """
+    if columns is None:
+        columns = [c for c in HEADINGS if any(e.get(c) is not None for e in examples)]
+    if not examples or not columns or set(columns) - set(HEADINGS):
+        raise ValueError(
+            f"gallery: expected at least one example and columns of {list(HEADINGS)}, got "
+            f"{len(examples)} examples and {list(columns)}"
+        )
+    cell = MAX_WIDTH / max(len(columns), 3)
+    heights = []
+    for example in examples:
+        height, width = rgb(example["image"]).shape[:2]
+        heights.append(height / width)
+    sheet = Sheet(
+        figsize=(cell * len(columns), cell * sum(heights) + 0.1 * len(examples) + 0.25),
+        layout="constrained",
+        facecolor="white",
+    )
+    axes = sheet.subplots(len(examples), len(columns), squeeze=False, height_ratios=heights)
+    for i, (row, example) in enumerate(zip(axes, examples, strict=True)):
+        for ax, column in zip(row, columns, strict=True):
+            ax.set_axis_off()
+            if i == 0:
+                ax.set_title(HEADINGS[column], fontsize=9, loc="center")
+            if example.get(column) is not None:
+                ax.imshow(_picture(example, column), interpolation="nearest")
+    if classes is not None:
+        maps = [e[c] for e in examples for c in columns if c in LABELS and e.get(c) is not None]
+        seen = sorted({int(v) for label in maps for v in np.unique(array_of(label))} - {0})
+        named = {v: "ignored" if v == 255 else classes[v] for v in seen}
+        if named:
+            label_legend(sheet, named)
+    return sheet
+
+
+def _picture(example: Mapping[str, Any], column: str) -> np.ndarray:
+    if column == "image":
+        return rgb(example["image"])
+    value = array_of(example[column])
+    if column == "cam":
+        return overlay(example["image"], value.astype(np.float32))
+    return overlay(example["image"], value.astype(np.int64), alpha=0.75)
