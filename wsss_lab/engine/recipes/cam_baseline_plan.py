@@ -46,14 +46,13 @@ def plan(config: recipe.Config, out: Path, steps: int = 5, images: int = 8) -> P
     mask_run = dataclasses.replace(config.run, steps=config.mask_steps or config.run.steps)
     probes: dict[str, Probe] = {}
     label_bytes = 0.0
+    fabric = make_fabric(dataclasses.replace(config.run, devices=1, nodes=1))
     if steps:
         data, blank = config.data, Blank(train_images, len(train_images))
         probes["tags"] = probe_training(
             classifier, train_images, config.run, config.optim, data, steps
         )
         probes["masks"] = probe_training(network, blank, mask_run, config.mask_optim, data, steps)
-        single = dataclasses.replace(config.run, devices=1, nodes=1)
-        fabric = make_fabric(single)
         classifier.to(fabric.device).eval()
         network.to(fabric.device).eval()
         with tempfile.TemporaryDirectory(prefix="wsss_lab_probe_") as folder:
