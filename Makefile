@@ -24,12 +24,14 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help book html test lint unit nbval browser execute env clean
+.PHONY: help book html test lint unit nbval browser execute studies env clean
 
 help:
 	@echo "make book      build the HTML book from the stored outputs and print where to open it"
 	@echo "make test      everything that continuous integration checks"
 	@echo "make execute   run the chapters and store their outputs"
+	@echo "make studies   go on with the declared experiments, on a GPU if there is one; takes long"
+	@echo "               e.g. make studies STUDIES=\"cam_baseline --jobs 4 --minutes 30\""
 	@echo "parts of test: lint, unit, nbval, html, browser;  make clean removes what they built"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -84,6 +86,12 @@ test: lint unit nbval browser
 
 execute: $(STAMP)
 	CUDA_VISIBLE_DEVICES= $(BIN)/python book/_ext/execute.py $(CHAPTERS)
+
+# Experiments are run on purpose only; an empty CUDA_VISIBLE_DEVICES would hide the GPU from them.
+STUDIES ?= all
+studies: $(STAMP)
+	@[ -n "$$CUDA_VISIBLE_DEVICES" ] || unset CUDA_VISIBLE_DEVICES; \
+	  $(BIN)/python -m wsss_lab.studies run $(STUDIES)
 
 clean:
 	rm -rf _build

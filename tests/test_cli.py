@@ -70,6 +70,12 @@ def test_a_checked_export_has_no_problems(tmp_path, capsys):
         (["train", "--preset", "toy", "cam_baseline"], "--out"),
         (["train", "cam_baseline", "--out", "x", "--preset", "big"], "got 'big'"),
         (["train", "cam_baseline", "--out", "x", "--run.steps", "many"], "--run.steps"),
+        (["eval", "magic", "--weights", "x"], "METHOD: expected one of cam_baseline"),
+        (["eval", "cosa"], "--weights"),
+        (["eval", "cosa", "--weights", "nowhere.pth"], "there is no nowhere.pth"),
+        (["eval", "--pred", "x", "--truth", "x"], "--list"),
+        (["train", "cosa", "--out", "x", "--preset", "stuff10k"], "has no settings for it"),
+        (["train", "acr", "--out", "x", "--preset", "voc"], "root: expected the folder of voc"),
         (["dance"], "dance"),
     ],
 )
@@ -96,6 +102,16 @@ def test_help_of_a_method_lists_every_setting(capsys):
     for option in ("--run.steps", "--data.root", "--optim.lr", "--mask-optim.lr", "--threshold"):
         assert option in text
     assert "not chosen on any truth" in " ".join(text.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("method", ["cam_baseline", "tscd", "asdt", "acr", "cosa"])
+def test_help_of_eval_lists_what_can_be_chosen(method, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["eval", method, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--weights", "--data.root", "--crf", "--first", "--json", "--out"):
+        assert option in text
 
 
 def test_train_takes_a_preset_before_the_method(tmp_path, monkeypatch):

@@ -27,7 +27,13 @@ def test_wheel_holds_code_weights_and_licence(wheel):
         names = file.namelist()
     missing = [
         path.relative_to(ROOT).as_posix()
-        for pattern in ("*.py", "weights/*.safetensors", "weights/*.json", "py.typed")
+        for pattern in (
+            "*.py",
+            "weights/*.safetensors",
+            "weights/*.json",
+            "studies/declared/*.yaml",
+            "py.typed",
+        )
         for path in (ROOT / "wsss_lab").rglob(pattern)
         if path.relative_to(ROOT).as_posix() not in names
     ]

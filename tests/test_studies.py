@@ -8,9 +8,10 @@ import torch
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.toy import ToyWorld
+from wsss_lab.metrics import ConfusionMatrix
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.weights import load_backbone_weights
-from wsss_lab.studies import calibrate, pretrain
+from wsss_lab.studies import calibrate, pretrain, refine_costs
 from wsss_lab.studies.shortcuts import histogram_ap
 
 TINY = RunConfig(batch=16, log_every=0)
@@ -70,3 +71,30 @@ def test_a_colour_that_names_a_class_is_found():
     found = histogram_ap(world["image"], world["tags"], probe["image"], probe["tags"])
     assert found[0] > 0.9
     assert torch.isfinite(found).all()
+
+
+def test_refinements_are_scored_and_timed_beside_rows_that_never_look(tmp_path):
+    settings = refine_costs.Refinements(
+        out=tmp_path / "refine.json",
+        develop=6,
+        choose=2,
+        scenes=4,
+        resamples=20,
+        sides=(32,),
+        repeats=1,
+    )
+    refine_costs.run(settings)
+    record = json.loads(settings.out.read_text())
+    methods = record["scores"]["methods"]
+    assert methods["none"]["gain"] == [0, 0, 0]
+    assert {"PAMR", "PAR", "VARM, shrunk", "CRF tscd-eval"} <= set(methods)
+    assert record["scores"]["sanity"]["all background"]["missed"] == 1
+    assert all(spent["32"] > 0 for spent in record["seconds"].values())
+
+
+def test_scenes_counted_one_by_one_add_up_to_the_whole():
+    world = ToyWorld("train", 4).tensors(workers=0)
+    truth = world["mask"].long()
+    pred = truth.roll(3, dims=-1) % 11
+    whole = ConfusionMatrix(11).update(pred, truth).compute()[:, :11]
+    assert torch.equal(refine_costs.confusion_per_scene(pred, truth).sum(0), whole)

@@ -129,7 +129,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Eval:
-    """Compare predicted masks with the truth, class by class, and say under which protocol."""
+    """Compare masks with the truth, class by class; or `eval METHOD --weights FILE` a network."""
 
     pred: Path
     """Folder of predicted masks, `<name>.png`, palette or grey."""
@@ -177,7 +177,8 @@ class Predict:
     out: Path
     """Folder for the masks and overlays."""
     weights: Path | None = None
-    """Folder of a trained run, or its model.safetensors; else the packaged toy classifier."""
+    """Folder of a trained run, its model.safetensors, or a released checkpoint; else the packaged
+    toy classifier."""
     threshold: float = 0.4
     """Background threshold on normalised class activation maps, 0..1."""
     soft: bool = False
@@ -202,7 +203,8 @@ class Info:
     """Methods, presets, versions, backbones and packaged weights, as JSON."""
 
     weights: Path | None = None
-    """Say whose checkpoint this file is instead, and load it strictly; nothing in it is run."""
+    """Say whose checkpoint this file (or run folder) is instead, and load it strictly; nothing in
+    it is run."""
 
     def run(self) -> int:
         """Print the facts."""
@@ -257,22 +259,14 @@ def train(arguments: list[str]) -> int:
         dataclasses.make_dataclass(
             "Train",
             [
-                ("out", Annotated[Path, tyro.conf.arg(help="Folder of the run.")]),
-                (
-                    "resume",
-                    Annotated[bool, tyro.conf.arg(help="Go on with the run in the folder.")],
-                    False,
-                ),
+                ("out", _setting(Path, "Folder of the run.")),
+                ("resume", _setting(bool, "Go on with the run in the folder."), False),
                 (
                     "preset",
-                    Annotated[str, tyro.conf.arg(help=f"One of {', '.join(recipe.PRESETS)}.")],
+                    _setting(str, f"One of {', '.join(recipe.PRESETS)}."),
                     preset or "toy",
                 ),
-                (
-                    "config",
-                    Annotated[recipe.Config, tyro.conf.arg(name="")],
-                    dataclasses.field(default=default),
-                ),
+                ("config", _unnamed(recipe.Config), dataclasses.field(default=default)),
             ],
             frozen=True,
         ),
@@ -282,6 +276,53 @@ def train(arguments: list[str]) -> int:
     )
     recipe.train(settings.config, settings.out, settings.resume)
     return 0
+
+
+def score(arguments: list[str]) -> int:
+    """`eval METHOD --weights FILE`: score a network with true tags and without, side by side.
+
+    Args:
+        arguments: what follows `eval`.
+    """
+    import json
+
+    from wsss_lab.engine.weights import ScoreConfig, load_trained, score_config, score_weights
+    from wsss_lab.methods import find_method
+
+    method = arguments[0]
+    entry, weights = find_method(method), _option(arguments, "weights")
+    trained = load_trained(Path(weights), method) if weights else None
+    default = score_config(trained.config if trained else entry.load().PRESETS["toy"])
+    settings: Any = _parse(
+        dataclasses.make_dataclass(
+            "Eval",
+            [
+                ("weights", _setting(Path, "Run folder, model.safetensors, or released file.")),
+                ("out", _setting(Path | None, "JSON file for all numbers."), None),
+                ("json", _setting(bool, "Print that instead of the tables."), False),
+                ("config", _unnamed(ScoreConfig), dataclasses.field(default=default)),
+            ],
+            frozen=True,
+        ),
+        arguments[1:],
+        prog=f"{PROGRAM} eval {method}",
+        description="Score a network. The values shown are those that come with its weights.",
+    )
+    assert trained is not None  # the parser insists on --weights
+    lines: list[str] = []
+    found = score_weights(trained, settings.config, out=settings.out, log=lines.append)
+    print(json.dumps(found, indent=2, sort_keys=True) if settings.json else "\n".join(lines))
+    return 0
+
+
+def _setting(kind: Any, text: str) -> Any:
+    """Type of an option, with its help."""
+    return Annotated[kind, tyro.conf.arg(help=text)]
+
+
+def _unnamed(kind: Any) -> Any:
+    """Type of settings whose names come without a prefix."""
+    return Annotated[kind, tyro.conf.arg(name="")]
 
 
 def _option(arguments: list[str], name: str) -> str | None:
@@ -318,8 +359,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; problems with its input or output end in one line and exit code 2."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        if given[:1] == ["train"] and len(given) > 1 and not given[1].startswith("-"):
-            return train(given[1:])
+        if given[:1] in (["train"], ["eval"]) and len(given) > 1 and not given[1].startswith("-"):
+            return (train if given[0] == "train" else score)(given[1:])
         command = _parse(
             Command,
             given,

@@ -230,11 +230,12 @@ def train_for_ever(pipe):
     os.setsid()
     made = loader(2)
     made(0)
-    pipe.send([p.pid for p in multiprocessing.active_children()])
-    try:
+    try:  # the signal may come while the message is on its way
+        pipe.send([p.pid for p in multiprocessing.active_children()])
         for step in range(1, 10**9):
             made(step)
     except KeyboardInterrupt:
+        made.close()
         pipe.send(len(multiprocessing.active_children()))
 
 
@@ -253,6 +254,7 @@ def test_workers_end_with_the_program(sent):
     ours, theirs = context.Pipe()
     program = context.Process(target=train_for_ever, args=(theirs,))
     program.start()
+    assert ours.poll(60)
     workers = ours.recv()
     assert len(workers) == 2
     if sent == signal.SIGINT:

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -61,7 +63,7 @@ def test_jitter_against_torchvision_one_by_one(image, factors):
     expected = v2.adjust_brightness(image / 255, factors[0])
     expected = v2.adjust_contrast(expected, factors[1])
     expected = v2.adjust_saturation(expected, factors[2])
-    found = jitter(image, np.array(factors))
+    found = jitter(image, np.array(factors, dtype=float))
     assert (found - expected * 255).abs().max() < 2.5  # cut off once, not three times
 
 
@@ -141,3 +143,10 @@ def test_mirror_probability(image):
     for flip, least, most in ((0.0, 0, 0), (1.0, 100, 100), (0.5, 35, 65)):
         found = [made(half, seed, flip=flip, **flat)["image"][:, :, 0] for seed in range(100)]
         assert least <= sum(bool(column.any()) for column in found) <= most
+
+
+def test_views_travel_to_spawned_workers(image):
+    views = Views(DataConfig(crop=16, strong=True, blur=0.5))
+    copy = pickle.loads(pickle.dumps(views))
+    a, b = (v(sample(image), *map(np.random.default_rng, (1, 2))) for v in (views, copy))
+    assert torch.equal(a["strong"], b["strong"])

@@ -14,7 +14,7 @@ spread it.
 | affinity: head means of all layers, summed, not normalised | `record_for_localisation` |
 | output patch i gathers ``sum_j P_ij s_j`` | `spread` |
 
-Usage, for any network whose attention `record_attention` can record:
+Usage, for any network whose attention `record_attention` can record::
 
     with record_for_localisation(network, start_layer=-2) as trace:
         logits = network(images)

@@ -146,7 +146,7 @@ def cosa_window(
 
 
 def cut(
-    scaled: Shaped[Tensor, "c h w"], window: Window, fill: float = 0.0
+    scaled: Shaped[Tensor, "c h w"], window: Window, fill: int | float = 0
 ) -> Shaped[Tensor, "c side side"]:
     """Mirrors and cuts an image that has the window's size already.
 
@@ -172,7 +172,7 @@ def cut(
     return _paste(mirrored[:, y0:y1, x0:x1], window, fill)
 
 
-def _paste(part: Tensor, window: Window, fill: float) -> Tensor:
+def _paste(part: Tensor, window: Window, fill: int | float) -> Tensor:
     """The visible part on a canvas of the window's size, channels last in memory."""
     if tuple(part.shape[-2:]) == (window.side, window.side):
         return part

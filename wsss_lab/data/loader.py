@@ -6,7 +6,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NotRequired, Protocol, TypedDict
+from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import torch
@@ -70,6 +70,20 @@ class View(Sample):
     """uint8 (3, h, w): the same pixels in other colours."""
 
 
+@runtime_checkable
+class Samples(Protocol):
+    """A map-style data set, e.g. from `wsss_lab.data.config.build_dataset`."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...  # pragma: no cover
+
+    def __getitem__(self, i: int, /) -> Sample:
+        """One image."""
+        ...  # pragma: no cover
+
+
+@runtime_checkable
 class Transform(Protocol):
     """Makes the training view of one image. A picklable object, e.g. `wsss_lab.data.views.Views`.
 
@@ -138,7 +152,7 @@ class StepLoader:
 
     def __init__(
         self,
-        dataset: Dataset[Any],
+        dataset: Samples,
         run_batch: int,
         seed: int = 0,
         transform: Transform | None = None,
@@ -268,7 +282,7 @@ class _Steps(Dataset[Any]):
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: Samples,
         run_batch: int,
         seed: int,
         transform: Transform | None,
@@ -302,7 +316,7 @@ class _Steps(Dataset[Any]):
     def _view(self, step: int, position: int, index: int) -> View:
         sample = self.dataset[index]
         if self.transform is None:
-            return sample
+            return View(**sample)
         rng = np.random.Generator(np.random.PCG64([self.seed, step, position, _IMAGE]))
         step_rng = np.random.Generator(np.random.PCG64([self.seed, step, 0, _STEP]))
         try:

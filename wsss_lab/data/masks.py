@@ -121,5 +121,8 @@ def write_mask(path: str | Path, label: Integer[np.ndarray, "h w"]) -> None:
     image = Image.fromarray(label.astype(np.uint8))
     image.putpalette(voc_palette().tobytes())
     part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    image.save(part, format="PNG")
-    os.replace(part, path)
+    try:
+        image.save(part, format="PNG")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)  # left only if the disk is full or the program was stopped

@@ -119,7 +119,7 @@ def strong_released(
     return _through_pillow(image, operations[name])
 
 
-def blur(image: UInt8[Tensor, "3 h w"], radius: float) -> UInt8[Tensor, "3 h w"]:
+def blur(image: UInt8[Tensor, "3 h w"], radius: int | float) -> UInt8[Tensor, "3 h w"]:
     """Pillow's Gaussian blur (three box filters), as CoSA's released code uses it.
 
     Args:

@@ -35,6 +35,7 @@ __all__ = [
     "resolve_crf",
     "run_eval",
     "score_shard",
+    "side_by_side",
 ]
 
 WAITING = 256
@@ -219,6 +220,29 @@ def evaluate(
     if stated.resolution == Protocol().resolution:
         stated = replace(stated, resolution="original")
     return summarise(scores, stated, class_names, cam_threshold)
+
+
+def side_by_side(found: Evaluation) -> str:
+    """MIoU of every kind, without the true tags and with them, one row each.
+
+    Args:
+        found: of `evaluate` with `tags_at_test=True`; a missing column shows dashes.
+    """
+    cells: dict[str, list[str]] = {}
+    for kind, report in found.reports.items():
+        name = kind.removesuffix(ORACLE)
+        if report.protocol.thresholds.startswith("fixed"):
+            name += f", threshold {report.protocol.thresholds}"
+        cells.setdefault(name, ["-", "-"])[kind.endswith(ORACLE)] = f"{100 * report.miou:.2f}"
+    for kind, sweep in found.sweeps.items():
+        name = f"{kind.removesuffix(ORACLE)}, best threshold of this list (an oracle, too)"
+        told = kind.endswith(ORACLE)
+        best = f"{100 * sweep.best_miou:.2f} at {sweep.best_threshold:.2f}"
+        cells.setdefault(name, ["-", "-"])[told] = best
+    wide = max((len(name) for name in cells), default=0)
+    head = f"{'mIoU in %':<{wide}}  {'no true tags':>16}  {'true tags (oracle)':>18}"
+    rows = [f"{name:<{wide}}  {plain:>16}  {told:>18}" for name, (plain, told) in cells.items()]
+    return "\n".join([head, *rows])
 
 
 def _count(

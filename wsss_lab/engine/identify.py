@@ -1,8 +1,7 @@
 """Whose checkpoint is this file? Judged by its keys, loaded strictly, never run.
 
-Files are read with `torch.load(weights_only=True)`. Checkpoints of the papers' codes also hold
-settings (an `argparse.Namespace`, paths, NumPy numbers); the few harmless classes in `RECORDS` are
-read as inert records, and anything else is refused.
+How files are read is told in `wsss_lab.engine.safe_read`; its functions can be imported from here
+too.
 """
 
 import re
@@ -11,51 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from wsss_lab.engine.recipes.folder import read_facts
+from wsss_lab.engine.safe_read import Record, State, read_checkpoint
 from wsss_lab.methods import METHODS
 from wsss_lab.models import keymaps
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.heads import DilatedHead, LargeFOV, SegFormerHead, TagHead
 from wsss_lab.models.weights import load_strictly
 
-RECORDS = (
-    "argparse.Namespace",
-    "types.SimpleNamespace",
-    "pathlib.Path",
-    "pathlib.PosixPath",
-    "pathlib.PurePosixPath",
-    "pathlib._local.PosixPath",
-    "pathlib.WindowsPath",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "numpy.dtype",
-    "_codecs.encode",
-)
-"""Classes in checkpoints that stand for settings or numbers, never for code."""
-WRAPPERS = ("model", "state_dict", "net", "ema", "student", "teacher")
-"""Keys under which checkpoints keep their tensors by name."""
-
-State = dict[str, Tensor]
-
-
-class Record:
-    """What a file says at the place of an object: names and values, no behaviour."""
-
-    values: tuple[Any, ...] = ()
-
-    def __init__(self, *values: Any):
-        self.values = values
-
-    def __setstate__(self, state: Any) -> None:
-        if isinstance(state, dict):
-            self.__dict__.update(state)
-        else:
-            self.values = (*self.values, state)
+__all__ = ["Identity", "Record", "identify", "read_checkpoint", "released_by"]
 
 
 @dataclass(frozen=True)
@@ -73,86 +39,66 @@ class Identity:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
-    """Tensors by name, and what else stands beside them.
-
-    Args:
-        path: `.safetensors`, or a file that `torch.save` wrote.
-
-    Returns:
-        The tensors without a leading "module."; and the rest of the outermost dictionary, with
-        `wrapper`, the key the tensors were under.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: damaged, not safe to load, or without tensors by name.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no weights file {path}")
-    content = _read(path)
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{path}: holds a {type(content).__name__}, expected tensors by name")
-    for wrapper in ("", *WRAPPERS):
-        inner = content if not wrapper else content.get(wrapper)
-        if isinstance(inner, Mapping) and inner and _all_tensors(inner):
-            state = {str(k).removeprefix("module."): v for k, v in inner.items()}
-            rest = {str(k): v for k, v in content.items() if wrapper and k != wrapper}
-            return state, rest | ({"wrapper": wrapper} if wrapper else {})
-    keys = ", ".join(map(str, list(content)[:5]))
-    raise ValueError(f"{path}: no tensors by name; its keys are {keys or 'none'}")
-
-
-def _all_tensors(values: Mapping[Any, Any]) -> bool:
-    return all(isinstance(value, Tensor) for value in values.values())
-
-
-def _read(path: Path) -> Any:
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        with torch.serialization.safe_globals([(Record, name) for name in RECORDS]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises anything
-        text = str(error)
-        found = re.search(r"Unsupported global: GLOBAL (\S+)|blocklisted|disallowed", text)
-        if found or ("weights_only" in text.lower() and "unsupported" in text.lower()):
-            what = found[1] if found and found[1] else "code"
-            raise ValueError(
-                f"{path}: not safe to load, it asks for {what}; re-save its tensors alone where "
-                "you trust it"
-            ) from error
-        reason = text.partition("\n")[0][:120]
-        raise ValueError(f"{path}: truncated or no weights file ({reason})") from error
-
-
 def identify(path: Path) -> Identity:
     """Say whose checkpoint a file is, and load it strictly to prove it.
 
     Args:
-        path: a weights file.
+        path: a weights file, or the folder of a run that is done.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: it is not safe to load, is of no known kind, or does not fit its kind.
     """
+    path = path / "model.safetensors" if path.is_dir() else path
     facts = read_facts(path)
     state, rest = read_checkpoint(path)
     # shapes decide; only our own networks are also filled
     shapes = state if facts else {key: value.to("meta") for key, value in state.items()}
-    for matches, load in KINDS:
-        if matches(state, facts, rest):
-            try:
-                found = load(shapes, facts, rest)
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
-            break
-    else:
-        shown = ", ".join(list(state)[:3])
-        raise ValueError(f"{path}: not a checkpoint that is known here; its keys begin {shown}")
+    try:
+        found = _kind(path, state, facts, rest).load(shapes, facts, rest)
+    except ValueError as error:
+        raise ValueError(_about(path, error)) from error
     parameters = sum(value.numel() for value in state.values())
     settings = {k: _shown(v) for k, v in rest.items() if k not in ("optimizer", "optim", "rng")}
     details = found.pop("details", {}) | ({"beside": settings} if settings else {})
     return Identity(**found, tensors=len(state), parameters=parameters, details=details)
+
+
+def _about(path: Path, error: ValueError) -> str:
+    """A message that names the file."""
+    return str(error) if str(path) in str(error) else f"{path}: {error}"
+
+
+def _kind(path: Path, state: State, facts: Any, rest: Any) -> "Kind":
+    for kind in KINDS:
+        if kind.matches(state, facts, rest):
+            return kind
+    shown = ", ".join(list(state)[:3])
+    raise ValueError(f"{path}: not a checkpoint that is known here; its keys begin {shown}")
+
+
+def released_by(path: Path, state: State, rest: Mapping[str, Any]) -> str:
+    """Which method's released code wrote a checkpoint, judged by its keys alone.
+
+    Args:
+        path: for messages.
+        state: its tensors, see `read_checkpoint`.
+        rest: what stands beside them.
+
+    Returns:
+        A key of `wsss_lab.methods.METHODS`.
+
+    Raises:
+        ValueError: it is of none; says what it is.
+    """
+    kind = _kind(path, state, None, rest)
+    if kind.method is None:
+        what = identify(path)
+        raise ValueError(
+            f"{path} is of {what.kind} ({what.network}); expected the weights of a trained method, "
+            "ours or released"
+        )
+    return kind.method
 
 
 def _shown(value: Any) -> Any:
@@ -326,14 +272,23 @@ def _load_ours(state: State, facts: Any, rest: Any) -> dict[str, Any]:
         )
     try:
         entry.load().load_method(facts, state)
+        network = f"{facts['part']} on {_backbone_of(facts)}"
     except (KeyError, TypeError) as error:
         raise ValueError(f"the file's description is incomplete ({error!r})") from error
     return {
         "kind": f"wsss_lab, {facts['method']}",
-        "network": f"{facts['part']} on {facts['config']['backbone']}",
+        "network": network,
         "classes": len(facts["classes"]) - 1,
         "details": {"started from": facts.get("weights")},
     }
+
+
+def _backbone_of(facts: Mapping[str, Any]) -> str:
+    """Where a network has settings of its own, the part's; else the method's."""
+    config = facts["config"]
+    if facts["part"] == "MaskNetwork" and "mask_backbone" in config:
+        return config["mask_backbone"]
+    return config["backbone"] if "backbone" in config else config["method"]["backbone"]
 
 
 def _load_our_checkpoint(state: State, facts: Any, rest: dict[str, Any]) -> dict[str, Any]:
@@ -379,22 +334,36 @@ def _has(*keys: str) -> Matches:
     )
 
 
-KINDS: list[tuple[Matches, Loads]] = [
-    (lambda state, facts, rest: facts is not None, _load_ours),
-    (lambda state, facts, rest: {"format", "method", "step"} <= rest.keys(), _load_our_checkpoint),
-    (_has("encoder.patch_embed1.", "decoder.linear_c1."), _load_tscd),
-    (_has("encoder.blocks.", "decoder.conv6."), _load_cosa),
-    (_has("pretrained.model."), _load_acr),
-    (_has("conv1a.", "fc8_seg_conv"), _load_asdt),
-    (_has("conv1a.", "b2."), _load_psa),
-    (_has("patch_embed1.", "block1."), _load_mit),
-    (_has("segformer.encoder."), _load_hub_mit),
-    (_has("encoder.patch_embeddings.0."), _load_hub_mit),
-    (_has("backbone.net."), _load_toy),
-    (_has("net."), _load_toy),
-    (_has("stem.", "stage1.", "stage2."), _load_toy),
-    (_has("cls_token", "patch_embed.", "blocks."), _load_timm),
-    (_has("conv1.", "layer1.", "layer4."), _load_timm),
-    (_has("patch_embed.", "stages."), _load_timm),
+@dataclass(frozen=True)
+class Kind:
+    """A kind of checkpoint."""
+
+    matches: Matches
+    """Whether a file looks like it."""
+    load: Loads
+    """Fills its network strictly and says what it is."""
+    method: str | None = None
+    """The method whose released code writes it, a key of `METHODS`."""
+
+
+KINDS: list[Kind] = [
+    Kind(lambda state, facts, rest: facts is not None, _load_ours),
+    Kind(
+        lambda state, facts, rest: {"format", "method", "step"} <= rest.keys(), _load_our_checkpoint
+    ),
+    Kind(_has("encoder.patch_embed1.", "decoder.linear_c1."), _load_tscd, "tscd"),
+    Kind(_has("encoder.blocks.", "decoder.conv6."), _load_cosa, "cosa"),
+    Kind(_has("pretrained.model."), _load_acr, "acr"),
+    Kind(_has("conv1a.", "fc8_seg_conv"), _load_asdt, "asdt"),
+    Kind(_has("conv1a.", "b2."), _load_psa),
+    Kind(_has("patch_embed1.", "block1."), _load_mit),
+    Kind(_has("segformer.encoder."), _load_hub_mit),
+    Kind(_has("encoder.patch_embeddings.0."), _load_hub_mit),
+    Kind(_has("backbone.net."), _load_toy),
+    Kind(_has("net."), _load_toy),
+    Kind(_has("stem.", "stage1.", "stage2."), _load_toy),
+    Kind(_has("cls_token", "patch_embed.", "blocks."), _load_timm),
+    Kind(_has("conv1.", "layer1.", "layer4."), _load_timm),
+    Kind(_has("patch_embed.", "stages."), _load_timm),
 ]
-"""(whether a file looks like it, how to load it), most specific first."""
+"""Most specific first."""

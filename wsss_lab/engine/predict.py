@@ -21,10 +21,11 @@ from wsss_lab.cam import normalize_cam
 from wsss_lab.config import git_revision, versions, write_atomically
 from wsss_lab.data.catalog import TOY_CLASSES, voc_palette
 from wsss_lab.data.images import read_image
-from wsss_lab.engine.identify import identify, read_checkpoint
 from wsss_lab.engine.inference import Views, multi_scale_predict
-from wsss_lab.engine.recipes.folder import read_facts, save_label
-from wsss_lab.methods import METHODS, find_method
+from wsss_lab.engine.recipes.folder import save_label
+from wsss_lab.engine.weights import choose_device
+from wsss_lab.engine.weights import load_trained as load
+from wsss_lab.methods import METHODS
 from wsss_lab.methods.base import Method, SegOutput
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.models.backbones import BACKBONES, build_backbone
@@ -93,8 +94,8 @@ def predict_folder(
         out: created if need be.
         threshold: background score of class maps, 0..1; see `predict`. Without meaning for
             networks that segment.
-        weights: folder of a trained run, or its `model.safetensors`; None takes the packaged toy
-            classifier.
+        weights: folder of a trained run, its `model.safetensors`, or a released checkpoint; None
+            takes the packaged toy classifier.
         soft: also write `<name>.npz` with `probs`, float16 (k1, h, w), and the class names.
         device: "auto", "cpu" or "cuda".
 
@@ -208,47 +209,21 @@ def class_probabilities(output: SegOutput, threshold: float) -> Float[Tensor, "b
     return scores / scores.sum(1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
 
 
-def choose_device(name: str) -> torch.device:
-    """The device behind "auto", "cpu" or "cuda".
-
-    Raises:
-        ValueError: a GPU is asked for and there is none.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device: cuda asked for, but this machine has no usable GPU; take cpu")
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device: expected auto, cpu or cuda, got {name!r}")
-    wanted = "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
-
-
 def load_trained(weights: Path) -> tuple[Method, Views, tuple[str, ...]]:
-    """A network that `python -m wsss_lab train` made, ready to predict.
+    """A trained network, ready to predict.
 
     Args:
-        weights: the run's folder, or a `.safetensors` file from one.
+        weights: a run's folder, a `.safetensors` file from one, or a released checkpoint.
 
     Returns:
         The method in eval mode, how it looks at images, and its class names, background first.
 
     Raises:
         FileNotFoundError: no such file or folder, or a run that is not done.
-        ValueError: the file is of something else; says what it is, if that is known.
+        ValueError: see `wsss_lab.engine.weights.load_trained`.
     """
-    file = weights / "model.safetensors" if weights.is_dir() else weights
-    if not file.is_file():
-        more = "; is the run done?" if (weights / "config.json").is_file() else ""
-        raise FileNotFoundError(f"weights: there is no {file}{more}")
-    facts = read_facts(file)
-    if facts is None:
-        found = identify(file)
-        raise ValueError(
-            f"weights: {file} is of {found.kind} ({found.network}); predict takes what "
-            "`python -m wsss_lab train` wrote"
-        )
-    recipe = find_method(facts["method"]).load()
-    state, _ = read_checkpoint(file)
-    return recipe.load_method(facts, state), recipe.load_views(facts), tuple(facts["classes"])
+    found = load(weights)
+    return found.method, found.views, found.classes
 
 
 def _write_soft(path: Path, probs: Tensor, classes: tuple[str, ...]) -> None:
@@ -268,12 +243,15 @@ def _write(out: Path, name: str, pixels: np.ndarray, mask: np.ndarray) -> None:
 
 
 def describe() -> dict[str, Any]:
-    """Methods with their presets, versions, backbones and packaged weights."""
+    """Methods with their presets (and why some are missing), versions, backbones, weights."""
     folder = resources.files("wsss_lab") / "weights"
     packed = [f.name for f in folder.iterdir() if f.name.endswith(".safetensors")]
     methods = {}
     for name, entry in METHODS.items():
-        methods[name] = {"summary": entry.summary, "presets": list(entry.load().PRESETS)}
+        recipe = entry.load()
+        missing = getattr(recipe, "NO_PRESET", {})
+        facts = {"presets": list(recipe.PRESETS), "no such preset": missing}
+        methods[name] = {"summary": entry.summary, **facts}
     return {
         "methods": methods,
         "versions": versions(),

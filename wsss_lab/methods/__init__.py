@@ -25,6 +25,22 @@ METHODS: dict[str, MethodEntry] = {
         "tag classifier, its class activation maps as labels, a segmentation network on them",
         "wsss_lab.engine.recipes.cam_baseline",
     ),
+    "tscd": MethodEntry(
+        "refined maps as labels, correspondences of two views of the maps (AAAI 2023)",
+        "wsss_lab.engine.recipes.tscd",
+    ),
+    "asdt": MethodEntry(
+        "two teachers take turns by a pulse signal (TIP 2025)",
+        "wsss_lab.engine.recipes.asdt",
+    ),
+    "cosa": MethodEntry(
+        "two networks swap class maps and segmentation as labels (ECCV 2024)",
+        "wsss_lab.engine.recipes.cosa",
+    ),
+    "acr": MethodEntry(
+        "a transformer attends to an image as to its mirror image; its maps as labels (2023)",
+        "wsss_lab.engine.recipes.acr",
+    ),
 }
 """Name -> entry. A new method adds one line here, and nothing to the command line."""
 

@@ -40,7 +40,7 @@ the tags).
    their gradients, so what it saves was trained with batch 1. That is what ``-released`` says; the
    idle replicas are not imitated. ``voc`` and ``coco`` use 4 images per step.
 10. Schedule (`PRESETS`): the released loop adds a last step at the learning rate of the one before;
-   ``voc`` and ``coco`` leave it out.
+    ``voc`` and ``coco`` leave it out.
 
 Not imitated: attention of an earlier pass returned under ``no_grad``; one global store for the
 hooks of all models; height taken for width in the alignment (wrong unless square); a random class

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from wsss_lab.config import IMAGENET_MEAN, IMAGENET_STD
@@ -26,6 +26,14 @@ class Batch(TypedDict):
     masks: NotRequired[Int[Tensor, "b h w"]]
     names: NotRequired[list[str]]
     """Which images these are, for messages."""
+    strong: NotRequired[Float[Tensor, "b 3 h w"]]
+    """The same crops in other colours, RGB in [0, 1]; for methods with a weak and a strong view."""
+    boxes: NotRequired[Int[Tensor, "b 4"]]
+    """[y0, y1, x0, x1] of the real pixels of a padded crop, ends excluded, px."""
+    valid: NotRequired[Bool[Tensor, "b h w"]]
+    """Which pixels are real; the same as `boxes`, as a map."""
+    max_tags: NotRequired[int]
+    """Most tags of an image; spares a look at `tags` on an accelerator."""
 
 
 @dataclass

@@ -117,9 +117,9 @@ class CoSA(Method):
                 image as a Python number, which spares work on an accelerator.
             step: 0-based; the swapped losses start after step `config.warmup`.
         """
-        config, given = self.config, cast(dict[str, Any], batch)
+        config = self.config
         images, tags = batch["images"], batch["tags"]
-        strong: Tensor = given.get("strong", images)
+        strong: Tensor = batch.get("strong", images)
         student: Stream = self.online(normalize(strong))
         main, aux = tag_loss(student.tag_logits, tags), tag_loss(student.aux_logits, tags)
         parts = {"tags": main, "aux_tags": aux}
@@ -164,14 +164,14 @@ class CoSA(Method):
             batch: see `training_step`.
             grid: (gh, gw) of the student's maps.
         """
-        config, given = self.config, cast(dict[str, Any], batch)
+        config = self.config
         images, tags = batch["images"], batch["tags"]
-        size, boxes = (images.shape[2], images.shape[3]), given.get("boxes")
+        size, boxes = (images.shape[2], images.shape[3]), batch.get("boxes")
         valid = torch.ones_like(images[:, 0], dtype=torch.bool)
         if boxes is not None:
             valid = box_to_valid(boxes, size)
         # counting the tags on an accelerator would wait for it: there, take the bound or all
-        bound = given.get("max_tags")
+        bound = batch.get("max_tags")
         if bound is None and tags.device.type != "cpu":
             bound = tags.shape[1]
         classes, present = present_classes(tags, bound)

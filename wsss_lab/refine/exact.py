@@ -18,7 +18,7 @@ EXACT_LIMIT = 16384
 def exact_filter(
     features: Float[Tensor, "b d n"], values: Float[Tensor, "b c n"]
 ) -> Float[Tensor, "b c n"]:
-    """Sum over all pairs: attention with weights exp(-|f_i - f_j|^2 / 2), not normalised.
+    """Sum over all pairs: attention with weights `exp(-|f_i - f_j|^2 / 2)`, not normalised.
 
     For small images, and as the truth that the lattice approximates.
 
@@ -34,7 +34,7 @@ def exact_filter(
 
 
 def gaussian_kernel(features: Float[Tensor, "b d n"]) -> Float[Tensor, "b n n"]:
-    """exp(-|f_i - f_j|^2 / 2) for all pairs of at most `EXACT_LIMIT` points."""
+    """`exp(-|f_i - f_j|^2 / 2)` for all pairs of at most `EXACT_LIMIT` points."""
     if features.ndim != 3 or features.shape[-1] > EXACT_LIMIT:
         raise ValueError(
             f"features: expected (batch, dimension, at most {EXACT_LIMIT} pixels), got "

@@ -174,10 +174,12 @@ class Lattice:
     """The permutohedral lattice of a set of features: build once, filter often.
 
     Attributes:
-        splat, slice: pixels to corners and back (`slice` is not yet scaled by `scale`).
+        splat: pixels to corners.
+        slice: corners to pixels, not yet scaled by `scale`.
         blurs: one matrix per lattice direction.
         scale: 1 / (1 + 2^-d).
-        batch, grid: the shape of the features.
+        batch: number of images.
+        grid: the other axes of the features.
 
     Deterministic on CPU and CUDA: every sum is a gather in a fixed order. On CUDA, building waits
     once for the device, for the number of corners (a size; no data is copied). Gradients reach the

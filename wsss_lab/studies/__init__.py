@@ -1,1 +1,5 @@
-"""Experiments of the book: each module is one command that writes one `metrics.json`."""
+"""Experiments on the toy world and beyond: declared before they run, run, added up, shown."""
+
+from wsss_lab.studies.results import StudyResult, load_study
+
+__all__ = ["StudyResult", "load_study"]

@@ -232,7 +232,7 @@ def train(
     )
     results = _score(config, classifier, network, val, fabric, log)
     return folder.write_metrics(
-        results, seed=run.seed, device=device_name(), weights=facts["weights"]
+        results, seed=run.seed, device=device_name(fabric.device), weights=facts["weights"]
     )
 
 

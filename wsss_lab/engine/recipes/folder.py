@@ -70,6 +70,8 @@ def restore(kind: type[T], values: Mapping[str, Any]) -> T:
 def _typed(hint: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return restore(typing.cast(type, hint), value)
+    if isinstance(hint, type) and isinstance(value, Mapping) and hint.__subclasses__():
+        return restore(_kind_with(hint, value), value)
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         choices = [h for h in typing.get_args(hint) if h is not type(None)]
         return None if value is None else _typed(choices[0], value)
@@ -77,6 +79,15 @@ def _typed(hint: Any, value: Any) -> Any:
         inner = typing.get_args(hint)[0]
         return tuple(_typed(inner, v) for v in value)
     return Path(value) if hint is Path else value
+
+
+def _kind_with(base: type, values: Mapping[str, Any]) -> type:
+    """The one kind of `base`, for example of geometric view, that has these settings."""
+    kinds: list[Any] = list(filter(dataclasses.is_dataclass, base.__subclasses__()))
+    fits = [k for k in kinds if {f.name for f in dataclasses.fields(k)} == set(values)]
+    if len(fits) != 1:
+        raise ValueError(f"no kind of {base.__name__} has the settings {sorted(values)}")
+    return fits[0]
 
 
 def is_first_process() -> bool:
@@ -265,9 +276,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: damaged ({error}); delete it and resume the run") from error
 
 
-def device_name() -> str:
-    """Name of the accelerator, or `cpu`."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+def device_name(device: torch.device) -> str:
+    """Name of the accelerator a run used, or the kind of device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 __all__ = [

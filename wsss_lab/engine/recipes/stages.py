@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int, UInt8
 from lightning_fabric import Fabric
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from wsss_lab.cam import cam_to_label
@@ -28,6 +30,11 @@ CHUNK = 64
 """Images that are labelled together; all or none of them are done again after a kill."""
 
 Log = Callable[[str], None]
+LabelRule = Callable[
+    [UInt8[Tensor, "b 3 h w"], Float[Tensor, "b k h w"], Float[Tensor, "b k"]],
+    Int[Tensor, "b h w"],
+]
+"""(images 0..255, class maps 0..1, true tags) -> labels, 255 where it has no opinion."""
 
 
 class InMemory(Dataset[Sample]):
@@ -59,10 +66,58 @@ class InMemory(Dataset[Sample]):
         return sample
 
 
-def load_data(data: DataConfig, split: str, *, masks: bool | None = None) -> Any:
-    """`build_dataset`, with toy scenes kept in memory."""
+class Kept(Dataset[Sample]):
+    """A toy world whose scenes are drawn when they are first asked for, and then kept.
+
+    Args:
+        world: which scenes.
+    """
+
+    def __init__(self, world: ToyWorld):
+        self.world = world
+        self.names = [world.name(i) for i in range(len(world))]
+        self.class_names, self.num_classes = world.class_names, world.num_classes
+        self._drawn: dict[int, Sample] = {}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        if index not in self._drawn:
+            self._drawn[index] = self.world[index]
+        return self._drawn[index].copy()
+
+
+def load_data(
+    data: DataConfig, split: str, *, masks: bool | None = None, wanted: int | None = None
+) -> Any:
+    """`build_dataset`, with toy scenes kept in memory.
+
+    Args:
+        data: which one.
+        split: see `build_dataset`.
+        masks: see `build_dataset`.
+        wanted: images that will be asked for, if that is known; a short run on the toy world draws
+            no scene that it does not need.
+    """
     dataset = build_dataset(data, split, masks=masks)
-    return InMemory(dataset) if isinstance(dataset, ToyWorld) else dataset
+    if not isinstance(dataset, ToyWorld):
+        return dataset
+    few = wanted is not None and wanted < len(dataset)
+    return Kept(dataset) if few else InMemory(dataset)
+
+
+def require_images(images: Any, batch: int) -> None:
+    """Refuse a training list that does not fill one batch.
+
+    Raises:
+        ValueError: names both numbers.
+    """
+    if len(images) < batch:
+        raise ValueError(
+            f"run.batch: {batch} images per step, but the training list has only {len(images)}; "
+            "use a smaller batch"
+        )
 
 
 class Labelled(Dataset[Sample]):
@@ -135,7 +190,9 @@ def fit_stage(
     if weights.is_file():
         log(f"{part or 'training'}: done already, {weights.name}")
         load_strictly(method, read_tensors(weights), what=str(weights))
-        return method.to(fabric.device).eval()
+        # laid out as `fit` leaves it: the layout decides the last bit of a convolution
+        method.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return method.eval()
     loader = StepLoader(
         dataset,
         run.batch,
@@ -161,14 +218,15 @@ def label_stage(
     out: Path,
     *,
     views: Views,
-    threshold: float,
-    band: tuple[float, float] | None,
+    threshold: float = 0.4,
+    band: tuple[float, float] | None = None,
+    rule: LabelRule | None = None,
     batch: int,
     workers: int,
     fabric: Fabric,
     log: Log,
 ) -> None:
-    """Write the class maps of a data set, cut at a threshold, as palette PNGs `NAME.png`.
+    """Write the class maps of a data set, made into labels, as palette PNGs `NAME.png`.
 
     Only tagged classes can win, and truth is not looked at. Images are handled in chunks that are
     the same in every run, because a batch's composition may change the last bit of a result. A
@@ -181,6 +239,7 @@ def label_stage(
         views: scales and flips.
         threshold: background score, 0..1.
         band: see `cam_to_label`.
+        rule: makes labels of maps instead of threshold and band.
         batch: images per forward pass, at most.
         workers: processes that read images.
         fabric: chunk `c` is done by the process `c % world`.
@@ -201,7 +260,11 @@ def label_stage(
             cam = multi_scale_predict(method.predict, pixels, views, told).cam
             if cam is None:
                 raise ValueError(f"{type(method).__name__} gives no class maps to label with")
-            labels = cam_to_label(cam, tags, threshold, band=band).to(torch.uint8).cpu()
+            if rule is None:
+                made = cam_to_label(cam, tags, threshold, band=band)
+            else:
+                made = rule(torch.stack([s["image"] for s in group]).to(device), cam, tags)
+            labels = made.to(torch.uint8).cpu()
             for sample, label in zip(group, labels, strict=True):
                 save_label(out / f"{sample['name']}.png", label.numpy())
         if number % 10 == 0:
@@ -224,9 +287,12 @@ __all__ = [
     "CHUNK",
     "First",
     "InMemory",
+    "Kept",
+    "LabelRule",
     "Labelled",
     "fit_stage",
     "label_stage",
     "load_data",
+    "require_images",
     "seeded",
 ]

@@ -1,0 +1,63 @@
+"""A small study on a method that costs nothing."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wsss_lab.methods import METHODS, MethodEntry
+from wsss_lab.studies.declare import read_declaration
+
+HERE = Path(__file__).parent
+CONTENT = {
+    "title": "A fake study",
+    "question": "Does gain help?",
+    "hypothesis": "It does.",
+    "decision": "By the interval.",
+    "budget": "Three steps.",
+    "baseline": "low",
+    "primary": "score",
+    "margin": 0.01,
+    "confidence": 0.95,
+    "seeds": [0, 1],
+    "metrics": {
+        "score": {"path": "val.score", "what": "score", "percent": False},
+        "odd": {"path": "val.odd", "what": "odd score"},
+    },
+    "common": {"method": "fake", "preset": "toy", "settings": {"run.steps": 2}},
+    "arms": {
+        "low": {"what": "gain of one"},
+        "high": {"what": "gain of two", "settings": {"gain": 2}},
+    },
+    "profiles": {
+        "full": {"what": "all of it", "run_minutes": 1},
+        "cpu": {"what": "less of it", "run_minutes": 1},
+    },
+}
+
+
+class Place:
+    """Folders of a test, and the declaration in them."""
+
+    def __init__(self, root: Path):
+        self.declared, self.work = root / "declared", root / "work"
+        self.records = root / "records"
+        self.declared.mkdir()
+
+    def declare(self, name="fake", **changes):
+        text = yaml.safe_dump(CONTENT | changes, sort_keys=False)
+        (self.declared / f"{name}.yaml").write_text(text)
+        return read_declaration(name, self.declared)
+
+    @property
+    def folders(self):
+        return {"work": self.work, "records": self.records}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.setitem(METHODS, "fake", MethodEntry("adds up numbers", "fake_recipe"))
+    yield Place(tmp_path)
+    sys.modules.pop("fake_recipe", None)

@@ -1,0 +1,286 @@
+"""Declarations of experiments: what is asked, what is run and how it is judged, fixed beforehand.
+
+One YAML file per study in `wsss_lab/studies/declared/`:
+
+================  ==================================================================================
+``title``         a few words
+``question``      what the study is to answer
+``hypothesis``    what is expected, and why
+``decision``      how the numbers will be read, in words
+``budget``        how much training an arm gets, in words
+``baseline``      the arm that all others are compared with, seed by seed
+``primary``       the metric that decides
+``margin``        differences of the primary metric below this are of no interest
+``confidence``    of the intervals, e.g. 0.95
+``seeds``         every arm runs with every seed; a seed pairs the arms
+``metrics``       name -> ``path`` in the run's results, ``what``, ``percent``, ``higher_is_better``
+``common``        ``method``, ``preset``, ``settings`` of all arms
+``arms``          name -> ``what``, ``settings``; also ``method`` and ``preset`` where they differ
+``profiles``      ``full`` (on a GPU) and ``cpu`` (reduced): ``what``, ``run_minutes``; also
+                  ``settings``, and ``seeds`` where they differ
+================  ==================================================================================
+
+Settings are fields of the method's `Config`, as on the command line: ``run.steps: 60``. Where they
+meet, the arm's hold over the profile's, and these over the common ones.
+"""
+
+import hashlib
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+DECLARED = Path(__file__).parent / "declared"
+"""Declarations of the package."""
+PROFILES = ("full", "cpu")
+REDUCED_NOTE = (
+    "Reduced profile `cpu`: less training on less data than declared for the study; these numbers "
+    "do not answer its question."
+)
+TEXTS = ("title", "question", "hypothesis", "decision", "budget", "baseline", "primary")
+"""Parts of a declaration that are words."""
+OWN_SETTINGS = ("run.seed", "run.accelerator")
+"""Settings that seeds and profiles decide."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number of every run."""
+
+    path: str
+    """Keys of `metrics.json`'s `results`, joined by dots."""
+    what: str
+    """What it says, in a few words; heads the table's column."""
+    percent: bool = True
+    """Show 0..1 as percent."""
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A variant that is compared."""
+
+    what: str
+    method: str
+    preset: str
+    settings: dict[str, Any]
+    """The arm's own; see `Declaration.settings_of`."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much of the study is run, and on what."""
+
+    what: str
+    run_minutes: float
+    """A single start of a run that takes longer is stopped, and counts as failed."""
+    seeds: tuple[int, ...]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A study; see the module's table."""
+
+    name: str
+    title: str
+    question: str
+    hypothesis: str
+    decision: str
+    budget: str
+    baseline: str
+    primary: str
+    margin: float
+    confidence: float
+    metrics: dict[str, Metric]
+    arms: dict[str, Arm]
+    profiles: dict[str, Profile]
+    common: dict[str, Any]
+    """Settings of all arms."""
+    sha256: str
+    """Of the file's bytes."""
+    path: Path
+
+    def settings_of(self, arm: str, profile: str) -> dict[str, Any]:
+        """Settings of an arm in a profile: common, then the profile's, then the arm's own."""
+        return {**self.common, **self.profiles[profile].settings, **self.arms[arm].settings}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without its trap of repeated keys, of which the last would win unseen."""
+
+
+def _unique(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    if twice := sorted({str(key) for key in keys if keys.count(key) > 1}):
+        raise ValueError(f"line {node.start_mark.line + 1}: {twice} stands there twice")
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique)
+
+
+def declared_names(folder: Path = DECLARED) -> list[str]:
+    """Names of the studies that are declared in a folder."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def read_declaration(name: str, folder: Path = DECLARED) -> Declaration:
+    """Read and check a declaration.
+
+    Args:
+        name: of the study; its file is `NAME.yaml`.
+        folder: of the declarations.
+
+    Raises:
+        ValueError: no such study, or the declaration is incomplete or contradicts itself.
+    """
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(declared_names(folder)) or "none is declared"
+        raise ValueError(f"NAME: expected one of {known}, got {name!r}; studies lie in {folder}")
+    data = path.read_bytes()
+    try:
+        content = yaml.load(data, _Loader)
+        return _declaration(name, content, hashlib.sha256(data).hexdigest(), path)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path.name}: {' '.join(str(error).split())}") from error
+
+
+PARTS = ("margin", "confidence", "seeds", "metrics", "common", "arms", "profiles")
+
+
+def _declaration(name: str, content: Any, sha256: str, path: Path) -> Declaration:
+    content = _keys("the declaration", content, (*TEXTS, *PARTS))
+    texts = {key: _text(key, content[key]) for key in TEXTS}
+    common = _keys("common", content["common"], ("method", "preset"), ("settings",))
+    seeds = _seeds("seeds", content["seeds"])
+    profiles = _keys("profiles", content["profiles"], PROFILES)
+    found = Declaration(
+        name=_name("the file's name", name),
+        **texts,
+        margin=_number("margin", content["margin"]),
+        confidence=_number("confidence", content["confidence"]),
+        metrics={
+            _name("metrics", key): Metric(
+                **_keys(f"metrics.{key}", value, ("path", "what"), ("percent", "higher_is_better"))
+            )
+            for key, value in _mapping("metrics", content["metrics"]).items()
+        },
+        arms={
+            _name("arms", key): _arm(f"arms.{key}", value, common)
+            for key, value in _mapping("arms", content["arms"]).items()
+        },
+        profiles={key: _profile(f"profiles.{key}", profiles[key], seeds) for key in PROFILES},
+        common=_settings("common.settings", common.get("settings")),
+        sha256=sha256,
+        path=path,
+    )
+    _check(found)
+    return found
+
+
+def _check(found: Declaration) -> None:
+    """What no part alone can tell."""
+    if found.baseline not in found.arms:
+        raise ValueError(f"baseline: expected one of {list(found.arms)}, got {found.baseline!r}")
+    if found.primary not in found.metrics:
+        raise ValueError(f"primary: expected one of {list(found.metrics)}, got {found.primary!r}")
+    if not 0.5 <= found.confidence < 1:
+        raise ValueError(f"confidence: expected 0.5 up to below 1, got {found.confidence}")
+    if found.margin < 0:
+        raise ValueError(f"margin: expected at least 0, got {found.margin}")
+
+
+def _arm(where: str, value: Any, common: Mapping[str, Any]) -> Arm:
+    value = _keys(where, value, ("what",), ("method", "preset", "settings"))
+    return Arm(
+        what=_text(f"{where}.what", value["what"]),
+        method=_text(f"{where}.method", value.get("method", common["method"])),
+        preset=_text(f"{where}.preset", value.get("preset", common["preset"])),
+        settings=_settings(f"{where}.settings", value.get("settings")),
+    )
+
+
+def _profile(where: str, value: Any, seeds: tuple[int, ...]) -> Profile:
+    value = _keys(where, value, ("what", "run_minutes"), ("settings", "seeds"))
+    minutes = _number(f"{where}.run_minutes", value["run_minutes"])
+    if minutes <= 0:
+        raise ValueError(f"{where}.run_minutes: expected more than 0, got {minutes}")
+    return Profile(
+        what=_text(f"{where}.what", value["what"]),
+        run_minutes=minutes,
+        seeds=_seeds(f"{where}.seeds", value["seeds"]) if "seeds" in value else seeds,
+        settings=_settings(f"{where}.settings", value.get("settings")),
+    )
+
+
+def _mapping(where: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"{where}: expected names with values, got {value!r}")
+    return value
+
+
+def _keys(
+    where: str, value: Any, required: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    value = _mapping(where, value)
+    missing = [key for key in required if key not in value]
+    unknown = [str(key) for key in value if key not in (*required, *optional)]
+    if missing or unknown:
+        raise ValueError(f"{where}: missing {missing}, unknown {unknown}")
+    return value
+
+
+def _text(where: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{where}: expected text, got {value!r}")
+    return " ".join(value.split())
+
+
+def _name(where: str, value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_]*", value):
+        raise ValueError(f"{where}: expected a name of a-z, 0-9 and _, got {value!r}")
+    return value
+
+
+def _number(where: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{where}: expected a number, got {value!r}")
+    return float(value)
+
+
+def _seeds(where: str, value: Any) -> tuple[int, ...]:
+    sound = isinstance(value, list) and all(type(seed) is int and seed >= 0 for seed in value)
+    if not sound or not value or len(set(value)) < len(value):
+        raise ValueError(f"{where}: expected a list of different whole numbers, got {value!r}")
+    return tuple(value)
+
+
+def _settings(where: str, value: Any) -> dict[str, Any]:
+    value = {} if value is None else value
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ValueError(f"{where}: expected settings with values, got {value!r}")
+    if taken := [key for key in OWN_SETTINGS if key in value]:
+        raise ValueError(f"{where}: {taken} follow from seeds and profile; leave them out")
+    return value
+
+
+def is_committed(path: Path) -> bool | None:
+    """Whether git has this file exactly as it is; None where git does not look after it."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["git", *arguments, "--", path.name]
+        return subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)
+
+    try:
+        status = git("status", "--porcelain", "--ignored")
+    except OSError:
+        return None
+    if status.returncode or status.stdout.startswith("!!"):
+        return None
+    return not status.stdout.strip()

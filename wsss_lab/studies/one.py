@@ -1,0 +1,116 @@
+"""One run of a study in a process of its own: `python -m wsss_lab.studies.one FOLDER`.
+
+Started by `wsss_lab.studies.runner`. The process holds a lock on its folder as long as it lives, so
+that two never work on one run, and ends when the runner is gone, however that happened.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from wsss_lab.config import write_json
+
+BUSY = 75
+"""Exit code: another process works on this run."""
+WAIT = 10.0
+"""Seconds that a killed process gets to let go of the lock."""
+
+
+def try_lock(file: IO[Any]) -> bool:
+    """Lock an open file, if no other process has; the lock ends with the process.
+
+    Raises:
+        ValueError: not on this operating system.
+    """
+    try:
+        import fcntl
+    except ImportError as error:
+        raise ValueError("studies run on Linux and macOS only; use WSL on Windows") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a living process works on the run in a folder."""
+    lock = folder / "lock"
+    if not lock.is_file():
+        return False
+    with lock.open("rb") as file:
+        return not try_lock(file)
+
+
+@contextlib.contextmanager
+def hold(folder: Path, wait: float = WAIT) -> Iterator[bool]:
+    """Lock a run's folder for this process; gives False if another one keeps it."""
+    with (folder / "lock").open("ab") as file:
+        end = time.monotonic() + wait
+        while not (mine := try_lock(file)) and time.monotonic() < end:
+            time.sleep(0.1)
+        yield mine
+
+
+def end_with_parent() -> None:
+    """End this process and its helpers as soon as the other end of standard input is closed."""
+
+    def watch() -> None:
+        while os.read(0, 1):  # not sys.stdin: forked workers would wait for its lock forever
+            pass
+        if os.getpgrp() == os.getpid():
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def train(folder: Path) -> dict[str, Any]:
+    """Train the run that `study.json` describes, or go on with it.
+
+    Args:
+        folder: of the run; gets `run/`.
+
+    Returns:
+        The content of its `metrics.json`.
+    """
+    from wsss_lab.engine.recipes.folder import restore
+    from wsss_lab.methods import find_method
+    from wsss_lab.studies.plan import read_json
+
+    facts = read_json(folder / "study.json")
+    recipe = find_method(facts["method"]).load()
+    config = restore(recipe.Config, facts["config"])
+    return recipe.train(config, folder / "run", True, print)
+
+
+def main(arguments: list[str]) -> int:
+    """Returns 0 if the run is finished, 1 if it failed, 75 if another process is at it."""
+    folder = Path(arguments[0])
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # a helper of ours for one more device
+        train(folder)
+        return 0
+    if "--tethered" in arguments:
+        end_with_parent()
+    with hold(folder) as mine:
+        if not mine:
+            return BUSY
+        try:
+            train(folder)
+        except Exception as error:  # whatever it is, it is this run's failure and no other's
+            traceback.print_exc()
+            reason = " ".join(str(error).split())
+            write_json(folder / "error.json", {"error": f"{type(error).__name__}: {reason}"})
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,213 @@
+"""Results of a study, as chapters read and show them."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsss_lab.studies.declare import DECLARED, TEXTS, Metric, read_declaration
+from wsss_lab.studies.plan import find_records, read_json
+
+FORMAT = 1
+SIGNS = {
+    "better": "better",
+    "worse": "worse",
+    "null": "null: no difference that matters",
+    "undecided": "undecided",
+    "incomplete": "incomplete: runs are missing",
+}
+"""Verdict -> words of the table."""
+
+
+def lookup(results: Any, path: str) -> float | None:
+    """A number in nested results; None where it is not defined in this run (NaN).
+
+    Raises:
+        ValueError: there is nothing there, or no number.
+    """
+    here = results
+    for key in path.split("."):
+        if not isinstance(here, Mapping) or key not in here:
+            known = sorted(here) if isinstance(here, Mapping) else "no names"
+            raise ValueError(f"metric {path!r}: there is no {key!r}, but {known}")
+        here = here[key]
+    if here is None:
+        return None
+    if isinstance(here, bool) or not isinstance(here, int | float):
+        raise ValueError(f"metric {path!r}: expected a number, got {here!r}")
+    return float(here) if math.isfinite(here) else None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A metric over the seeds of an arm."""
+
+    mean: float | None
+    sd: float | None
+    """Of a sample (n - 1); None below two seeds."""
+    n: int
+    per_seed: dict[int, float]
+
+
+@dataclass(frozen=True)
+class Difference(Summary):
+    """Arm minus baseline, seed by seed."""
+
+    low: float | None
+    high: float | None
+    """Interval of the mean; None below two seeds."""
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """What an arm came to."""
+
+    what: str
+    settings: dict[str, Any]
+    metrics: dict[str, Summary]
+    differences: dict[str, Difference]
+    """To the baseline, by metric; empty for the baseline."""
+    verdict: str
+    """A key of `SIGNS`; "" for the baseline. About the primary metric."""
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A study's aggregate; see `wsss_lab.studies.aggregate`."""
+
+    name: str
+    title: str
+    question: str
+    hypothesis: str
+    decision: str
+    budget: str
+    profile: str
+    reduced: bool
+    """Not the study as declared; `note` says so."""
+    note: str
+    baseline: str
+    primary: str
+    margin: float
+    interval: str
+    """How the intervals are made."""
+    metrics: dict[str, Metric]
+    arms: dict[str, ArmResult]
+    missing: list[str]
+    """Runs without result, and why."""
+    complete: bool
+    seeds: tuple[int, ...]
+    provenance: dict[str, Any]
+    """Devices, git revisions, versions, weights, protocols, sha256 of the declaration."""
+
+    def table(self) -> str:
+        """A Markdown table of all arms, and what has to be said with it."""
+        head = ["arm", *(metric.what for metric in self.metrics.values())]
+        head += ["difference to the baseline", "verdict"]
+        rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+        rows += [f"| {' | '.join(self._row(name))} |" for name in self.arms]
+        return "\n".join([*rows, "", *self.remarks()])
+
+    def _row(self, name: str) -> list[str]:
+        arm = self.arms[name]
+        cells = [f"{arm.what} (baseline)" if name == self.baseline else arm.what]
+        cells += [_shown(arm.metrics[key], metric) for key, metric in self.metrics.items()]
+        if name == self.baseline:
+            return [*cells, "", ""]
+        cells.append(_shown(arm.differences[self.primary], self.metrics[self.primary]))
+        return [*cells, SIGNS[arm.verdict]]
+
+    def remarks(self) -> list[str]:
+        """Sentences that belong below the table."""
+        seeds = ", ".join(map(str, self.seeds))
+        lines = [self.note] if self.note else []
+        lines.append(f"Mean and standard deviation over seeds {seeds}.")
+        primary = self.metrics[self.primary]
+        lines.append(f"Differences are of “{primary.what}”, arm minus baseline. {self.interval}")
+        lines.append(f"Run on {', '.join(self.provenance['devices']) or 'nothing yet'}.")
+        if self.missing:
+            lines.append(f"Missing: {'; '.join(self.missing)}.")
+        return lines
+
+
+def _shown(found: Summary, metric: Metric) -> str:
+    """E.g. "51.2 ± 0.4 %"; differences with their sign and interval."""
+    if found.mean is None:
+        return "–"
+    scale, digits, unit = (100, 1, " %") if metric.percent else (1, 3, "")
+    if isinstance(found, Difference):
+        unit = " points" if metric.percent else ""
+        text = f"{scale * found.mean:+.{digits}f}"
+        if found.low is not None and found.high is not None:
+            text += f" [{scale * found.low:+.{digits}f}, {scale * found.high:+.{digits}f}]"
+        return text + unit
+    text = f"{scale * found.mean:.{digits}f}"
+    if found.sd is not None:
+        text += f" ± {scale * found.sd:.{digits}f}"
+    return text + unit
+
+
+def load_study(
+    name: str,
+    profile: str | None = None,
+    *,
+    records: Path | None = None,
+    declared: Path = DECLARED,
+) -> StudyResult:
+    """The aggregate of a study.
+
+    Args:
+        name: of the study.
+        profile: "full" or "cpu"; None takes the full one if it is there.
+        records: folder of the records of all studies; None finds that of the book.
+        declared: folder of the declarations.
+
+    Raises:
+        FileNotFoundError: there is no aggregate; says how to make one.
+        ValueError: no such study, or the aggregate is of another declaration.
+    """
+    declaration = read_declaration(name, declared)
+    folder = (records or find_records()) / name
+    files = [folder / f"{p}.json" for p in ([profile] if profile else ("full", "cpu"))]
+    found = next((file for file in files if file.is_file()), None)
+    if found is None:
+        raise FileNotFoundError(
+            f"{files[0]}: study {name} has no results; make them with: "
+            f"python -m wsss_lab.studies run {name}"
+        )
+    content = read_json(found)
+    if content.get("format") != FORMAT or content["declaration_sha256"] != declaration.sha256:
+        raise ValueError(
+            f"{found}: of another declaration of {name} than the one that is there now; run the "
+            "study again, or bring its declaration back"
+        )
+    return _typed(content)
+
+
+def _typed(content: dict[str, Any]) -> StudyResult:
+    arms = {
+        name: ArmResult(
+            what=arm["what"],
+            settings=arm["settings"],
+            metrics={key: Summary(**_by_seed(value)) for key, value in arm["metrics"].items()},
+            differences={
+                key: Difference(**_by_seed(value)) for key, value in arm["differences"].items()
+            },
+            verdict=arm["verdict"],
+        )
+        for name, arm in content["arms"].items()
+    }
+    metrics = {key: Metric(**value) for key, value in content["metrics"].items()}
+    order = content["order"]
+    same = ("profile", "reduced", "note", "margin", "interval", "missing", "complete", "provenance")
+    return StudyResult(
+        name=content["study"],
+        metrics={key: metrics[key] for key in order["metrics"]},
+        arms={key: arms[key] for key in order["arms"]},
+        seeds=tuple(content["seeds"]),
+        **{key: content[key] for key in (*TEXTS, *same)},
+    )
+
+
+def _by_seed(value: dict[str, Any]) -> dict[str, Any]:
+    return value | {"per_seed": {int(seed): x for seed, x in value["per_seed"].items()}}

@@ -1,0 +1,358 @@
+"""Run a declared study: several runs at once, in the time there is, and on from where they were.
+
+Every run is a process of its own (`wsss_lab.studies.one`) with its own folder, log and checkpoints.
+When the time is nearly up, nothing new is started and each run is stopped right after its next
+checkpoint; the same command goes on with it later.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wsss_lab.config import git_revision, write_json
+from wsss_lab.studies.declare import REDUCED_NOTE, Declaration, is_committed
+from wsss_lab.studies.one import BUSY
+from wsss_lab.studies.plan import PlannedRun, State, plan, read_json, require_none_foreign, state
+from wsss_lab.studies.results import lookup
+
+Log = Callable[[str], None]
+PROGRAM = ("-m", "wsss_lab.studies.one")
+"""What Python is asked to run, before the folder."""
+WIND_DOWN = 60.0
+"""Seconds before the end, at most a tenth of all, in which running ones are stopped."""
+POLL = 0.1
+"""Seconds between two looks."""
+
+
+class Clock:
+    """When to stop: after some minutes, or when the user says so.
+
+    Args:
+        minutes: everything has ended by then; None for no limit.
+    """
+
+    def __init__(self, minutes: float | None = None):
+        if minutes is not None and not minutes > 0:
+            raise ValueError(f"minutes: expected more than 0, got {minutes}")
+        now = time.monotonic()
+        self.end = now + 60 * minutes if minutes else float("inf")
+        self.wind_down = self.end - min(WIND_DOWN, 6 * minutes) if minutes else float("inf")
+        self.interrupted = False
+
+    @property
+    def closing(self) -> bool:
+        """Nothing new is started, and runs are stopped at their next checkpoint."""
+        return time.monotonic() >= self.wind_down
+
+    @property
+    def over(self) -> bool:
+        """Runs are stopped wherever they are; they lose what follows their last checkpoint."""
+        return time.monotonic() >= self.end
+
+    def stop(self, *_: Any) -> None:
+        """On a signal: close; on the second one: stop at once."""
+        now = time.monotonic()
+        self.end = now if self.interrupted else min(self.end, now + WIND_DOWN)
+        self.wind_down = min(self.wind_down, now)
+        self.interrupted = True
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Let Ctrl-C and SIGTERM close the runner in order."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {sign: signal.signal(sign, self.stop) for sign in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for sign, handler in before.items():
+                signal.signal(sign, handler)
+
+
+@dataclass
+class Outcome:
+    """What became of every run, by name."""
+
+    ends: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> list[str]:
+        """Names of failed runs, of earlier calls too."""
+        return [name for name, end in self.ends.items() if end == "failed"]
+
+    def summary(self) -> str:
+        """One line."""
+        counts = Counter(self.ends.values())
+        return f"{len(self.ends)} runs: " + ", ".join(f"{n} {what}" for what, n in counts.items())
+
+
+@dataclass
+class _Active:
+    """A running process."""
+
+    run: PlannedRun
+    process: subprocess.Popen[bytes]
+    started: float
+    seen: set[Path] | None = None
+    """Checkpoints at the time the runner began to close."""
+
+
+def run_study(
+    declaration: Declaration,
+    profile: str,
+    *,
+    work: Path,
+    records: Path,
+    jobs: int = 1,
+    clock: Clock | None = None,
+    retry: bool = False,
+    revision: str | None = None,
+    log: Log = print,
+    program: Sequence[str] = PROGRAM,
+) -> Outcome:
+    """Run what is not finished of a study.
+
+    Args:
+        declaration: of the study.
+        profile: "full" needs a GPU; "cpu" is reduced, and says so everywhere.
+        work: folder of the runs of all studies.
+        records: folder of the records of all studies.
+        jobs: runs at a time, all on the same device.
+        clock: when to stop.
+        retry: run failed runs again.
+        revision: git revision of this copy, where git is not at hand to tell.
+        log: gets lines of text.
+        program: see `PROGRAM`.
+
+    Raises:
+        ValueError: a declaration that is not committed, settings that do not fit, runs of another
+            declaration, no GPU for "full". Nothing has been started then.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs: expected at least 1, got {jobs}")
+    require_device(profile)
+    committed = is_committed(declaration.path)
+    if committed is False:
+        raise ValueError(
+            f"{declaration.path}: has changes that are not committed; a study is declared before "
+            "it runs, so commit it first"
+        )
+    runs = plan(declaration, profile, work, records)
+    require_none_foreign(runs)
+    git = git_revision()
+    git = revision if revision and git == "unknown" else git
+    told = {"declaration_committed": committed, "git": git}
+    log(f"study {declaration.name}, profile {profile}, {len(runs)} runs, up to {jobs} at a time")
+    if profile != "full":
+        log(REDUCED_NOTE)
+    work_off = _Pool(runs, told, jobs, clock or Clock(), log, program)
+    with work_off.clock.listening():
+        outcome = work_off(retry)
+    log(f"study {declaration.name}, profile {profile}: {outcome.summary()}")
+    return outcome
+
+
+def require_device(profile: str) -> None:
+    """Refuse the full profile without a GPU.
+
+    Raises:
+        ValueError: says which profile to take.
+    """
+    import torch
+
+    if profile == "full" and not torch.cuda.is_available():
+        raise ValueError("profile: full needs a GPU, but there is none; cpu is a reduced one")
+
+
+class _Pool:
+    """Works off runs, `jobs` at a time."""
+
+    def __init__(
+        self,
+        runs: list[PlannedRun],
+        told: dict[str, Any],
+        jobs: int,
+        clock: Clock,
+        log: Log,
+        program: Sequence[str],
+    ):
+        self.runs, self.told, self.jobs = runs, told, jobs
+        self.clock, self.log, self.program = clock, log, program
+        self.outcome = Outcome({run.name: "not started" for run in runs})
+        self.active: list[_Active] = []
+
+    def __call__(self, retry: bool) -> Outcome:
+        todo = [run for run in self.runs if self._wanted(run, retry)]
+        try:
+            while (todo and not self.clock.closing) or self.active:
+                while todo and len(self.active) < self.jobs and not self.clock.closing:
+                    self._start(todo.pop(0))
+                for active in list(self.active):
+                    self._look_after(active)
+                time.sleep(POLL)
+        finally:  # whatever happens here, no process is left behind
+            for active in self.active:
+                end_process(active.process)
+        return self.outcome
+
+    def _wanted(self, run: PlannedRun, retry: bool) -> bool:
+        now = state(run)
+        if now is State.FINISHED or (now is State.FAILED and not retry):
+            self._end(run, str(now), read_json(run.record).get("error", ""))
+            return False
+        if now is State.STARTED:
+            self.outcome.ends[run.name] = "stopped"
+        if now is State.STARTED and (run.folder / "run" / "metrics.json").is_file():
+            self._record(run)  # a runner was killed before it could do so
+            return False
+        return True
+
+    def _start(self, run: PlannedRun) -> None:
+        from wsss_lab.engine.recipes.folder import plain
+
+        arm = run.declaration.arms[run.arm]
+        if not (run.folder / "study.json").is_file():
+            settings = {"method": arm.method, "preset": arm.preset, "config": plain(run.config)}
+            write_json(run.folder / "study.json", {**run.identity, **self.told, **settings})
+        (run.folder / "error.json").unlink(missing_ok=True)
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        if run.profile == "cpu":
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // self.jobs)))
+        with (run.folder / "log.txt").open("a") as out:
+            out.write(f"== {run.declaration.name}, profile {run.profile}, {run.name}\n")
+            out.write(f"{REDUCED_NOTE}\n" if run.profile == "cpu" else "")
+            out.flush()
+            process = subprocess.Popen(
+                [sys.executable, *self.program, str(run.folder), "--tethered"],
+                stdin=subprocess.PIPE,  # closes when this process ends, and ends the other one
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+        self.active.append(_Active(run, process, time.monotonic()))
+        self.log(f"{run.name}: started, log in {run.folder / 'log.txt'}")
+
+    def _look_after(self, active: _Active) -> None:
+        run, code = active.run, active.process.poll()
+        limit = run.declaration.profiles[run.profile].run_minutes
+        if code is not None:
+            self._after(active, code)
+        elif time.monotonic() - active.started > 60 * limit:
+            self._drop(active)
+            self._fail(run, f"took longer than its {limit:g} minutes")
+        elif self.clock.closing and self._may_stop(active):
+            self._drop(active)
+            self._end(run, "stopped", "goes on with the next call")
+
+    def _may_stop(self, active: _Active) -> bool:
+        now = checkpoints(active.run.folder)
+        active.seen = now if active.seen is None else active.seen
+        return self.clock.over or bool(now - active.seen)
+
+    def _drop(self, active: _Active) -> None:
+        end_process(active.process)
+        self.active.remove(active)
+
+    def _after(self, active: _Active, code: int) -> None:
+        """A process has ended by itself, or by someone else."""
+        self._drop(active)
+        run = active.run
+        if code == 0:
+            self._record(run)
+        elif code == BUSY:
+            self._end(run, "running elsewhere", "another process works on it")
+        else:
+            error = run.folder / "error.json"
+            said = read_json(error)["error"] if error.is_file() else _exit_reason(code)
+            self._fail(run, said)
+
+    def _record(self, run: PlannedRun) -> None:
+        """Write the record of a run that is done; drop its checkpoints."""
+        metrics = read_json(run.folder / "run" / "metrics.json")
+        wanted = run.declaration.metrics
+        try:
+            values = {name: lookup(metrics["results"], m.path) for name, m in wanted.items()}
+            if values[run.declaration.primary] is None:
+                raise ValueError(f"{run.declaration.primary}: not a number in this run")
+        except ValueError as error:
+            self._fail(run, f"ValueError: {error}")
+            return
+        found = {"metrics": values, "run": without_roots(metrics)}
+        write_json(run.record, self._content(run, "finished") | found)
+        for folder in _checkpoint_folders(run.folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        primary = run.declaration.primary
+        self._end(run, "finished", f"{primary} {values[primary]:.4f}")
+
+    def _fail(self, run: PlannedRun, error: str) -> None:
+        for path, shown in ((run.folder.resolve(), "RUN"), (Path.cwd(), "."), (Path.home(), "~")):
+            error = error.replace(str(path), shown)  # a record is no place for this machine's paths
+        error = error.replace(str(run.folder), "RUN")
+        write_json(run.record, self._content(run, "failed") | {"error": error})
+        self._end(run, "failed", f"{error}; see {run.folder / 'log.txt'}")
+
+    def _content(self, run: PlannedRun, status: str) -> dict[str, Any]:
+        begun = read_json(run.folder / "study.json")
+        told = {key: begun[key] for key in self.told}
+        return {"format": 1, **run.identity, **told, "status": status}
+
+    def _end(self, run: PlannedRun, end: str, detail: str) -> None:
+        self.outcome.ends[run.name] = end
+        self.log(f"{run.name}: {end}" + (f", {detail}" if detail else ""))
+
+
+def without_roots(values: Any) -> Any:
+    """Settings without the folders of data sets: a record is no place for this machine's paths."""
+    if isinstance(values, dict):
+        kept = {key: without_roots(value) for key, value in values.items()}
+        return kept | ({"root": None} if "root" in kept else {})
+    return values
+
+
+def _checkpoint_folders(folder: Path) -> list[Path]:
+    return [*folder.glob("run/checkpoints"), *folder.glob("run/*/checkpoints")]
+
+
+def checkpoints(folder: Path) -> set[Path]:
+    """Checkpoints of all stages of a run."""
+    return {path for place in _checkpoint_folders(folder) for path in place.glob("step_*.pt")}
+
+
+def end_process(process: subprocess.Popen[bytes], patience: float = 10.0) -> None:
+    """End a process and its helpers: politely, then not."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, sign)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(patience)
+    if process.stdin:
+        process.stdin.close()
+
+
+def _exit_reason(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    name = signal.Signals(-code).name
+    hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+    return f"was ended by {name}{hint}"
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
