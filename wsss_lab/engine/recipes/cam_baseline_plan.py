@@ -44,6 +44,7 @@ def plan(config: recipe.Config, out: Path, steps: int = 5, images: int = 8) -> P
     classifier = recipe._classifier(config, classes)
     network = recipe._network(config, classes + 1)
     mask_run = dataclasses.replace(config.run, steps=config.mask_steps or config.run.steps)
+    fabric = make_fabric(dataclasses.replace(config.run, devices=1, nodes=1))
     probes: dict[str, Probe] = {}
     label_bytes = 0.0
     if steps:
@@ -52,8 +53,6 @@ def plan(config: recipe.Config, out: Path, steps: int = 5, images: int = 8) -> P
             classifier, train_images, config.run, config.optim, data, steps
         )
         probes["masks"] = probe_training(network, blank, mask_run, config.mask_optim, data, steps)
-        single = dataclasses.replace(config.run, devices=1, nodes=1)
-        fabric = make_fabric(single)
         classifier.to(fabric.device).eval()
         network.to(fabric.device).eval()
         with tempfile.TemporaryDirectory(prefix="wsss_lab_probe_") as folder:
@@ -84,7 +83,7 @@ def plan(config: recipe.Config, out: Path, steps: int = 5, images: int = 8) -> P
     )
     disk = training_disk([classifier, network], [config.run, mask_run])
     disk += label_bytes * len(train_images) / 1e9
-    return Plan(stages, device_name(), disk, free_disk(out), _notes(config, probes))
+    return Plan(stages, device_name(fabric.device), disk, free_disk(out), _notes(config, probes))
 
 
 def _probe_labels(
