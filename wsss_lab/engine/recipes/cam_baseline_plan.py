@@ -44,6 +44,7 @@ def plan(config: recipe.Config, out: Path, steps: int = 5, images: int = 8) -> P
     classifier = recipe._classifier(config, classes)
     network = recipe._network(config, classes + 1)
     mask_run = dataclasses.replace(config.run, steps=config.mask_steps or config.run.steps)
+    fabric = make_fabric(dataclasses.replace(config.run, devices=1, nodes=1))
     probes: dict[str, Probe] = {}
     label_bytes = 0.0
     fabric = make_fabric(dataclasses.replace(config.run, devices=1, nodes=1))
