@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from wsss_lab.config import cpu_model
 from wsss_lab.refine import DenseCRF, DenseEnergyLoss, Lattice, bilateral_features
 
 CLASSES, SIZE = 21, (375, 500)
@@ -162,6 +163,7 @@ def main() -> None:
         "classes": CLASSES,
         "threads": options.threads,
         "torch": torch.__version__,
+        "cpu": cpu_model(),
         "load_before": os.getloadavg(),
     }
     for grain in options.grains:

@@ -42,6 +42,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss_lab.config import cpu_model
 from wsss_lab.refine import DILATIONS, PAMR, PAR, VARM, dilated_offsets
 
 METHODS = {"PAR": PAR, "VARM": VARM, "PAMR": PAMR}
@@ -189,6 +190,7 @@ def main() -> None:
         "iterations": 10,
         "threads": options.threads,
         "torch": torch.__version__,
+        "cpu": cpu_model(),
     }
     for method in options.methods:
         result[method] = compare(method, shape, options.repeats)

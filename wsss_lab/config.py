@@ -152,6 +152,15 @@ def git_revision() -> str:
     return sha + ("+" if changes else "")
 
 
+def cpu_model() -> str:
+    """Name of the processor and the number of its cores that this process may use."""
+    names = []
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or 'unknown'}, {os.cpu_count()} cores"
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide numbers."""
     names = ("torch", "torchvision", "timm", "numpy", "wsss-lab")
@@ -178,6 +187,7 @@ def provenance(config: Any, *, seed: int, device: str, **facts: Any) -> dict[str
         "config": settings,
         "seed": seed,
         "device": device,
+        "cpu": cpu_model(),
         "git": git_revision(),
         "versions": versions(),
         **facts,
