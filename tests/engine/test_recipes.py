@@ -15,9 +15,9 @@ from wsss_lab.data.config import DataConfig
 from wsss_lab.data.masks import read_mask
 from wsss_lab.data.toy import write_voc
 from wsss_lab.engine.predict import load_trained
-from wsss_lab.engine.recipes import cam_baseline
 from wsss_lab.engine.recipes.cam_baseline import PRESETS, Config, TestConfig, train
 from wsss_lab.engine.recipes.folder import RunFolder, plain, read_facts, read_run, restore
+from wsss_lab.engine.recipes.stages import silent
 from wsss_lab.methods import METHODS, find_method, find_preset
 
 CLASSES = 10
@@ -324,7 +324,7 @@ def test_bad_settings():
 
 def test_pseudo_labels_use_the_band(world, tmp_path):
     config = settings(world, band=(0.2, 0.6), report_train=0)
-    train(config, tmp_path / "A", log=cam_baseline._silent)
+    train(config, tmp_path / "A", log=silent)
     values = set()
     for label in (tmp_path / "A" / "labels").glob("*.png"):
         values |= set(np.unique(read_mask(label, CLASSES + 1)).tolist())

@@ -18,6 +18,15 @@ def released_state(arrays, prefix=""):
 
 def build_acr(golden, kind, **config):
     """`ACR` with the recorded weights; sizes are read from them, the heads from `getam_*`."""
+    state, renamed, backbone = bare_backbone(golden, kind)
+    classes = renamed["tag_head"]["linear.weight"].shape[0]
+    model = ACR(backbone, classes, ACRConfig(**config))
+    model.load_released(state)
+    return model
+
+
+def bare_backbone(golden, kind):
+    """Recorded state, its parts in our names, and a backbone of that size with random weights."""
     state = released_state(golden("acr")(f"weights_{kind}.npz"))
     heads = golden("acr")(f"getam_{kind}.npz")["attn_heads"].shape[1]
     renamed = keymaps.split_checkpoint(state, keymaps.ACR)
@@ -33,11 +42,8 @@ def build_acr(golden, kind, **config):
     }
     if kind == "hybrid":
         options |= stem_options(net)
-    backbone = build_backbone("vit_b16" if kind == "vit" else "r50_vit_b16", **options)
-    classes = renamed["tag_head"]["linear.weight"].shape[0]
-    model = ACR(backbone, classes, ACRConfig(**config))
-    model.load_released(state)
-    return model
+    name = "vit_b16" if kind == "vit" else "r50_vit_b16"
+    return state, renamed, build_backbone(name, **options)
 
 
 def stem_options(net):

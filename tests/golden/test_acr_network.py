@@ -3,49 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from acr_models import bare_backbone
 
-from wsss_lab.models import keymaps
 from wsss_lab.models.attention import record_attention
-from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.heads import TagHead
 from wsss_lab.models.vit import resize_pos_embed
 
 
 def build(golden, kind):
     """Backbone and head from the recorded weights; only the head count comes from elsewhere."""
-    weights = golden("acr")(f"weights_{kind}.npz")
-    heads = golden("acr")(f"getam_{kind}.npz")["attn_heads"].shape[1]
-    state = {key: torch.from_numpy(value) for key, value in weights.items()}
-    parts = keymaps.split_checkpoint(state, keymaps.ACR)
-    net = {key.removeprefix("net."): value for key, value in parts["backbone"].items()}
-    n, width = net["pos_embed"].shape[1:]
-    options = {
-        "embed_dim": width,
-        "depth": 1 + max(int(k.split(".")[1]) for k in net if k.startswith("blocks.")),
-        "num_heads": heads,
-        "mlp_ratio": net["blocks.0.mlp.fc1.weight"].shape[0] / width,
-        "img_size": 16 * round((n - 1) ** 0.5),
-        "final_norm": False,
-        "pos_mode": "bilinear",
-    }
-    if kind == "vit":
-        backbone = build_backbone("vit_b16", **options)
-    else:
-        stages = {}
-        for key in net:
-            if ".stages." in key:
-                words = key.split(".")
-                stages.setdefault(int(words[3]), set()).add(int(words[5]))
-        stem = "patch_embed.backbone.stem.conv.weight"
-        last = "patch_embed.backbone.stages.{}.blocks.0.conv3.weight"
-        backbone = build_backbone(
-            "r50_vit_b16",
-            weight_std="acr",
-            layers=tuple(len(stages[i]) for i in sorted(stages)),
-            channels=tuple(net[last.format(i)].shape[0] for i in sorted(stages)),
-            stem_width=net[stem].shape[0],
-            **options,
-        )
+    _, parts, backbone = bare_backbone(golden, kind)
+    backbone.final_norm = False
     backbone.load_state_dict(parts["backbone"])
     matrix = parts["tag_head"]["linear.weight"]
     head = TagHead(matrix.shape[1], matrix.shape[0], bias=True)

@@ -28,7 +28,7 @@ from torch import Tensor
 from wsss_lab.cam.maps import present_classes
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
-from wsss_lab.engine.devices import make_fabric, require_even_shares
+from wsss_lab.engine.devices import require_even_shares
 from wsss_lab.engine.evaluate import resolve_crf
 from wsss_lab.engine.inference import VIEWS, Views
 from wsss_lab.engine.recipes.end_to_end import (
@@ -37,7 +37,6 @@ from wsss_lab.engine.recipes.end_to_end import (
     released_preset,
     score,
     score_training_maps,
-    silent,
 )
 from wsss_lab.engine.recipes.folder import RunFolder, device_name, restore
 from wsss_lab.engine.recipes.stages import (
@@ -45,6 +44,7 @@ from wsss_lab.engine.recipes.stages import (
     Log,
     fit_stage,
     label_stage,
+    launch,
     load_data,
     require_images,
     seeded,
@@ -258,16 +258,13 @@ def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> 
     folder = RunFolder(out, NAME, config, resume)
     for name in (config.test.crf, config.label_crf):
         resolve_crf(name)
-    fabric = make_fabric(config.run)
-    fabric.launch()
-    log = log if fabric.is_global_zero else silent
+    fabric, log = launch(config.run, log)
     masks_run = dataclasses.replace(
         config.run,
         steps=config.mask_steps or config.run.steps,
         batch=config.mask_batch or config.run.batch,
     )
-    for run in (config.run, masks_run):
-        require_even_shares(run, fabric.world_size)
+    require_even_shares(masks_run, fabric.world_size)
     images, val = load_data(config.data, "train"), load_data(config.data, "val")
     seeded(config.run.seed)
     method = build(config, images.num_classes, True)  # missing weights are reported here

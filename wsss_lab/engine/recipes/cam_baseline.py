@@ -24,7 +24,6 @@ from wsss_lab.cam import Fusion
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.data.errors import DataError
-from wsss_lab.engine.devices import make_fabric, require_even_shares
 from wsss_lab.engine.evaluate import evaluate, resolve_crf
 from wsss_lab.engine.inference import LOGIT_FUSIONS, Views
 from wsss_lab.engine.recipes.folder import RunFolder, device_name, restore
@@ -33,7 +32,9 @@ from wsss_lab.engine.recipes.stages import (
     Labelled,
     fit_stage,
     label_stage,
+    launch,
     load_data,
+    require_images,
     seeded,
 )
 from wsss_lab.engine.scores import ORACLE, Evaluation
@@ -173,16 +174,9 @@ def train(
     """
     folder = RunFolder(out, NAME, config, resume)
     resolve_crf(config.test.crf)
-    fabric = make_fabric(config.run)
-    fabric.launch()
-    log = log if fabric.is_global_zero else _silent
-    require_even_shares(config.run, fabric.world_size)
+    fabric, log = launch(config.run, log)
     images, val = load_data(config.data, "train"), load_data(config.data, "val")
-    if len(images) < config.run.batch:
-        raise ValueError(
-            f"run.batch: {config.run.batch} images per step, but the training list has only "
-            f"{len(images)}; use a smaller batch"
-        )
+    require_images(images, config.run.batch)
     classifier = _classifier(config, images.num_classes)  # missing weights are reported here
     folder.begin()
 
@@ -234,10 +228,6 @@ def train(
     return folder.write_metrics(
         results, seed=run.seed, device=device_name(fabric.device), weights=facts["weights"]
     )
-
-
-def _silent(line: str) -> None:
-    """Other processes than the first say nothing."""
 
 
 def _backbone(config: Config) -> Backbone:

@@ -21,7 +21,7 @@ from wsss_lab.engine.plan import (
 )
 from wsss_lab.engine.recipes import cam_baseline as recipe
 from wsss_lab.engine.recipes.folder import device_name
-from wsss_lab.engine.recipes.stages import First, label_stage, load_data
+from wsss_lab.engine.recipes.stages import First, label_stage, load_data, silent
 from wsss_lab.metrics import Protocol
 
 
@@ -101,7 +101,7 @@ def _probe_labels(
             batch=config.test.batch,
             workers=0,
             fabric=fabric,
-            log=recipe._silent,
+            log=silent,
         )
 
     return _shared(probe_images(label, images, count), config)

@@ -22,7 +22,6 @@ from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.catalog import DATASETS
 from wsss_lab.data.config import DataConfig
 from wsss_lab.data.errors import DataError
-from wsss_lab.engine.devices import make_fabric, require_even_shares
 from wsss_lab.engine.evaluate import evaluate, resolve_crf
 from wsss_lab.engine.inference import VIEWS, Views
 from wsss_lab.engine.recipes.folder import RunFolder, device_name, restore
@@ -30,6 +29,7 @@ from wsss_lab.engine.recipes.stages import (
     First,
     Log,
     fit_stage,
+    launch,
     load_data,
     require_images,
     seeded,
@@ -119,10 +119,7 @@ class EndToEnd:
         """
         folder = RunFolder(out, self.name, config, resume)
         resolve_crf(config.test.crf)
-        fabric = make_fabric(config.run)
-        fabric.launch()
-        log = log if fabric.is_global_zero else silent
-        require_even_shares(config.run, fabric.world_size)
+        fabric, log = launch(config.run, log)
         wanted = config.run.steps * config.run.batch
         images = load_data(config.data, "train", wanted=wanted)
         require_images(images, config.run.batch)
@@ -307,7 +304,3 @@ def protocol_of(data: DataConfig, role: str = "val") -> Protocol:
         split=f"{data.name} {data.split_of(role)}",
         label_source="procedural truth" if data.name == "toy" else "the data set's masks",
     )
-
-
-def silent(line: str) -> None:
-    """Other processes than the first say nothing."""

@@ -19,6 +19,7 @@ from wsss_lab.data.masks import read_mask
 from wsss_lab.data.sample import Sample
 from wsss_lab.data.toy import ToyWorld
 from wsss_lab.data.views import Views as TrainingViews
+from wsss_lab.engine.devices import make_fabric, require_even_shares
 from wsss_lab.engine.evaluate import by_shape
 from wsss_lab.engine.fit import fit
 from wsss_lab.engine.inference import Views, multi_scale_predict
@@ -105,6 +106,22 @@ def load_data(
         return dataset
     few = wanted is not None and wanted < len(dataset)
     return Kept(dataset) if few else InMemory(dataset)
+
+
+def launch(run: RunConfig, log: Log) -> tuple[Fabric, Log]:
+    """Start the processes of a run; all but the first fall silent.
+
+    Raises:
+        ValueError: devices that are not there, or a batch that they cannot share equally.
+    """
+    fabric = make_fabric(run)
+    fabric.launch()
+    require_even_shares(run, fabric.world_size)
+    return fabric, log if fabric.is_global_zero else silent
+
+
+def silent(line: str) -> None:
+    """A log that keeps nothing."""
 
 
 def require_images(images: Any, batch: int) -> None:
@@ -292,7 +309,9 @@ __all__ = [
     "Labelled",
     "fit_stage",
     "label_stage",
+    "launch",
     "load_data",
     "require_images",
     "seeded",
+    "silent",
 ]
