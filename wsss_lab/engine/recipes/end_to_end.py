@@ -34,6 +34,7 @@ from wsss_lab.engine.recipes.stages import (
     require_images,
     seeded,
 )
+from wsss_lab.engine.recipes.start import start_method
 from wsss_lab.engine.scores import ORACLE, Evaluation
 from wsss_lab.methods.base import Method
 from wsss_lab.metrics import Protocol
@@ -76,6 +77,9 @@ class EndToEndConfig:
     weights: str = "toy"
     """What the backbone starts from: `toy`, `imagenet`, `random`, the exact name of timm weights,
     or a file."""
+    start: str = ""
+    """Go on from the end of a warm-up, heads included, see `wsss_lab.engine.recipes.start`: `toy`
+    for the package's own weights, a run's folder, or nothing."""
     run: RunConfig = field(default_factory=RunConfig)
     """Length, batch, seed, devices, precision, log."""
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -126,6 +130,7 @@ class EndToEnd:
         val = load_data(config.data, "val")
         seeded(config.run.seed)
         method = self.build(config, images.num_classes, True)  # missing weights are reported here
+        start_method(method, config.start, self.name, config.method.backbone)
         folder.begin()
         facts = {
             "method": self.name,
