@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,9 @@ class StudyResult:
     seeds: tuple[int, ...]
     provenance: dict[str, Any]
     """Devices, git revisions, versions, weights, protocols, sha256 of the declaration."""
+    rule: dict[str, Any] = field(default_factory=dict)
+    """What the declaration's further rule found, see `wsss_lab.studies.rules`; `lines` has it in
+    words, `verdicts` by claim."""
 
     def table(self) -> str:
         """A Markdown table of all arms, and what has to be said with it."""
@@ -106,6 +109,8 @@ class StudyResult:
         head += ["difference to the baseline", "verdict"]
         rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
         rows += [f"| {' | '.join(self._row(name))} |" for name in self.arms]
+        if self.rule:
+            rows += ["", *(f"- {line}" for line in self.rule["lines"])]
         return "\n".join([*rows, "", *self.remarks()])
 
     def _row(self, name: str) -> list[str]:
@@ -205,6 +210,7 @@ def _typed(content: dict[str, Any]) -> StudyResult:
         metrics={key: metrics[key] for key in order["metrics"]},
         arms={key: arms[key] for key in order["arms"]},
         seeds=tuple(content["seeds"]),
+        rule=content.get("rule", {}),
         **{key: content[key] for key in (*TEXTS, *same)},
     )
 

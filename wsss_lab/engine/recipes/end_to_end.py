@@ -28,6 +28,7 @@ from wsss_lab.engine.recipes.folder import RunFolder, device_name, restore
 from wsss_lab.engine.recipes.stages import (
     First,
     Log,
+    OnStep,
     fit_stage,
     launch,
     load_data,
@@ -102,6 +103,10 @@ class EndToEnd:
     """(settings, foreground classes, whether to load the backbone's weights) -> the method."""
     keys: Table
     """Names in released checkpoints, see `wsss_lab.models.keymaps`."""
+    report: Callable[..., dict[str, Any]] | None = None
+    """Adds to the results: (trained method, settings, fabric, the run's folder, log) -> results."""
+    watcher: Callable[..., OnStep | None] | None = None
+    """Looks on: (method, images, settings, fabric, the run's folder) -> `fit`'s `on_step`."""
 
     def train(
         self, config: Any, out: Path, resume: bool = False, log: Log = print
@@ -151,11 +156,13 @@ class EndToEnd:
             weights=out / "model.safetensors",
             facts=facts,
             log=log,
+            on_step=self.watcher(method, images, config, fabric, out) if self.watcher else None,
         )
         found = score(method, val, VIEWS[config.test.views], config, fabric)
         log(f"\nvalidation list\n{found.table()}")
+        more = self.report(method, config, fabric, out, log) if self.report else {}
         return folder.write_metrics(
-            {"val": found.as_dict()},
+            {"val": found.as_dict(), **more},
             seed=config.run.seed,
             device=device_name(fabric.device),
             weights=config.weights,
