@@ -49,7 +49,7 @@ def test_a_profile_may_run_fewer_arms(place):
     assert [run.arm for run in plan(study, "cpu", **place.folders)] == ["low"] * 2
     assert [run.arm for run in plan(study, "full", **place.folders)] == ["low", "high"] * 2
     for arms, message in (
-        (["high"], "profiles.cpu.arms: expected names of .*, the baseline 'low' among them"),
+        (["high"], "profiles.cpu.arms: expected names of .*, the baselines .'low'. among them"),
         (["low", "nobody"], "profiles.cpu.arms: expected names of"),
         (["low", "low"], "a list of different names"),
         ("low", "a list of different names"),
@@ -84,6 +84,15 @@ def plan_arms(study, profile, folder):
         ({"rule": ["asdt"]}, "rule: expected a name"),
         ({"rule": "nobody"}, "rule: expected one of asdt, got 'nobody'"),
         ({"baseline": "nobody"}, "baseline: expected one of"),
+        ({"arms": {"low": {"what": "x", "baseline": "low"}}}, "compared with nothing"),
+        (
+            {"arms": {"low": {"what": "x"}, "high": {"what": "x", "baseline": "nobody"}}},
+            "arms.high.baseline: expected another of",
+        ),
+        (
+            {"arms": {"low": {"what": "x"}, "high": {"what": "x", "baseline": "high"}}},
+            "arms.high.baseline: expected another of",
+        ),
         ({"primary": "nothing"}, "primary: expected one of"),
         ({"seeds": [0, 0]}, "different whole numbers"),
         ({"seeds": [True]}, "different whole numbers"),

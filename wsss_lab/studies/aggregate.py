@@ -203,9 +203,9 @@ def _arm(
     values: Mapping[str, Mapping[str, Mapping[int, float]]],
     incomplete: set[str],
 ) -> dict[str, Any]:
-    baseline, primary = declaration.baseline, declaration.primary
+    baseline, primary = declaration.arms[arm].baseline, declaration.primary
     differences = {}
-    if arm != baseline:
+    if baseline:
         differences = {
             key: paired(values[key][arm], values[key][baseline], declaration.confidence)
             for key in declaration.metrics
@@ -224,6 +224,7 @@ def _arm(
         "preset": declaration.arms[arm].preset,
         "settings": declaration.settings_of(arm, profile),
         "metrics": {key: summarise(values[key][arm]) for key in declaration.metrics},
+        "baseline": baseline,
         "differences": differences,
         "verdict": verdict,
     }

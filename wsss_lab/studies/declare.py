@@ -8,14 +8,15 @@ One YAML file per study in `wsss_lab/studies/declared/`:
 ``hypothesis``    what is expected, and why
 ``decision``      how the numbers will be read, in words
 ``budget``        how much training an arm gets, in words
-``baseline``      the arm that all others are compared with, seed by seed
+``baseline``      the arm that the others are compared with, seed by seed, unless they name one
 ``primary``       the metric that decides
 ``margin``        differences of the primary metric below this are of no interest
 ``confidence``    of the intervals, e.g. 0.95
 ``seeds``         every arm runs with every seed; a seed pairs the arms
 ``metrics``       name -> ``path`` in the run's results, ``what``, ``percent``, ``higher_is_better``
 ``common``        ``method``, ``preset``, ``settings`` of all arms
-``arms``          name -> ``what``, ``settings``; also ``method`` and ``preset`` where they differ
+``arms``          name -> ``what``, ``settings``; also ``method``, ``preset`` and ``baseline``
+                  where they differ
 ``profiles``      ``full`` (on a GPU) and ``cpu`` (reduced): ``what``, ``run_minutes``; also
                   ``settings``, and ``seeds`` and ``arms`` (a list of names) where they differ
 ``rule``          optional: a further decision rule, a name in `wsss_lab.studies.rules.RULES`
@@ -73,6 +74,8 @@ class Arm:
     preset: str
     settings: dict[str, Any]
     """The arm's own; see `Declaration.settings_of`."""
+    baseline: str
+    """The arm it is compared with; "" for the study's baseline itself."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ def _declaration(name: str, content: Any, sha256: str, path: Path) -> Declaratio
     seeds = _seeds("seeds", content["seeds"])
     profiles = _keys("profiles", content["profiles"], PROFILES)
     arms = {
-        _name("arms", key): _arm(f"arms.{key}", value, common)
+        _name("arms", key): _arm(key, value, common, texts["baseline"])
         for key, value in _mapping("arms", content["arms"]).items()
     }
     found = Declaration(
@@ -207,14 +210,24 @@ def _check(found: Declaration) -> None:
     """What no part alone can tell."""
     if found.baseline not in found.arms:
         raise ValueError(f"baseline: expected one of {list(found.arms)}, got {found.baseline!r}")
+    for name, arm in found.arms.items():
+        if arm.baseline and (arm.baseline not in found.arms or arm.baseline == name):
+            raise ValueError(
+                f"arms.{name}.baseline: expected another of {list(found.arms)}, "
+                f"got {arm.baseline!r}"
+            )
     if found.primary not in found.metrics:
         raise ValueError(f"primary: expected one of {list(found.metrics)}, got {found.primary!r}")
     for name, profile in found.profiles.items():
         unknown = [arm for arm in profile.arms if arm not in found.arms]
-        if unknown or found.baseline not in profile.arms:
+        needed = {
+            found.baseline,
+            *(found.arms[a].baseline for a in profile.arms if a in found.arms),
+        }
+        if unknown or not needed - {""} <= set(profile.arms):
             raise ValueError(
-                f"profiles.{name}.arms: expected names of {list(found.arms)}, the baseline "
-                f"{found.baseline!r} among them, got {list(profile.arms)}"
+                f"profiles.{name}.arms: expected names of {list(found.arms)}, the baselines "
+                f"{sorted(needed - {''})} among them, got {list(profile.arms)}"
             )
     if found.rule:
         find_rule(found.rule)
@@ -224,13 +237,19 @@ def _check(found: Declaration) -> None:
         raise ValueError(f"margin: expected at least 0, got {found.margin}")
 
 
-def _arm(where: str, value: Any, common: Mapping[str, Any]) -> Arm:
-    value = _keys(where, value, ("what",), ("method", "preset", "settings"))
+def _arm(name: str, value: Any, common: Mapping[str, Any], baseline: str) -> Arm:
+    where = f"arms.{name}"
+    value = _keys(where, value, ("what",), ("method", "preset", "settings", "baseline"))
+    if name == baseline and "baseline" in value:
+        raise ValueError(f"{where}.baseline: the study's baseline is compared with nothing")
     return Arm(
         what=_text(f"{where}.what", value["what"]),
         method=_text(f"{where}.method", value.get("method", common["method"])),
         preset=_text(f"{where}.preset", value.get("preset", common["preset"])),
         settings=_settings(f"{where}.settings", value.get("settings")),
+        baseline=""
+        if name == baseline
+        else _text(f"{where}.baseline", value.get("baseline", baseline)),
     )
 
 
