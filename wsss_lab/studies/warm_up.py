@@ -13,7 +13,7 @@ from typing import Any, Literal
 import safetensors.torch
 import tyro
 
-from wsss_lab.config import write_json
+from wsss_lab.config import write_atomically, write_json
 from wsss_lab.engine.settings import with_changes
 from wsss_lab.methods import find_method
 from wsss_lab.methods.cosa import TEACHER
@@ -29,6 +29,10 @@ SETTINGS: dict[str, Any] = {
     "optim.lr": 1e-3,
 }
 """Changes to the preset `toy`."""
+OWN: dict[str, dict[str, Any]] = {"tscd": {}, "cosa": {"method.backbone": "toy_cnn"}}
+"""Further ones, by method. Maps of a transformer as small as toy_vit, read from its patch tokens,
+hardly say where a class is, those of toy_cnn do; CoSA builds on its maps, and its parts do not depend
+on the backbone."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class WarmUp:
 def run(settings: WarmUp) -> dict[str, Any]:
     """Train, or go on, and pack; returns the record."""
     recipe = find_method(settings.method).load()
-    config = with_changes(recipe.PRESETS["toy"], SETTINGS)
+    config = with_changes(recipe.PRESETS["toy"], SETTINGS | OWN[settings.method])
     folder = settings.run_folder
     metrics = recipe.train(config, folder, resume=folder.exists(), log=print)
     state = safetensors.torch.load_file(folder / "model.safetensors")
@@ -53,7 +57,7 @@ def run(settings: WarmUp) -> dict[str, Any]:
         state = {name: value for name, value in state.items() if name.startswith(TEACHER)}
     packed = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in state.items()}
     target = settings.out / f"{config.method.backbone}_{settings.method}.safetensors"
-    safetensors.torch.save_file(packed, target)
+    write_atomically(target, lambda file: file.write(safetensors.torch.save(packed)))
     record = json.loads((folder / "metrics.json").read_text()) if metrics else {}
     write_json(target.with_suffix(".json"), record)
     return record
