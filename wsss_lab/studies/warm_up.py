@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
 """Changes to the preset `toy`."""
 OWN: dict[str, dict[str, Any]] = {"tscd": {}, "cosa": {"method.backbone": "toy_cnn"}}
 """Further ones, by method. Maps of a transformer as small as toy_vit, read from its patch tokens,
-hardly say where a class is, those of toy_cnn do; CoSA builds on its maps, and its parts do not depend
+hardly say where a class is, those of toy_cnn do; CoSA builds on them, and its parts do not depend
 on the backbone."""
 
 
