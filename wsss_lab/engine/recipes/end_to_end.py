@@ -36,6 +36,7 @@ from wsss_lab.engine.recipes.stages import (
 )
 from wsss_lab.engine.scores import ORACLE, Evaluation
 from wsss_lab.methods.base import Method
+from wsss_lab.methods.plugin import ConsistencyConfig, with_consistency
 from wsss_lab.metrics import Protocol
 from wsss_lab.models.keymaps import Table, split_checkpoint
 from wsss_lab.models.weights import load_strictly
@@ -82,6 +83,8 @@ class EndToEndConfig:
     """Optimiser and learning rate."""
     test: TestConfig = field(default_factory=TestConfig)
     """How the result is scored."""
+    acr: ConsistencyConfig = field(default_factory=ConsistencyConfig)
+    """All-pairs consistency as a plug-in; off, unless `acr.alpha` is above 0."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ class EndToEnd:
         val = load_data(config.data, "val")
         seeded(config.run.seed)
         method = self.build(config, images.num_classes, True)  # missing weights are reported here
+        plugged = with_consistency(method, config.acr)  # and backbones without attention here
         folder.begin()
         facts = {
             "method": self.name,
@@ -134,10 +138,10 @@ class EndToEnd:
             "config": config,
             "weights": config.weights,
         }
-        method = fit_stage(
+        fit_stage(
             folder,
             "",
-            method,
+            plugged,
             images,
             config.run,
             config.optim,
@@ -147,6 +151,7 @@ class EndToEnd:
             facts=facts,
             log=log,
         )
+        method.eval()
         found = score(method, val, VIEWS[config.test.views], config, fabric)
         log(f"\nvalidation list\n{found.table()}")
         return folder.write_metrics(
