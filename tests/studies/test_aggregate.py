@@ -88,6 +88,46 @@ def record(run, score, **changes):
     write_json(run.record, content | changes)
 
 
+def test_every_arm_is_compared_with_its_own_baseline(place):
+    arms = {
+        "low": {"what": "a"},
+        "high": {"what": "b"},
+        "other": {"what": "c"},
+        "other_high": {"what": "d", "baseline": "other"},
+    }
+    study = place.declare(arms=arms)
+    runs = plan(study, "cpu", **place.folders)
+    scores = {"low": 0.1, "high": 0.2, "other": 0.7, "other_high": 0.65}
+    for run in runs:
+        record(run, scores[run.arm] + 0.01 * run.seed)
+    aggregate(study, "cpu", **place.folders)
+    result = load_study("fake", records=place.records, declared=place.declared)
+    found = {name: (arm.baseline, arm.verdict) for name, arm in result.arms.items()}
+    assert found == {
+        "low": ("", ""),
+        "high": ("low", "better"),
+        "other": ("", ""),
+        "other_high": ("other", "worse"),
+    }
+    assert result.arms["other_high"].differences["score"].mean == pytest.approx(-0.05)
+    table = result.table()
+    assert "| a (baseline) |" in table
+    assert "| c (baseline) |" in table
+    assert "Compared with “c”: “d”." in table
+
+
+def test_a_study_with_one_baseline_is_told_as_ever(place):
+    study = place.declare()
+    for run in plan(study, "cpu", **place.folders):
+        record(run, 0.5)
+    text = aggregate(study, "cpu", **place.folders).read_text()
+    assert '"baseline": "low"' in text
+    assert text.count('"baseline"') == 1
+    result = load_study("fake", records=place.records, declared=place.declared)
+    assert [arm.baseline for arm in result.arms.values()] == ["", "low"]
+    assert "Compared with" not in result.table()
+
+
 def test_the_aggregate_names_what_is_missing_and_is_the_same_every_time(place):
     study = place.declare(seeds=[0, 1, 2])
     runs = plan(study, "cpu", **place.folders)

@@ -1,12 +1,17 @@
 """What a declaration must say, and what it may not."""
 
+import dataclasses
 import subprocess
 
 import pytest
 
 from wsss_lab.config import write_json
+from wsss_lab.models.alignment import Turn
 from wsss_lab.studies.declare import declared_names, is_committed, read_declaration
 from wsss_lab.studies.plan import foreign, plan, require_none_foreign
+
+
+ARMS = {"low": {"what": "a"}, "high": {"what": "b"}}
 
 
 def test_every_declared_study_can_be_planned(tmp_path):
@@ -30,6 +35,24 @@ def test_the_cam_baseline_crosses_two_factors_and_fixes_the_rest(tmp_path):
     assert [r.seed for r in runs[:4]] == [0, 0, 0, 0]  # all arms of a seed before the next seed
 
 
+def test_the_arms_of_acr_differ_in_what_they_say(tmp_path):
+    study = read_declaration("acr")
+    runs = {r.arm: r.config for r in plan(study, "cpu", tmp_path, tmp_path) if r.seed == 0}
+    assert runs["none"].method.alpha == 0
+    losses = {(runs[a].method.activation, runs[a].method.affinity) for a in ("none", "both")}
+    assert losses == {(True, True)}
+    assert not runs["activation"].method.affinity
+    assert not runs["affinity"].method.activation
+    assert runs["both_turn90"].method.second_views[0] == Turn(1)
+    assert len({runs[a].method.second_views for a in runs if a.startswith("both")}) == 5
+    for name in ("tscd", "cosa"):
+        assert study.baselines[name] == ""
+        assert study.baselines[f"{name}_acr"] == name
+        plugged = runs[f"{name}_acr"]
+        assert (runs[name].acr.alpha, plugged.acr.alpha) == (0, 125)
+        assert dataclasses.replace(plugged, acr=runs[name].acr) == runs[name]
+
+
 def test_settings_of_arm_beat_profile_beat_common(place):
     full = {"what": "x", "run_minutes": 1}
     cpu = full | {"settings": {"gain": 3, "run.steps": 1}, "seeds": [7]}
@@ -38,6 +61,19 @@ def test_settings_of_arm_beat_profile_beat_common(place):
     assert set(runs) == {"low-seed7", "high-seed7"}
     assert (runs["low-seed7"].config.gain, runs["high-seed7"].config.gain) == (3.0, 2.0)
     assert runs["low-seed7"].config.run.steps == 1
+
+
+def test_an_arm_may_have_a_baseline_of_its_own(place):
+    arms = ARMS | {
+        "other": {"what": "c"},
+        "other_high": {"what": "d", "baseline": "other"},
+        "both": {"what": "e", "baseline": "high"},
+    }
+    study = place.declare(arms=arms | {"high": {"what": "b", "baseline": "low"}})
+    wanted = {"low": "", "high": "low", "other": "", "other_high": "other", "both": "high"}
+    assert study.baselines == wanted
+    assert place.declare(arms=arms).baselines == wanted | {"high": ""}
+    assert place.declare().baselines == {"low": "", "high": "low"}
 
 
 @pytest.mark.parametrize(
@@ -52,6 +88,9 @@ def test_settings_of_arm_beat_profile_beat_common(place):
         ({"question": " "}, "question: expected text"),
         ({"extra": 1}, "unknown \\['extra'\\]"),
         ({"arms": {"Bad name": {"what": "x"}}}, "expected a name"),
+        ({"arms": ARMS | {"high": {"what": "x", "baseline": "high"}}}, "expected one of"),
+        ({"arms": ARMS | {"high": {"what": "x", "baseline": "nobody"}}}, "got 'nobody'"),
+        ({"arms": ARMS | {"low": {"what": "x", "baseline": "high"}}}, "none for the study's own"),
         ({"arms": {"low": {"what": "x", "settings": {"run.seed": 1}}}}, "leave them out"),
         ({"profiles": {"cpu": {"what": "x", "run_minutes": 1}}}, "missing \\['full'\\]"),
     ],

@@ -188,9 +188,9 @@ def _arm(
     values: Mapping[str, Mapping[str, Mapping[int, float]]],
     incomplete: set[str],
 ) -> dict[str, Any]:
-    baseline, primary = declaration.baseline, declaration.primary
+    baseline, primary = declaration.baselines[arm], declaration.primary
     differences = {}
-    if arm != baseline:
+    if baseline:
         differences = {
             key: paired(values[key][arm], values[key][baseline], declaration.confidence)
             for key in declaration.metrics
@@ -211,7 +211,13 @@ def _arm(
         "metrics": {key: summarise(values[key][arm]) for key in declaration.metrics},
         "differences": differences,
         "verdict": verdict,
+        **({"baseline": baseline} if baseline != _usual(declaration, arm) else {}),
     }
+
+
+def _usual(declaration: Declaration, arm: str) -> str:
+    """What an arm is compared with in a study with one baseline; files do not repeat that."""
+    return "" if arm == declaration.baseline else declaration.baseline
 
 
 def _provenance(declaration: Declaration, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -15,10 +15,13 @@ One YAML file per study in `wsss_lab/studies/declared/`:
 ``seeds``         every arm runs with every seed; a seed pairs the arms
 ``metrics``       name -> ``path`` in the run's results, ``what``, ``percent``, ``higher_is_better``
 ``common``        ``method``, ``preset``, ``settings`` of all arms
-``arms``          name -> ``what``, ``settings``; also ``method`` and ``preset`` where they differ
+``arms``          name -> ``what``, ``settings``; also ``method`` and ``preset`` where they differ,
+                  and ``baseline`` where another arm is the one to compare with
 ``profiles``      ``full`` (on a GPU) and ``cpu`` (reduced): ``what``, ``run_minutes``; also
                   ``settings``, and ``seeds`` where they differ
 ================  ==================================================================================
+
+An arm that others are compared with is compared with none, unless it names a baseline, too.
 
 Settings are fields of the method's `Config`, as on the command line: ``run.steps: 60``. Where they
 meet, the arm's hold over the profile's, and these over the common ones.
@@ -69,6 +72,8 @@ class Arm:
     preset: str
     settings: dict[str, Any]
     """The arm's own; see `Declaration.settings_of`."""
+    baseline: str = ""
+    """The arm that this one is compared with, if that is not the study's baseline."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,15 @@ class Declaration:
     def settings_of(self, arm: str, profile: str) -> dict[str, Any]:
         """Settings of an arm in a profile: common, then the profile's, then the arm's own."""
         return {**self.common, **self.profiles[profile].settings, **self.arms[arm].settings}
+
+    @property
+    def baselines(self) -> dict[str, str]:
+        """Arm -> the arm it is compared with; "" for those that others are compared with."""
+        named = {self.baseline, *(arm.baseline for arm in self.arms.values())}
+        return {
+            name: arm.baseline or ("" if name in named else self.baseline)
+            for name, arm in self.arms.items()
+        }
 
 
 class _Loader(yaml.SafeLoader):
@@ -188,6 +202,11 @@ def _check(found: Declaration) -> None:
     """What no part alone can tell."""
     if found.baseline not in found.arms:
         raise ValueError(f"baseline: expected one of {list(found.arms)}, got {found.baseline!r}")
+    for name, arm in found.arms.items():
+        others = [other for other in found.arms if other != name]
+        if arm.baseline and (arm.baseline not in others or name == found.baseline):
+            wanted = "none for the study's own" if name == found.baseline else f"one of {others}"
+            raise ValueError(f"arms.{name}.baseline: expected {wanted}, got {arm.baseline!r}")
     if found.primary not in found.metrics:
         raise ValueError(f"primary: expected one of {list(found.metrics)}, got {found.primary!r}")
     if not 0.5 <= found.confidence < 1:
@@ -197,12 +216,13 @@ def _check(found: Declaration) -> None:
 
 
 def _arm(where: str, value: Any, common: Mapping[str, Any]) -> Arm:
-    value = _keys(where, value, ("what",), ("method", "preset", "settings"))
+    value = _keys(where, value, ("what",), ("method", "preset", "settings", "baseline"))
     return Arm(
         what=_text(f"{where}.what", value["what"]),
         method=_text(f"{where}.method", value.get("method", common["method"])),
         preset=_text(f"{where}.preset", value.get("preset", common["preset"])),
         settings=_settings(f"{where}.settings", value.get("settings")),
+        baseline=_text(f"{where}.baseline", value["baseline"]) if "baseline" in value else "",
     )
 
 

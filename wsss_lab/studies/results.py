@@ -67,9 +67,11 @@ class ArmResult:
     settings: dict[str, Any]
     metrics: dict[str, Summary]
     differences: dict[str, Difference]
-    """To the baseline, by metric; empty for the baseline."""
+    """To the baseline, by metric; empty for a baseline."""
     verdict: str
-    """A key of `SIGNS`; "" for the baseline. About the primary metric."""
+    """A key of `SIGNS`; "" for a baseline. About the primary metric."""
+    baseline: str
+    """The arm that this one is compared with; "" for a baseline."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,9 @@ class StudyResult:
 
     def _row(self, name: str) -> list[str]:
         arm = self.arms[name]
-        cells = [f"{arm.what} (baseline)" if name == self.baseline else arm.what]
+        cells = [arm.what if arm.baseline else f"{arm.what} (baseline)"]
         cells += [_shown(arm.metrics[key], metric) for key, metric in self.metrics.items()]
-        if name == self.baseline:
+        if not arm.baseline:
             return [*cells, "", ""]
         cells.append(_shown(arm.differences[self.primary], self.metrics[self.primary]))
         return [*cells, SIGNS[arm.verdict]]
@@ -124,10 +126,22 @@ class StudyResult:
         lines.append(f"Mean and standard deviation over seeds {seeds}.")
         primary = self.metrics[self.primary]
         lines.append(f"Differences are of “{primary.what}”, arm minus baseline. {self.interval}")
+        lines += [
+            f"Compared with “{self.arms[base].what}”: {'; '.join(whom)}."
+            for base, whom in self._comparisons().items()
+        ]
         lines.append(f"Run on {', '.join(self.provenance['devices']) or 'nothing yet'}.")
         if self.missing:
             lines.append(f"Missing: {'; '.join(self.missing)}.")
         return lines
+
+    def _comparisons(self) -> dict[str, list[str]]:
+        """Baseline -> names of the arms compared with it, if there are several baselines."""
+        found: dict[str, list[str]] = {}
+        for arm in self.arms.values():
+            if arm.baseline:
+                found.setdefault(arm.baseline, []).append(f"“{arm.what}”")
+        return found if set(found) - {self.baseline} else {}
 
 
 def _shown(found: Summary, metric: Metric) -> str:
@@ -194,6 +208,9 @@ def _typed(content: dict[str, Any]) -> StudyResult:
                 key: Difference(**_by_seed(value)) for key, value in arm["differences"].items()
             },
             verdict=arm["verdict"],
+            baseline=arm.get(
+                "baseline", "" if name == content["baseline"] else content["baseline"]
+            ),
         )
         for name, arm in content["arms"].items()
     }
