@@ -15,6 +15,9 @@ def _names(text: str) -> tuple[str, ...]:
 TOY_CLASSES = ("cat", "dog", "horse", "cow", "bird", "car", "bus", "train", "boat", "plane")
 """Foreground classes of the toy world; mask value of class `c` is `c + 1`."""
 
+TOY_CONTEXTS = {"boat": ("water", 1), "train": ("rails", 2)}
+"""Class -> its usual surroundings in the toy world, and their value in a scene's context map."""
+
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),

@@ -134,7 +134,8 @@ def build_dataset(
     masks = split == "val" if masks is None else masks
     if data.name == "toy":
         count = data.val_count if split == "val" else data.count
-        return ToyWorld(name, count, seed=data.seed, size=data.size, masks=masks)
+        # whoever may see the truth may see all of it: parts and contexts, too
+        return ToyWorld(name, count, seed=data.seed, size=data.size, masks=masks, extras=masks)
     if data.root is None:
         raise ValueError(f"root: expected the folder of {data.name}, got None; {_how(data)}")
     if data.name == "voc":

@@ -17,9 +17,11 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from wsss_lab.cam import cam_to_label
 from wsss_lab.data.sample import Sample
 from wsss_lab.engine.directories import SHOWN, evaluate_directories, read_names, run_eval
 from wsss_lab.engine.inference import Views, multi_scale_predict
+from wsss_lab.engine.regions import Regions, regions_of
 from wsss_lab.engine.scores import ORACLE, Evaluation, Scores, summarise
 from wsss_lab.methods.base import Method, SegOutput
 from wsss_lab.metrics import Protocol
@@ -109,6 +111,7 @@ def score_shard(
     num_classes: int,
     *,
     thresholds: Sequence[float],
+    cam_threshold: float | None = None,
     batch: int = 8,
     tags_at_test: bool = False,
     crf: Crf | None = None,
@@ -134,12 +137,13 @@ def score_shard(
         tags = torch.stack([s["tags"] for s in group]).to(device)
         pixels = images.float() / 255
         output = multi_scale_predict(method.predict, pixels, views)
-        _count(scores, output, images, truth, None, crf)
+        regions = regions_of(group, truth, tags)
+        _count(scores, output, images, truth, None, crf, regions, cam_threshold)
         if tags_at_test:
             told = output
             if method.uses_tags:
                 told = multi_scale_predict(method.predict, pixels, views, tags)
-            _count(scores, told, images, truth, tags, crf)
+            _count(scores, told, images, truth, tags, crf, regions, cam_threshold)
         if output.tag_logits is not None:
             scores.add_tags(output.tag_logits, tags)
         scores.images += len(group)
@@ -168,7 +172,9 @@ def evaluate(
     Kinds of scores: "seg" (argmax of the logits), "seg+crf", "cam" (maps of the tags that the
     method itself predicts, at every threshold of 0.00, 0.01 .. 0.99). With `tags_at_test` each
     comes a second time with the true tags of every image, as some released codes report; these
-    end in "+true tags", and their protocol says so.
+    end in "+true tags", and their protocol says so. Toy scenes also give `context` and `coverage`
+    of every kind but "seg+crf", see `wsss_lab.engine.regions`; coverage of maps needs
+    `cam_threshold`.
 
     Args:
         method: gives `predict`; put into eval mode while this runs.
@@ -204,6 +210,7 @@ def evaluate(
         views,
         num_classes,
         thresholds=grid,
+        cam_threshold=cam_threshold,
         batch=batch,
         tags_at_test=tags_at_test,
         crf=apply,
@@ -252,6 +259,8 @@ def _count(
     truth: Int[Tensor, "b h w"],
     tags: Float[Tensor, "b k"] | None,
     crf: Crf | None,
+    regions: Regions | None,
+    cam_threshold: float | None,
 ) -> None:
     """Add one group; `tags` are the true ones, or None."""
     _require_classes(output, scores.num_classes)
@@ -261,7 +270,10 @@ def _count(
         if tags is not None:
             absent = F.pad(tags <= 0, (1, 0))[:, :, None, None]
             logits = logits.masked_fill(absent, torch.finfo(logits.dtype).min)
-        scores.add_labels(f"seg{end}", logits.argmax(1), truth)
+        label = logits.argmax(1)
+        scores.add_labels(f"seg{end}", label, truth)
+        if regions:
+            scores.regions[f"seg{end}"].add(regions, label)
         if crf is not None:
             scores.add_labels(f"seg+crf{end}", crf(images, logits.softmax(1)).argmax(1), truth)
     if output.cam is not None:
@@ -269,6 +281,11 @@ def _count(
         if tags is None and output.tag_logits is not None:
             allowed = (output.tag_logits > 0).float()
         scores.add_cam(f"cam{end}", output.cam, allowed, truth)
+        if regions:
+            at = cam_threshold
+            made = None if at is None else cam_to_label(output.cam, allowed, at)
+            maps = output.cam if allowed is None else output.cam * allowed[:, :, None, None]
+            scores.regions[f"cam{end}"].add(regions, made, maps)
 
 
 def _require_classes(output: SegOutput, num_classes: int) -> None:

@@ -1,6 +1,7 @@
 """Counts of one evaluation: streamed on the device, added up over processes, then reported."""
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,6 +11,7 @@ import torch.distributed as dist
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from wsss_lab.engine.regions import RegionCounts
 from wsss_lab.metrics import (
     ConfusionMatrix,
     Protocol,
@@ -37,6 +39,7 @@ class Scores:
         self.grid = list(thresholds)
         self.labels: dict[str, ConfusionMatrix] = {}
         self.sweeps: dict[str, ThresholdSweep] = {}
+        self.regions: dict[str, RegionCounts] = defaultdict(RegionCounts)
         self.images = 0
         self.tag_rows: list[tuple[Tensor, Tensor]] = []
 
@@ -70,6 +73,8 @@ class Scores:
             self.labels.setdefault(kind, ConfusionMatrix(self.num_classes)).merge(matrix)
         for kind, sweep in other.sweeps.items():
             self.sweeps.setdefault(kind, ThresholdSweep(self.num_classes, self.grid)).merge(sweep)
+        for kind, counts in other.regions.items():
+            self.regions[kind].merge(counts)
         self.images += other.images
         self.tag_rows += other.tag_rows
         return self
@@ -100,6 +105,8 @@ class Evaluation:
     """Maps at every threshold. Their best threshold is chosen on the truth."""
     tags: dict[str, float] = field(default_factory=dict)
     """`map`: mean over classes of the average precision; `map_samples`: over images (CoSA)."""
+    regions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """`context` and `coverage` of toy scenes, see `wsss_lab.engine.regions`."""
 
     def table(self) -> str:
         """Every report, with a warning above those that used the true tags."""
@@ -125,6 +132,8 @@ class Evaluation:
                 "best_threshold_on_truth": sweep.best_threshold,
                 "best_miou_on_truth": sweep.best_miou,
             }
+        for kind, numbers in self.regions.items():
+            found[kind] = found.get(kind, {}) | numbers
         return found | ({"tags": self.tags} if self.tags else {})
 
 
@@ -159,7 +168,8 @@ def summarise(
                 crf="none",
             )
             reports[kind] = Report.from_confusion(result.confusion[at], stated, class_names)
-    return Evaluation(reports, sweeps, _tag_scores(scores))
+    regions = {kind: counts.as_dict() for kind, counts in scores.regions.items()}
+    return Evaluation(reports, sweeps, _tag_scores(scores), regions)
 
 
 def _tag_scores(scores: Scores) -> dict[str, float]:

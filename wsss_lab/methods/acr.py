@@ -49,7 +49,6 @@ of the last block on patch tokens, in training and localisation (`class_token_on
 """
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -70,10 +69,17 @@ from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.losses import tag_loss
 from wsss_lab.methods.base import Batch, Method, StepOutput, normalize, split_decay
 from wsss_lab.models import keymaps
-from wsss_lab.models.alignment import Flip, Grid, View, align_pair, align_tokens
-from wsss_lab.models.attention import record_attention
+from wsss_lab.models.alignment import Flip, View
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
+from wsss_lab.models.consistency import (
+    ViewName,
+    both_views,
+    consistency,
+    views_of,
+)
+from wsss_lab.models.consistency import activation_consistency as activation_consistency
+from wsss_lab.models.consistency import affinity_consistency as affinity_consistency
 from wsss_lab.models.heads import TagHead
 from wsss_lab.models.shortcut import class_token_only
 from wsss_lab.models.vit import ViTBackbone
@@ -92,6 +98,9 @@ class ACRConfig:
     """Use the patch-to-patch (all-pairs) consistency."""
     views: tuple[View, ...] = (Flip("width"),)
     """Second views, taken in turn (2)."""
+    named_views: tuple[ViewName, ...] = ()
+    """The same by name, as the command line and studies need it: see `NAMED_VIEWS`. If there are
+    any, they hold instead of `views`."""
     layers: tuple[int, ...] | None = None
     """Attention layers compared; None for all, as released."""
     joint: bool = True
@@ -123,62 +132,12 @@ class ACRConfig:
             raise ValueError(f"input_stats must be 'imagenet' or 'half', got {self.input_stats!r}")
         if self.variant not in get_args(Variant):
             raise ValueError(f"variant must be one of {get_args(Variant)}, got {self.variant!r}")
+        self.second_views  # noqa: B018 -- refuses unknown names
 
-
-def activation_consistency(
-    first: Float[Tensor, "*batch n n"],
-    second: Float[Tensor, "*batch m m"],
-    view: View,
-    grid: Grid,
-    prefix: int = 1,
-    renormalise: bool = True,
-) -> Float[Tensor, ""]:
-    """Mean distance between where the class token looks in an image and in a view of it.
-
-    Released code: ``mean |A1[0, 1+j] - A2[0, 1+pi(j)]|`` over batch, layers and patches j, on
-    attention averaged over the heads; gradients flow to both. No temperature, no detaching.
-
-    Args:
-        first: head-averaged attention of the images, 0..1, rows sum to 1.
-        second: head-averaged attention of their views.
-        view: how the second images came from the first.
-        grid: (gh, gw), token grid of the images.
-        prefix: tokens before the patches; the first one is the class token.
-        renormalise: for views that hide tokens: restrict rows to common tokens and sum them to 1.
-
-    Raises:
-        ValueError: the matrices do not fit the grid, or there is no class token.
-    """
-    if prefix < 1:
-        raise ValueError("prefix must be at least 1: activation consistency needs a class token")
-    return _mean_distance(*align_pair(first, second, view, grid, prefix, renormalise, slice(0, 1)))
-
-
-def affinity_consistency(
-    first: Float[Tensor, "*batch n n"],
-    second: Float[Tensor, "*batch m m"],
-    view: View,
-    grid: Grid,
-    prefix: int = 1,
-    renormalise: bool = True,
-) -> Float[Tensor, ""]:
-    """Mean distance between the attention of all pairs of patches in an image and in its view.
-
-    Released code: ``mean |A1[1+i, 1+j] - A2[1+pi(i), 1+pi(j)]|`` over batch, layers, i and j.
-    Arguments as in `activation_consistency`; `prefix` may be 0, for networks without class token.
-    """
-    rows = slice(prefix, None)
-    a, b, valid = align_pair(first, second, view, grid, prefix, renormalise, rows)
-    b = align_tokens(b, view, grid, dim=-2, add=False)
-    return _mean_distance(a, b, None if valid is None else valid[:, None] & valid)
-
-
-def _mean_distance(a: Tensor, b: Tensor, valid: Tensor | None) -> Float[Tensor, ""]:
-    """L1 over the valid entries; 0 if there are none."""
-    if valid is None:
-        return F.l1_loss(a, b)
-    distance = (a - b).abs() * valid
-    return distance.sum() / valid.expand_as(distance).sum().clamp(min=1)
+    @property
+    def second_views(self) -> tuple[View, ...]:
+        """The views that hold."""
+        return views_of(self.named_views) if self.named_views else self.views
 
 
 class ACR(Method):
@@ -216,7 +175,8 @@ class ACR(Method):
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         """Tag loss of images and of one of their views, and the consistency of their attention."""
-        view = self.config.views[step % len(self.config.views)]
+        views = self.config.second_views
+        view = views[step % len(views)]
         return self.losses(self.prepare(batch["images"]), batch["tags"], view)
 
     def losses(
@@ -226,46 +186,23 @@ class ACR(Method):
         config = self.config
         other = view.image(images, self.backbone.stride)
         compare = config.alpha > 0 and (config.activation or config.affinity)
-        logits, pairs, grid = self._both_views(images, other, compare)
+        tokens, pairs, grid = both_views(
+            self.backbone, images, other, config.layers, record=compare, joint=config.joint
+        )
+        logits = [self.head.linear(each) for each in tokens]
         tag_1, tag_2 = (tag_loss(one, tags) for one in logits)
         parts = {"tags": tag_1, "tags_view": tag_2}
         loss = tag_1 + tag_2
-        for name, used, rule in (
-            ("activation", config.activation, activation_consistency),
-            ("affinity", config.affinity, affinity_consistency),
-        ):
-            if compare and used:
-                terms = [rule(a, b, view, grid, 1, config.renormalise) for a, b in pairs]
-                parts[name] = torch.stack(terms).mean()
-                loss = loss + config.alpha * parts[name]
+        if compare:
+            used = {"activation": config.activation, "affinity": config.affinity}
+            terms = consistency(pairs, view, grid, renormalise=config.renormalise, **used)
+            parts |= terms
+            for term in terms.values():
+                loss = loss + config.alpha * term
         panels = {"logits": logits[0], "view": other}
         if pairs:
             panels["attention"], panels["attention_view"] = (a.detach() for a in pairs[-1])
         return StepOutput(loss, parts, panels)
-
-    def _both_views(
-        self, images: Tensor, other: Tensor, record: bool
-    ) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]], Grid]:
-        """Logits of both views, head-averaged attention (image, view) per layer, token grid."""
-        joint = self.config.joint and images.shape == other.shape
-        inputs = [torch.cat([images, other])] if joint else [images, other]
-        logits, attention, grids = [], [], []
-        for x in inputs:
-            recorded: list[Tensor] = []
-            with ExitStack() as stack:
-                stack.enter_context(class_token_only(self.backbone))
-                if record:
-                    layers = record_attention(self.backbone, self.config.layers)
-                    recorded = stack.enter_context(layers).maps
-                features = self.backbone(x)
-            attention.append([layer.float().mean(dim=1) for layer in recorded])
-            logits.append(self.head.linear(features.cls))
-            grids.append(tuple(features.last.shape[-2:]))
-        if joint:
-            logits = list(logits[0].chunk(2))
-            attention = [[layer.chunk(2)[i] for layer in attention[0]] for i in (0, 1)]
-        first, second = attention
-        return logits, list(zip(first, second, strict=True)), grids[0]
 
     def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Backbone at `lr`, head at `head_lr`; the released code has one group for all."""

@@ -10,6 +10,7 @@ from wsss_lab.metrics.regions import (
     dilate,
     distance_bands,
     near_far_recall,
+    near_far_regions,
     over_activation,
     under_activation,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "distance_bands",
     "mean_iou",
     "near_far_recall",
+    "near_far_regions",
     "over_activation",
     "pair_counts",
     "random_cam",

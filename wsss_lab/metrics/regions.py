@@ -1,8 +1,7 @@
 """Where a map is wrong: too large or too small, near or far from what gives the class away.
 
 All functions take masks, so they serve any data set that can say where its parts and contexts are.
-Distances are Chebyshev (king's moves), made by max pooling: a square of side 2 r + 1 around a pixel
-is "within r px".
+Distances are Chebyshev (king's moves): a square of side 2 r + 1 around a pixel is "within r px".
 """
 
 from collections.abc import Sequence
@@ -42,13 +41,15 @@ def dilate(mask: Bool[Tensor, "*b h w"], radius: int) -> Bool[Tensor, "*b h w"]:
     """
     if radius < 0:
         raise ValueError(f"radius must be at least 0 px, got {radius}")
-    if radius == 0:
-        return mask.clone()
-    h, w = mask.shape[-2:]
-    grown = mask.reshape(-1, 1, h, w).float()
-    for kernel, pad in (((2 * radius + 1, 1), (radius, 0)), ((1, 2 * radius + 1), (0, radius))):
-        grown = F.max_pool2d(grown, kernel, stride=1, padding=pad)  # square = column, then row
-    return (grown > 0).view(mask.shape)
+    grown = F.pad(mask, (radius,) * 4)
+    for dim in (-2, -1):
+        width = 1  # a window of twice the width is the union of two
+        while width < 2 * radius + 1:
+            step = min(width, 2 * radius + 1 - width)
+            rest = grown.shape[dim] - step
+            grown = grown.narrow(dim, 0, rest) | grown.narrow(dim, step, rest)
+            width += step
+    return grown
 
 
 def distance_bands(mask: Bool[Tensor, "*b h w"], edges: Sequence[int]) -> Int[Tensor, "*b h w"]:
@@ -130,13 +131,27 @@ def near_far_recall(
         ValueError: if shapes differ or near > far.
     """
     _same(pred=pred, truth=truth, part=part)
+    close, distant = near_far_regions(truth, part, near=near, far=far)
+    counts = torch.stack([close & pred, close, distant & pred, distant]).flatten(1).sum(1)
+    return NearFar(*counts.tolist())
+
+
+def near_far_regions(
+    truth: Bool[Tensor, "*b h w"], part: Bool[Tensor, "*b h w"], *, near: int = 8, far: int = 20
+) -> tuple[Bool[Tensor, "*b h w"], Bool[Tensor, "*b h w"]]:
+    """Pixels of an object near to and far from a part of it; arguments as in `near_far_recall`.
+
+    Returns:
+        Near, far; both empty in images without the part.
+
+    Raises:
+        ValueError: if shapes differ or near > far.
+    """
+    _same(truth=truth, part=part)
     if near > far:
         raise ValueError(f"near must not exceed far, got near={near} and far={far} px")
     has_part = part.flatten(-2).any(-1)[..., None, None]
-    close = dilate(part, near) & truth & has_part
-    distant = ~dilate(part, far) & truth & has_part
-    counts = torch.stack([close & pred, close, distant & pred, distant]).flatten(1).sum(1)
-    return NearFar(*counts.tolist())
+    return dilate(part, near) & truth & has_part, ~dilate(part, far) & truth & has_part
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from wsss_lab.engine.recipes.stages import (
 from wsss_lab.engine.recipes.start import start_method
 from wsss_lab.engine.scores import ORACLE, Evaluation
 from wsss_lab.methods.base import Method
+from wsss_lab.methods.plugin import ConsistencyConfig, with_consistency
 from wsss_lab.metrics import Protocol
 from wsss_lab.models.keymaps import Table, split_checkpoint
 from wsss_lab.models.weights import load_strictly
@@ -87,6 +88,8 @@ class EndToEndConfig:
     """Optimiser and learning rate."""
     test: TestConfig = field(default_factory=TestConfig)
     """How the result is scored."""
+    acr: ConsistencyConfig = field(default_factory=ConsistencyConfig)
+    """All-pairs consistency as a plug-in; off, unless `acr.alpha` is above 0."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,7 @@ class EndToEnd:
         seeded(config.run.seed)
         method = self.build(config, images.num_classes, True)  # missing weights are reported here
         start_method(method, config.start, self.name, config.method.backbone)
+        plugged = with_consistency(method, config.acr)  # and backbones without attention here
         folder.begin()
         facts = {
             "method": self.name,
@@ -144,10 +148,10 @@ class EndToEnd:
             "config": config,
             "weights": config.weights,
         }
-        method = fit_stage(
+        fit_stage(
             folder,
             "",
-            method,
+            plugged,
             images,
             config.run,
             config.optim,
@@ -158,6 +162,7 @@ class EndToEnd:
             log=log,
             on_step=self.watcher(method, images, config, fabric, out) if self.watcher else None,
         )
+        method.eval()
         found = score(method, val, VIEWS[config.test.views], config, fabric)
         log(f"\nvalidation list\n{found.table()}")
         more = self.report(method, config, fabric, out, log) if self.report else {}

@@ -44,7 +44,7 @@ class InMemory(Dataset[Sample]):
     """A toy world drawn once and kept; it would draw every scene again for every epoch.
 
     Args:
-        world: which scenes; samples carry masks if its own do.
+        world: which scenes; samples carry masks if its own do, and the extras, without `part`.
         workers: processes that draw.
     """
 
@@ -52,6 +52,8 @@ class InMemory(Dataset[Sample]):
         drawn = world.tensors(workers)
         self.image, self.tags = drawn["image"], drawn["tags"]
         self.mask = drawn["mask"] if world.masks else None
+        names = ("distinctive", "context", "instance") if world.extras else ()
+        self.extras: dict[str, Tensor] = {name: drawn[name] for name in names}  # type: ignore
         self.names = [world.name(i) for i in range(len(world))]
         self.class_names, self.num_classes = world.class_names, world.num_classes
 
@@ -66,6 +68,7 @@ class InMemory(Dataset[Sample]):
         }
         if self.mask is not None:
             sample["mask"] = self.mask[index].long()
+        sample.update({name: rows[index] for name, rows in self.extras.items()})  # type: ignore
         return sample
 
 
