@@ -21,17 +21,17 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 
 from official_archives import catalogue, place, stuff_archive
 
-SIDE = 48
+SIDE = 64
 PERSON, SIGN, BRUSH, BANNER, SKY, WOOD = 1, 13, 90, 92, 157, 182  # official ids
 READINGS = {"stuff10k": 172, "stuff10k-things": 81}
 """Preset -> values that a mask may have: without background, 0 is never one."""
 
 
 def label(top, bottom, thing):
-    """Two kinds of stuff, a thing on them, an unlabelled corner; 48 x 56."""
+    """Two kinds of stuff, a thing on them, an unlabelled corner; 64 x 72."""
     s = np.full((SIDE, SIDE + 8), top)
-    s[30:] = bottom
-    s[16:36, 20:40] = thing
+    s[40:] = bottom
+    s[20:50, 24:54] = thing
     s[:8, :8] = 0
     return s
 
@@ -53,7 +53,7 @@ def root(tmp_path_factory):
     place(files, folder)
     text = prepare_stuff10k(folder, False, archives=catalogue(files, md5=False), workers=1)
     assert "train 4, test 2" in text
-    assert main(["data", "check", str(folder)]) == 0
+    assert main(["data", "check", "--root", str(folder)]) == 0
     return folder
 
 
