@@ -224,15 +224,30 @@ NAMES_V11 = np.array(STUFF_182_NAMES, dtype=object)
 NAMES_V10 = np.array(["unlabeled", *(f"name {i}" for i in range(171))], dtype=object)
 
 
-def stuff_archive(names=NAMES_V11, dtype=np.float64, labels=STUFF):
+def stuff_archive(names=NAMES_V11, dtype=np.float64, labels=STUFF, test=1):
+    """COCO-Stuff 10K v1.1 as it is published, all fields of its annotations included.
+
+    Args:
+        names: class names in the annotations.
+        dtype: of the label map S.
+        labels: image name -> S.
+        test: so many images, the last ones, are the test list.
+    """
     files = {}
     for i, (name, label) in enumerate(labels.items()):
-        files[f"images/{name}.jpg"] = jpeg(2, 3, seed=i)
-        files[f"annotations/{name}.mat"] = mat(S=np.array(label, dtype=dtype), names=names)
-    train, test = list(labels)
-    files["imageLists/train.txt"] = f"{train}\n".encode()
-    files["imageLists/test.txt"] = f"{test}\n".encode()
-    files["imageLists/all.txt"] = f"{train}\n{test}\n".encode()
+        s = np.array(label, dtype=dtype)
+        regions = np.arange(s.size, dtype=np.uint16).reshape(s.shape) + 1  # superpixels, from 1
+        files[f"images/{name}.jpg"] = jpeg(*s.shape, seed=i)
+        files[f"annotations/{name}.mat"] = mat(
+            S=s,
+            names=names.reshape(-1, 1),
+            captions=np.array([["a caption"], ["another one"]], dtype=object),
+            regionMapStuff=regions,
+            regionLabelsStuff=s.reshape(-1, 1).astype(np.uint16),
+        )
+    lists = {"train": list(labels)[:-test], "test": list(labels)[-test:], "all": list(labels)}
+    for split, stems in lists.items():
+        files[f"imageLists/{split}.txt"] = "".join(f"{stem}\n" for stem in stems).encode()
     return {"cocostuff-10k-v1.1.zip": zip_of(files)}
 
 

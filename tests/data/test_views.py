@@ -6,7 +6,8 @@ import torch
 from torchvision.transforms.v2 import functional as v2
 
 from wsss_lab.data.config import DataConfig
-from wsss_lab.data.views import STRONG_OPS, Views, blur, jitter, strong, strong_released
+from wsss_lab.data.loader import StepLoader
+from wsss_lab.data.views import STRONG_OPS, Views, blur, jitter, squash, strong, strong_released
 
 
 @pytest.fixture
@@ -150,3 +151,24 @@ def test_views_travel_to_spawned_workers(image):
     copy = pickle.loads(pickle.dumps(views))
     a, b = (v(sample(image), *map(np.random.default_rng, (1, 2))) for v in (views, copy))
     assert torch.equal(a["strong"], b["strong"])
+
+
+def test_asdts_released_form_also_gives_whole_images(image):
+    """Neither cut, nor mirrored, nor padded; and nobody else pays for them."""
+    settings = {"form": "released", "scale_per": "batch", "pad": "mean"}
+    for seed in range(3):
+        whole = made(image, seed, **settings)["squashed"]
+        assert torch.equal(whole, squash(image, 32))
+    rows = [int((i + 0.5) * 40 / 32) for i in range(32)]  # within a pixel of plain sampling
+    columns = [int((i + 0.5) * 60 / 32) for i in range(32)]
+    assert (whole.int() - image[:, rows][:, :, columns].int()).float().abs().mean() < 12
+    for other in ({"form": "ours"}, {"scale_per": "image"}):
+        assert "squashed" not in made(image, **{**settings, **other})
+
+    photos = [sample(image) | {"name": name} for name in "ab"]
+    views = Views(DataConfig(crop=48, scale=(0.5, 0.5), **settings))  # padded crops
+    with StepLoader(photos, 2, 0, views) as loader:
+        batch = loader(0)
+    assert not batch["valid"].all()
+    wanted = squash(image, 48).float() / 255
+    assert torch.equal(batch["squashed"][1], wanted)  # the padding of the crop leaves no trace

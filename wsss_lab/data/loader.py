@@ -68,6 +68,8 @@ class View(Sample):
     """y0, y1, x0, x1 in px; outside is padding."""
     strong: NotRequired[Tensor]
     """uint8 (3, h, w): the same pixels in other colours."""
+    squashed: NotRequired[Tensor]
+    """uint8 (3, h, w): the whole image, neither cut nor mirrored, at the size of the crop."""
 
 
 @runtime_checkable
@@ -114,6 +116,8 @@ class LoadedBatch(TypedDict):
     """int64; 255 also where there is no image."""
     strong: NotRequired[Float[Tensor, "b 3 h w"]]
     """RGB in [0, 1]: the same crops in other colours."""
+    squashed: NotRequired[Float[Tensor, "b 3 h w"]]
+    """RGB in [0, 1]: the whole images at the crops' size."""
     boxes: NotRequired[Int[Tensor, "b 4"]]
     """int64 y0, y1, x0, x1 of the real pixels in each image; the rest is padding."""
     valid: NotRequired[Bool[Tensor, "b h w"]]
@@ -242,6 +246,8 @@ class StepLoader:
             batch["masks"] = self._move(stacked["masks"]).long()
         if "strong" in stacked:
             batch["strong"] = self._floats(stacked["strong"], valid)
+        if "squashed" in stacked:
+            batch["squashed"] = self._floats(stacked["squashed"], torch.ones_like(valid))
         return batch
 
     def _move(self, values: Tensor) -> Tensor:
@@ -352,6 +358,8 @@ def _stack(views: Sequence[View]) -> dict[str, Any]:
         stacked["masks"] = torch.stack([view["mask"] for view in views])
     if "strong" in views[0]:
         stacked["strong"] = _stack_images(views, lambda view: view["strong"])
+    if "squashed" in views[0]:
+        stacked["squashed"] = _stack_images(views, lambda view: view["squashed"])
     return stacked
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from torch import Tensor
@@ -134,6 +135,21 @@ def _through_pillow(image: Tensor, operation: Callable[[Image.Image], Image.Imag
     return torch.from_numpy(np.array(photo)).permute(2, 0, 1)
 
 
+def squash(image: UInt8[Tensor, "3 h w"], side: int) -> UInt8[Tensor, "3 s s"]:
+    """The whole image as a square, its proportions lost.
+
+    ASDT's released code hands this to the CRF of its second teacher, whose probabilities are those
+    of a crop (a slip: the label is not used there). Bilinear between four pixels; how the released
+    code resizes is not known to us.
+
+    Args:
+        image: RGB.
+        side: px.
+    """
+    small = F.interpolate(image[None].float(), (side, side), mode="bilinear", align_corners=False)
+    return small[0].add_(0.5).to(torch.uint8)
+
+
 def jitter(
     image: UInt8[Tensor, "3 h w"], factors: Float[np.ndarray, "3"]
 ) -> UInt8[Tensor, "3 h w"]:
@@ -188,6 +204,8 @@ class Views:
         }
         if "mask" in sample:
             made["mask"] = view_mask(sample["mask"], window, whole=data.form == "released")
+        if data.form == "released" and data.scale_per == "batch":  # ASDT's release, no other
+            made["squashed"] = squash(image, data.crop)
         if data.strong:
             name = STRONG_OPS[int(colours[5] * len(STRONG_OPS))]
             # Pillow also where form is "ours": on a CPU it is twice as fast as bytes in tensors

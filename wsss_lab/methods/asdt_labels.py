@@ -16,16 +16,9 @@ from torch import Tensor
 from wsss_lab import IGNORE
 from wsss_lab.cam import normalize_cam, present_classes
 from wsss_lab.methods.asdt_config import ASDTConfig
-from wsss_lab.refine import (
-    DenseCRF,
-    Lattice,
-    bilateral_features,
-    spatial_features,
-    unary_from_probs,
-)
-from wsss_lab.refine.crf import KernelSum
+from wsss_lab.refine import DenseCRF, unary_from_probs
 from wsss_lab.refine.features import Images
-from wsss_lab.refine.inputs import check_images, check_match
+from wsss_lab.refine.inputs import check_match
 
 NEVER = 1e4
 """Energy of a class that cannot be: exp(-1e4) is 0 in float32, also after any CRF message."""
@@ -106,16 +99,12 @@ def crf_of_present(
         scores: in [0, 1]; their sum need not be 1.
         present: which channels take part; at least one per image.
     """
-    check_images(images)
+    kernel = crf.kernel(images)
     check_match(images, scores[0], ("images", "scores"))
     b, _, h, w = images.shape
     stack = torch.stack([unary_from_probs(one, crf.clip) for one in scores], dim=1)
     stack = stack.masked_fill_(~present[:, None, :, None, None], NEVER)
     unary = stack.permute(0, 3, 4, 1, 2).reshape(b * h * w, len(scores), -1)  # pixels first
-    colour = bilateral_features(images.float(), crf.bilateral_sigma_xy, crf.bilateral_sigma_rgb)
-    place = spatial_features((h, w), crf.spatial_sigma, device=images.device)
-    lattices = [Lattice(place.expand(b, -1, -1, -1)), Lattice(colour)]
-    kernel = KernelSum(lattices, [crf.spatial_weight, crf.bilateral_weight])
     q = _softmax_of_few(-unary)
     for _ in range(crf.iterations):
         q = _softmax_of_few(kernel(q.flatten(1)).view_as(unary).sub_(unary))

@@ -30,6 +30,8 @@ class Batch(TypedDict):
     """Which images these are, for messages."""
     strong: NotRequired[Float[Tensor, "b 3 h w"]]
     """The same crops in other colours, RGB in [0, 1]; for methods with a weak and a strong view."""
+    squashed: NotRequired[Float[Tensor, "b 3 h w"]]
+    """The whole images at the crops' size, RGB in [0, 1]; for ASDT's released code."""
     boxes: NotRequired[Int[Tensor, "b 4"]]
     """[y0, y1, x0, x1] of the real pixels of a padded crop, ends excluded, px."""
     valid: NotRequired[Bool[Tensor, "b h w"]]

@@ -211,6 +211,30 @@ class DenseCRF:
         return self.from_unary(images, unary_from_probs(probs.detach(), self.clip))
 
     @torch.no_grad()
+    def kernel(self, images: Images) -> KernelSum:
+        """Both kernels over the pixels of some images: what one mean-field step multiplies with.
+
+        Build it once to refine several scores of the same images. Its rows are pixels, image
+        by image and line by line: `unary.flatten(2).transpose(1, 2).flatten(0, 1)`. It is float32;
+        leave autocast while it is used.
+
+        Args:
+            images: RGB in 0..255, `uint8` or float, of one size.
+
+        Raises:
+            ValueError: shapes, types or (on the CPU) values that do not fit.
+        """
+        check_images(images)
+        b, _, h, w = images.shape
+        with torch.autocast(images.device.type, enabled=False):
+            colour = bilateral_features(
+                images.float(), self.bilateral_sigma_xy, self.bilateral_sigma_rgb
+            )
+            near = _spatial_lattice(b, (h, w), float(self.spatial_sigma), images.device)
+            weights = [self.spatial_weight, self.bilateral_weight]
+            return KernelSum([near, Lattice(colour)], weights)
+
+    @torch.no_grad()
     def from_unary(
         self, images: Images, unary: Float[Tensor, "b k1 h w"]
     ) -> Float[Tensor, "b k1 h w"]:
@@ -226,14 +250,8 @@ class DenseCRF:
         if unary.device.type == "cpu" and not bool(torch.isfinite(unary).all()):
             raise ValueError("unary: expected finite energies, got NaN or infinity; clip first")
         with torch.autocast(images.device.type, enabled=False):
-            colour = bilateral_features(
-                images.float(), self.bilateral_sigma_xy, self.bilateral_sigma_rgb
-            )
-            near = _spatial_lattice(b, (h, w), float(self.spatial_sigma), images.device)
-            weights = [self.spatial_weight, self.bilateral_weight]
-            kernel = KernelSum([near, Lattice(colour)], weights)
             rows = unary.float().flatten(2).transpose(1, 2).flatten(0, 1).contiguous()
-            q = mean_field(rows, kernel, self.iterations)
+            q = mean_field(rows, self.kernel(images), self.iterations)
         return q.view(b, h, w, -1).permute(0, 3, 1, 2).contiguous()
 
 
