@@ -5,17 +5,19 @@ supervised semantic segmentation" (CVPR 2018). A second network never sees a cla
 are sure and mostly empty it learns whether two near cells of an image are of one kind. A random
 walk along what it learned carries class maps into the places that were empty.
 
-| in the paper | here |
-|---|---|
-| pairs nearer than the radius, section 3.2 | `pair_offsets` |
-| affinity W = exp(-distance of features), eq. 4 | `pair_distance`, `pair_affinity` |
-| sure pairs: object, background, different, eq. 5 | `pair_kinds` |
-| loss of three parts, eq. 6-8 | `pair_loss` |
-| transition matrix, power beta, eq. 9 | `transition` |
-| maps after t steps, eq. 10 | `random_walk` |
-| network on features of several stages | `AffinityNetwork` |
+=====================================  ================================
+in the paper                           here
+=====================================  ================================
+pairs nearer than the radius           `pair_offsets`
+affinity W = exp(-L1 distance)         `pair_distance`, `pair_affinity`
+sure pairs of three kinds              `pair_kinds`
+loss of three parts                    `pair_loss`
+transition matrix, power beta          `transition`
+maps after t steps of the walk         `random_walk`
+network on features of several stages  `AffinityNetwork`
+=====================================  ================================
 
-Written from the paper and from public facts about its released code, none of which is copied.
+Written from the formulas; of the released code facts are named here, and nothing is copied.
 
 Deviations from the released code.
 
@@ -119,7 +121,7 @@ class _PairDistance(torch.autograd.Function):
 def pair_distance(
     features: Float[Tensor, "b d gh gw"], offsets: Offsets
 ) -> Float[Tensor, "b m gh gw"]:
-    """Mean over channels of |f_i - f_j| for every pair of near cells, in float32.
+    """Mean absolute difference over the channels, for every pair of near cells, in float32.
 
     Args:
         features: on the grid.
@@ -182,8 +184,8 @@ def pair_loss(
     """Cross-entropy of the affinity: pairs of one kind to 1, others to 0.
 
     A quarter of the mean of -log W over sure object pairs, a quarter of that over sure background
-    pairs, half of the mean of -log(1 - W) over different pairs (paper, eq. 8, divided by 4). Since
-    W = exp(-distance), -log W is the distance itself. 1e-5 keeps log(1 - W) finite (released code).
+    pairs, half of the mean of -log(1 - W) over different pairs (released code; the paper weighs
+    1, 1, 2). Since W = exp(-distance), -log W is the distance itself. 1e-5 keeps log(1 - W) finite.
 
     Args:
         distance: from `pair_distance`.

@@ -3,13 +3,15 @@
 Chen et al., "DeepLab: semantic image segmentation with deep convolutional nets, atrous convolution,
 and fully connected CRFs" (TPAMI 2018, arXiv 1606.00915).
 
-| in the paper | here |
-|---|---|
-| dilated ResNet-101 at stride 8, section 3.1 | `build_backbone("resnet101", output_stride=8)` |
-| spatial pyramid pooling, ASPP-L, section 3.2 | `wsss_lab.models.heads.ASPPHead` |
-| poly schedule, section 4.1.2 | `OPTIM`, `wsss_lab.engine.optim.lr_factor` |
-| rates of backbone and classifier | `DeepLabV2.param_groups` |
-| maximum over scales, CRF | `wsss_lab.engine.inference.VIEWS["deeplabv2"]`, `refine.DenseCRF` |
+===================================  =================================================
+in the paper                         here
+===================================  =================================================
+ResNet-101, dilated, at stride 8     `wsss_lab.models.backbones.build_backbone`
+spatial pyramid pooling, ASPP-L      `wsss_lab.models.heads.ASPPHead`
+poly schedule, rates of the head     `OPTIM`, `DeepLabV2.param_groups`
+maximum over scales at test          `wsss_lab.engine.inference.VIEWS`, `deeplabv2`
+dense CRF at test                    `wsss_lab.refine.DenseCRF`
+===================================  =================================================
 
 Deviations from the released code.
 

@@ -1,13 +1,15 @@
 """ACR from data to `metrics.json`: transformer -> maps -> pseudo-labels -> segmentation network.
 
-| stage | what it leaves in the run's folder |
-|---|---|
-| fit: train `wsss_lab.methods.acr.ACR` on tags | `fit/model.safetensors` |
-| labels: localise with the tags of the training images, CRF, sure pixels | `labels/NAME.png` |
-| affinity: train `AffinityNetwork` on these labels | `affinity/model.safetensors` |
-| propagate: maps walk along affinities, then the CRF | `propagated/NAME.png` |
-| masks: train `DeepLabV2` or `MaskNetwork` on the last labels | `model.safetensors` |
-| evaluate: on the validation list; maps and labels of training images | `metrics.json` |
+====================================================================  =============================
+stage                                                                 it leaves in its folder
+====================================================================  =============================
+fit: train `wsss_lab.methods.acr.ACR` on tags                         `fit/model.safetensors`
+labels: localise with the true tags, CRF, sure pixels                 `labels/NAME.png`
+affinity: train `AffinityNetwork` on these labels                     `affinity/model.safetensors`
+propagate: maps walk along affinities, then the CRF                   `propagated/NAME.png`
+masks: train `DeepLabV2` or `MaskNetwork` on the last labels          `model.safetensors`
+evaluate: on the validation list; maps and labels of training images  `metrics.json`
+====================================================================  =============================
 
 `propagation="crf"` leaves out the third and the fourth stage, `until="maps"` all between the first
 and the last.
