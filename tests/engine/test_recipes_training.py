@@ -43,7 +43,8 @@ def command(name, world, out, *more):
         values = value if isinstance(value, tuple) else (value,)
         words += [f"--method.{setting.replace('_', '-')}", *values]
     if name == "acr":
-        words += ["--mask-steps", 2, "--report-train", 2]
+        words += ["--mask-steps", 2, "--report-train", 2, "--affinity.walk", 4]
+        words += ["--affinity.steps", 2, "--affinity.batch", 2]
     return [str(word) for word in (*words, *more)]
 
 

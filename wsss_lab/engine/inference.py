@@ -41,6 +41,13 @@ LOGIT_FUSIONS: dict[str, Fusion] = {
         relu="none",
         source="CoSA, released code: sum of ten passes",
     ),
+    "deeplabv2": Fusion(
+        scales=(1.0, 0.5, 0.75, 1.25, 1.5),
+        fuse_flip="max",
+        fuse_scale="max",
+        relu="none",
+        source="DeepLabV2: maximum over scales; the usual scales and flip of two-stage methods",
+    ),
 }
 """Rules for segmentation logits, by name."""
 
@@ -102,8 +109,10 @@ VIEWS: dict[str, Views] = {
         LOGIT_FUSIONS["tscd"], FUSIONS["tscd"], "tscd", resize="long", side=512, join_at="grid"
     ),
     "cosa": Views(LOGIT_FUSIONS["cosa"], FUSIONS["cosa_eval"], "cosa", resize="squash", side=448),
+    "deeplabv2": Views(LOGIT_FUSIONS["deeplabv2"]),
 }
-"""Released protocols, by name: TSCD's validation while training, AFA's test script, CoSA's."""
+"""Protocols by name: TSCD's validation while training, AFA's test script and CoSA's, as released;
+DeepLabV2's maximum over five scales and flip."""
 
 
 def resize_bilinear(

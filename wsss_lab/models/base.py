@@ -139,6 +139,17 @@ def split_norm_parameters(
     return norm, other
 
 
+def freeze_batch_norms(module: nn.Module) -> None:
+    """Keep running statistics, scale and shift of all batch norms as they are.
+
+    For networks whose batches are too small for statistics. `train()` switches batch norms back, so
+    call this after it, too.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.eval().requires_grad_(False)
+
+
 def count_parameters(module: nn.Module) -> int:
     """Number of parameters, trainable or not."""
     return sum(parameter.numel() for parameter in module.parameters())
@@ -149,5 +160,6 @@ __all__ = [
     "Backbone",
     "Features",
     "count_parameters",
+    "freeze_batch_norms",
     "split_norm_parameters",
 ]

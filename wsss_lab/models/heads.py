@@ -102,6 +102,38 @@ class DilatedHead(nn.Module):
         return self.conv2(F.relu(self.conv1(features)))
 
 
+class ASPPHead(nn.Module):
+    """Segmentation head of DeepLabV2: parallel dilated 3x3 convolutions to classes, summed.
+
+    The larger the dilation, the larger the field of view of the branch. Weights start normal with
+    deviation 0.01, biases at zero.
+
+    Args:
+        width: channels of the feature map.
+        classes: number of output channels, background included (k1).
+        dilations: of the branches; 6, 12, 18 and 24 in the paper (ASPP-L, arXiv 1606.00915).
+
+    Raises:
+        ValueError: no dilations, or one below 1.
+    """
+
+    def __init__(
+        self, width: int, classes: int, dilations: Sequence[int] = (6, 12, 18, 24)
+    ) -> None:
+        super().__init__()
+        if not dilations or min(dilations) < 1:
+            raise ValueError(f"dilations must be numbers of at least 1, got {tuple(dilations)}")
+        convs = [nn.Conv2d(width, classes, 3, padding=rate, dilation=rate) for rate in dilations]
+        for conv in convs:
+            nn.init.normal_(conv.weight, std=0.01)
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+        self.branches = nn.ModuleList(convs)
+
+    def forward(self, features: Float[Tensor, "b d gh gw"]) -> Float[Tensor, "b k1 gh gw"]:
+        """Segmentation logits on the grid of the feature map."""
+        return torch.stack([branch(features) for branch in self.branches]).sum(0)
+
+
 class SegFormerHead(nn.Module):
     """SegFormer's all-MLP decoder (arXiv 2105.15203, section 3.2), used by AFA and TSCD.
 
