@@ -27,6 +27,7 @@ PARAMETERS = {
     "train_split": "data.train_split",
     "val_split": "data.val_split",
     "crop": "data.crop",
+    "weights": "weights",
     "steps": "run.steps",
     "batch": "run.batch",
     "seed": "run.seed",
@@ -38,7 +39,9 @@ PARAMETERS = {
     "log_every": "run.log_every",
     "save_every": "run.save_every",
     "mask_steps": "mask_steps",
-    "mask_batch": "mask_batch",
+    "affinity_steps": "affinity.steps",
+    "warmup": "method.warmup",
+    "scales": "method.scales",
 }
 """Parameter of a notebook -> setting on the command line."""
 LEFT_OUT = "probe only: left out"
@@ -50,8 +53,8 @@ def configure(method: str, parameters: Mapping[str, Any]) -> Any:
     Args:
         method: a key of `wsss_lab.methods.METHODS`.
         parameters: by name, e.g. `globals()`: `preset`, `more` (other settings by their dotted
-            names) and those of `PARAMETERS`; what else is in it is not looked at. An empty `data`
-            is the preset's, an empty `root` none.
+            names) and those of `PARAMETERS`; what else is in it is not looked at. Empty `data` and
+            `weights` are the preset's, an empty `root` none.
 
     Raises:
         ValueError: a name that does not exist, a value of the wrong type, or one that is refused.
@@ -59,6 +62,7 @@ def configure(method: str, parameters: Mapping[str, Any]) -> Any:
     config = find_preset(method, parameters["preset"])
     changes = {PARAMETERS[name]: parameters[name] for name in PARAMETERS if name in parameters}
     changes["data.name"] = changes["data.name"] or config.data.name
+    changes["weights"] = changes["weights"] or config.weights
     changes["data.root"] = changes["data.root"] or None
     return with_changes(config, changes | parameters["more"])
 
@@ -75,7 +79,13 @@ def make_plan(
         steps: to time of each kind; 0 times nothing.
         images: to time.
         data: lists to train on and to evaluate on, if others than those of the settings.
+
+    Raises:
+        ValueError: another method.
     """
+    if method not in ("acr", *end_to_end_plan.KINDS):
+        known = ", ".join(("acr", *end_to_end_plan.KINDS))
+        raise ValueError(f"method: expected one of {known}, got {method!r}")
     if method == "acr":
         return acr_plan.plan(config, out, steps, images, data)
     return end_to_end_plan.plan(method, config, out, steps, images, data)
@@ -103,6 +113,9 @@ def probe(method: str, config: Any, steps: int = 10, images: int = 16) -> dict[s
     data = random_data(config.data)
     names = [f.name for f in dataclasses.fields(config) if f.name.endswith("weights")]
     run = dataclasses.replace(config.run, nonfinite="skip")
+    if method == "acr":
+        affinity = dataclasses.replace(config.affinity, weights="random")
+        config = dataclasses.replace(config, affinity=affinity)
     config = dataclasses.replace(config, run=run, **dict.fromkeys(names, "random"))
     with tempfile.TemporaryDirectory(prefix="wsss_lab_probe_") as nowhere:
         plan = make_plan(method, config, Path(nowhere) / "new", steps, images, data)
@@ -190,7 +203,8 @@ class LongRun:
             return LEFT_OUT
         data = self.config.data
         tables = [self._table(metrics["results"]["val"], data.split_of("val"), "segmentation")]
-        maps = metrics["results"].get("train_maps")
+        found = metrics["results"]
+        maps = found.get("train_maps", {}) | found.get("train_labels", {})
         if maps:
             split = "train" if data.name == "voc" else data.split_of("train")
             tables.append(self._table(maps, split, "labels"))
@@ -222,11 +236,13 @@ class LongRun:
         Args:
             role: "train", whose tags are told, with pseudo-labels and truth where there are any;
                 or "val", about which nothing is told.
-            count: of images.
+            count: of images; 0 reads nothing.
 
         Returns:
             Rows for `wsss_lab.viz.gallery`, and the class names, background first.
         """
+        if not count:
+            return [], ()
         train = role == "train"
         data = self.config.data  # toy scenes: draw no more than are shown
         some = dataclasses.replace(
@@ -236,7 +252,9 @@ class LongRun:
             images = load_data(some, role, masks=True)
         except DataError:  # training images need no masks
             images = load_data(some, role)
-        maps, labels = self.folder / "fit" / "model.safetensors", self.folder / "labels"
+        maps = self.folder / "fit" / "model.safetensors"
+        labels = self.folder / "propagated"
+        labels = labels if labels.is_dir() else self.folder / "labels"
         rows = examples(
             images,
             range(min(count, len(images))),

@@ -9,14 +9,26 @@ from wsss_lab.engine.devices import make_fabric
 from wsss_lab.engine.inference import VIEWS
 from wsss_lab.engine.plan import Plan, Stage, free_disk, plan_notes, steps_done, training_disk
 from wsss_lab.engine.probe import Blank, Probe, dealt_out, probe_images, probe_training
-from wsss_lab.engine.recipes import acr as recipe
+from wsss_lab.engine.recipes.acr import Localiser, build
+from wsss_lab.engine.recipes.acr_config import Config
+from wsss_lab.engine.recipes.acr_labels import label_rule, walk_rule
+from wsss_lab.engine.recipes.acr_stages import (
+    build_affinity,
+    build_masks,
+    stage_data,
+    stage_runs,
+)
 from wsss_lab.engine.recipes.end_to_end import score
 from wsss_lab.engine.recipes.folder import device_name
-from wsss_lab.engine.recipes.stages import label_stage, load_data, seeded, silent
+from wsss_lab.engine.recipes.stages import LabelRule, label_stage, load_data, seeded, silent
+from wsss_lab.methods.base import Method
+
+LABELS = {"fit": "labels", "affinity": "propagated"}
+"""Training stage -> folder of the labels that are made with its network."""
 
 
 def plan(
-    config: recipe.Config,
+    config: Config,
     out: Path,
     steps: int = 5,
     images: int = 8,
@@ -37,43 +49,62 @@ def plan(
         ValueError, FileNotFoundError: settings or data do not fit.
     """
     train, val = data or (load_data(config.data, "train"), load_data(config.data, "val"))
-    run = config.run
-    mask_run = dataclasses.replace(
-        run, steps=config.mask_steps or run.steps, batch=config.mask_batch or run.batch
-    )
-    seeded(run.seed)
-    method = recipe.build(config, train.num_classes, True)
-    network = recipe._network(config, train.num_classes + 1, True)
-    fabric = make_fabric(dataclasses.replace(run, devices=1, nodes=1))
-    disk = training_disk([method, network], [run, mask_run])
+    runs, networks = stage_runs(config), _networks(config, train.num_classes)
+    disk = training_disk(list(networks.values()), [runs[stage] for stage in networks])
+    fabric = make_fabric(dataclasses.replace(config.run, devices=1, nodes=1))
     probes: dict[str, Probe] = {}
     if steps:
-        blank = Blank(train, len(train))
-        timed = probe_training(method, train, run, config.optim, config.data, steps)
-        probes["fit"] = timed
-        probes["masks"] = probe_training(
-            network, blank, mask_run, config.mask_optim, config.data, steps
+        probes = _probe_training(config, networks, train, steps)
+        for network in networks.values():
+            network.to(fabric.device).eval()
+        localiser = Localiser(networks["fit"]).eval()  # type: ignore[arg-type]
+        rules = {"labels": label_rule(config)}
+        if "affinity" in networks:
+            rules["propagated"] = walk_rule(config, networks["affinity"])  # type: ignore[arg-type]
+        for name, rule in rules.items():
+            probes[name], size = _probe_labels(config, localiser, rule, train, fabric, images)
+            disk += size * len(train) / 1e9
+        probes["evaluate"] = _probe_scoring(
+            config, localiser, networks["masks"], val, fabric, images
         )
-        localiser = recipe.Localiser(method).to(fabric.device).eval()
-        network.to(fabric.device).eval()
-        probes["labels"], label_bytes = _probe_labels(config, localiser, train, fabric, images)
-        probes["evaluate"] = _probe_scoring(config, localiser, network, val, fabric, images)
-        disk += label_bytes * len(train) / 1e9
-    there = len(list((out / "labels").glob("*.png")))
-    done = steps_done(out / "fit", "model.safetensors", run.steps)
-    masks_done = steps_done(out / "masks", "../model.safetensors", mask_run.steps)
-    stages = (
-        Stage("fit", run.steps, "steps", done, probes.get("fit"), run.batch),
-        Stage("labels", len(train), "images", there, probes.get("labels")),
-        Stage("masks", mask_run.steps, "steps", masks_done, probes.get("masks"), mask_run.batch),
-        Stage("evaluate", len(val), "images", 0, probes.get("evaluate")),
-    )
-    notes = plan_notes(run, probes, config.report_train)
-    return Plan(stages, device_name(fabric.device), disk, free_disk(out), notes)
+    stages = []
+    for stage, run in ((name, runs[name]) for name in networks):
+        weights = "../model.safetensors" if stage == "masks" else "model.safetensors"
+        done = steps_done(out / stage, weights, run.steps)
+        stages.append(Stage(stage, run.steps, "steps", done, probes.get(stage), run.batch))
+        if stage in LABELS:
+            name = LABELS[stage]
+            there = len(list((out / name).glob("*.png")))
+            stages.append(Stage(name, len(train), "images", there, probes.get(name)))
+    stages.append(Stage("evaluate", len(val), "images", 0, probes.get("evaluate")))
+    notes = plan_notes(config.run, probes, config.report_train)
+    return Plan(tuple(stages), device_name(fabric.device), disk, free_disk(out), notes)
+
+
+def _networks(config: Config, classes: int) -> dict[str, Method]:
+    """Network of every training stage, in their order."""
+    seeded(config.run.seed)
+    networks: dict[str, Method] = {"fit": build(config, classes, True)}
+    if config.propagation == "affinity":
+        networks["affinity"] = build_affinity(config, True)
+    return networks | {"masks": build_masks(config, classes + 1, True)}
+
+
+def _probe_training(
+    config: Config, networks: dict[str, Method], train: Any, steps: int
+) -> dict[str, Probe]:
+    runs, optims = stage_runs(config), {"affinity": config.affinity.optim, "fit": config.optim}
+    probes = {}
+    for stage, network in networks.items():
+        images = train if stage == "fit" else Blank(train, len(train))
+        optim = optims.get(stage, config.mask_optim)
+        data = stage_data(config, stage)
+        probes[stage] = probe_training(network, images, runs[stage], optim, data, steps)
+    return probes
 
 
 def _probe_labels(
-    config: recipe.Config, localiser: Any, train: Any, fabric: Any, count: int
+    config: Config, localiser: Localiser, rule: LabelRule, train: Any, fabric: Any, count: int
 ) -> tuple[Probe, float]:
     """Time of an image, and the bytes of its label file."""
     with tempfile.TemporaryDirectory(prefix="wsss_lab_probe_") as folder:
@@ -82,9 +113,9 @@ def _probe_labels(
             label_stage(
                 localiser,
                 some,
-                Path(folder) / str(len(some)),
+                Path(tempfile.mkdtemp(dir=folder)),
                 views=VIEWS["single"],
-                rule=recipe.label_rule(config),
+                rule=rule,
                 batch=config.test.batch,
                 workers=0,
                 fabric=fabric,
@@ -97,7 +128,7 @@ def _probe_labels(
 
 
 def _probe_scoring(
-    config: recipe.Config, localiser: Any, network: Any, val: Any, fabric: Any, count: int
+    config: Config, localiser: Localiser, network: Method, val: Any, fabric: Any, count: int
 ) -> Probe:
     alone = dataclasses.replace(config, run=dataclasses.replace(config.run, workers=0))
 

@@ -93,7 +93,7 @@ def _probe_labels(
         label_stage(
             classifier,
             some,
-            folder / str(len(some)),
+            Path(tempfile.mkdtemp(dir=folder)),
             views=recipe.cam_views(config),
             threshold=config.threshold,
             band=config.band,
