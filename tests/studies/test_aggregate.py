@@ -138,6 +138,31 @@ def test_the_table_of_a_complete_study(place):
     assert result.interval.endswith("lies within ±0.01.")
 
 
+def test_an_arm_may_be_compared_with_another_one(place):
+    arms = {
+        "low": {"what": "one"},
+        "high": {"what": "two", "settings": {"gain": 2}},
+        "higher": {"what": "three", "settings": {"gain": 3}, "baseline": "high"},
+    }
+    study = place.declare(seeds=[0, 1, 2], arms=arms)
+    scores = {"low": 0.5, "high": 0.75, "higher": 0.7}
+    for run in plan(study, "full", **place.folders):
+        record(run, scores[run.arm] + 0.01 * run.seed)
+    aggregate(study, "full", **place.folders)
+    result = load_study("fake", records=place.records, declared=place.declared)
+    assert {name: arm.baseline for name, arm in result.arms.items()} == {
+        "low": "",
+        "high": "low",
+        "higher": "high",
+    }
+    assert result.arms["higher"].differences["score"].mean == pytest.approx(-0.05)
+    assert (result.arms["high"].verdict, result.arms["higher"].verdict) == ("better", "worse")
+    lines = result.table().splitlines()
+    assert "difference to its baseline" in lines[0]
+    assert lines[2].startswith("| low: one (baseline) |")
+    assert lines[4].endswith("| -0.050 [-0.050, -0.050] to high | worse |")
+
+
 def test_foreign_records_are_not_added_up_and_old_aggregates_not_shown(place):
     study = place.declare()
     runs = plan(study, "cpu", **place.folders)

@@ -1,10 +1,13 @@
 """What a declaration must say, and what it may not."""
 
+import dataclasses
 import subprocess
 
 import pytest
 
 from wsss_lab.config import write_json
+from wsss_lab.methods import find_preset
+from wsss_lab.methods.asdt_config import ARMS
 from wsss_lab.studies.declare import declared_names, is_committed, read_declaration
 from wsss_lab.studies.plan import foreign, plan, require_none_foreign
 
@@ -40,10 +43,56 @@ def test_settings_of_arm_beat_profile_beat_common(place):
     assert runs["low-seed7"].config.run.steps == 1
 
 
+def test_a_profile_may_run_fewer_arms(place):
+    full = {"what": "x", "run_minutes": 1}
+    study = place.declare(profiles={"full": full, "cpu": full | {"arms": ["low"]}})
+    assert [run.arm for run in plan(study, "cpu", **place.folders)] == ["low"] * 2
+    assert [run.arm for run in plan(study, "full", **place.folders)] == ["low", "high"] * 2
+    for arms, message in (
+        (["high"], "profiles.cpu.arms: expected names of .*, the baselines .'low'. among them"),
+        (["low", "nobody"], "profiles.cpu.arms: expected names of"),
+        (["low", "low"], "a list of different names"),
+        ("low", "a list of different names"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            place.declare(profiles={"full": full, "cpu": full | {"arms": arms}})
+
+
+def test_the_arms_of_asdt_are_those_of_its_plan(tmp_path):
+    study = read_declaration("asdt")
+    runs = {run.arm: run for run in plan(study, "full", tmp_path, tmp_path)}
+    assert len(runs) == 15
+    assert set(plan_arms(study, "cpu", tmp_path)) == {"r1", "r2", "r3", "r5", "r8", "r10", "r11"}
+    base = find_preset("asdt", "toy").method
+    for name, changes in ARMS.items():
+        mine = {"R2-full": "r2_full", "R3-half": "r3_half", "R4-agree": "r4_agree"}
+        if name != "R10-dense":
+            found = runs[mine.get(name, name.lower())].config.method
+            assert found == dataclasses.replace(base, **changes)
+    assert all(run.config.watch == 0 for arm, run in runs.items() if arm != "r8")
+
+
+def plan_arms(study, profile, folder):
+    return [run.arm for run in plan(study, profile, folder, folder)]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"keep": ["../x.npz"]}, "keep: expected plain file names"),
+        ({"keep": "x.npz"}, "keep: expected a list of different names"),
+        ({"rule": ["asdt"]}, "rule: expected a name"),
+        ({"rule": "nobody"}, "rule: expected one of asdt, got 'nobody'"),
         ({"baseline": "nobody"}, "baseline: expected one of"),
+        ({"arms": {"low": {"what": "x", "baseline": "low"}}}, "compared with nothing"),
+        (
+            {"arms": {"low": {"what": "x"}, "high": {"what": "x", "baseline": "nobody"}}},
+            "arms.high.baseline: expected another of",
+        ),
+        (
+            {"arms": {"low": {"what": "x"}, "high": {"what": "x", "baseline": "high"}}},
+            "arms.high.baseline: expected another of",
+        ),
         ({"primary": "nothing"}, "primary: expected one of"),
         ({"seeds": [0, 0]}, "different whole numbers"),
         ({"seeds": [True]}, "different whole numbers"),

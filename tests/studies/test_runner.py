@@ -43,6 +43,28 @@ def wait_for(happened, seconds=60):
         time.sleep(0.05)
 
 
+def test_files_are_kept_beside_the_record(place):
+    study = place.declare(keep=["metrics.json"], **ONE_SEED)
+    outcome, _ = go(place, study)
+    assert set(outcome.ends.values()) == {"finished"}
+    kept = place.records / "fake" / "cpu" / "low-seed0.metrics.json"
+    run = place.work / "fake" / "cpu" / "low-seed0" / "run"
+    assert kept.read_bytes() == (run / "metrics.json").read_bytes()
+    assert go(place, study)[0].ends == outcome.ends  # they are no foreign runs
+    aggregate(study, "cpu", **place.folders)
+
+
+@pytest.mark.parametrize(
+    ("file", "most", "why"),
+    [("metrics.json", 10, "more than 10"), ("other.npz", 10**6, "the run left no other.npz")],
+)
+def test_files_that_are_missing_or_large_fail_the_run(place, monkeypatch, file, most, why):
+    monkeypatch.setattr("wsss_lab.studies.runner.KEEP_BYTES", most)
+    outcome, lines = go(place, place.declare(keep=[file], **ONE_SEED))
+    assert set(outcome.ends.values()) == {"failed"}
+    assert sum("keep: " in line and why in line for line in lines) == 2
+
+
 def test_a_failure_is_recorded_and_stops_no_other(place):
     arms = {
         "bad": {"what": "fails", "settings": {"fail_at": 1}},

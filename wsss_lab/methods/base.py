@@ -1,5 +1,6 @@
 """What the training loop asks of a method, and what a method returns."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
@@ -7,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from wsss_lab.config import IMAGENET_MEAN, IMAGENET_STD
+from wsss_lab.models.weights import load_strictly
 
 
 def normalize(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
@@ -88,6 +90,17 @@ class Method(nn.Module):
     def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Optimiser groups: `params`, `lr`, `weight_decay`; by default everything at `lr`."""
         return split_decay(self, lr, weight_decay)
+
+    def start_from(self, state: Mapping[str, Tensor]) -> None:
+        """Take over weights of a network of this kind that has learned the tags, heads included.
+
+        Args:
+            state: its tensors by name.
+
+        Raises:
+            ValueError: they do not fit.
+        """
+        load_strictly(self, state, what=f"start of {type(self).__name__}")
 
     def after_step(self, step: int) -> None:
         """Called once after every update, e.g. to let a momentum teacher follow."""

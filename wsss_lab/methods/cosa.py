@@ -74,7 +74,11 @@ from wsss_lab.methods.cosa_losses import (
 )
 from wsss_lab.methods.cosa_network import CoSANetwork, Stream
 from wsss_lab.models.base import Backbone, split_norm_parameters
+from wsss_lab.models.weights import load_strictly
 from wsss_lab.refine import DenseEnergyLoss
+
+TEACHER = "assignment.network."
+"""What the names of the slow network's tensors start with."""
 
 
 class CoSA(Method):
@@ -275,6 +279,12 @@ class CoSA(Method):
         """
         view: Stream = self.assignment(normalize(images))
         return SegOutput(view.seg_logits, view.cam, view.tag_logits)
+
+    def start_from(self, state: Mapping[str, Tensor]) -> None:
+        """Both networks start as the teacher of an earlier run; its queue does not count."""
+        own = {k.removeprefix(TEACHER): v for k, v in state.items() if k.startswith(TEACHER)}
+        load_strictly(self.online, own, what="start of CoSA")
+        self.assignment.network.load_state_dict(self.online.state_dict())
 
     def load_released(self, state: Mapping[str, Tensor]) -> None:
         """Load a released checkpoint into both networks, strictly (a file holds only one)."""

@@ -12,6 +12,7 @@ from wsss_lab.config import write_json
 from wsss_lab.studies.declare import REDUCED_NOTE, TEXTS, Declaration
 from wsss_lab.studies.plan import PlannedRun, plan, read_json, require_none_foreign
 from wsss_lab.studies.results import FORMAT
+from wsss_lab.studies.rules import FinishedRun, find_rule
 
 
 def t_quantile(confidence: float, df: int) -> float:
@@ -133,8 +134,9 @@ def summary_of(declaration: Declaration, profile: str, runs: list[PlannedRun]) -
     found = {run.name: read_json(run.record) for run in runs if run.record.is_file()}
     done = {name: record for name, record in found.items() if record["status"] == "finished"}
     whys = {name: record.get("error", "") for name, record in found.items()}
+    arms = declaration.arms_of(profile)
     values = {
-        metric: {arm: _per_seed(runs, done, arm, metric) for arm in declaration.arms}
+        metric: {arm: _per_seed(runs, done, arm, metric) for arm in arms}
         for metric in declaration.metrics
     }
     missing = [run for run in runs if run.name not in done]
@@ -151,26 +153,39 @@ def summary_of(declaration: Declaration, profile: str, runs: list[PlannedRun]) -
         "what": declaration.profiles[profile].what,
         "seeds": list(declaration.profiles[profile].seeds),
         "metrics": {key: dataclasses.asdict(m) for key, m in declaration.metrics.items()},
-        "order": {"arms": list(declaration.arms), "metrics": list(declaration.metrics)},
+        "order": {"arms": list(arms), "metrics": list(declaration.metrics)},
         "interval": describe_interval(
             declaration.confidence,
             declaration.margin,
             declaration.metrics[declaration.primary].percent,
         ),
-        "arms": {
-            arm: _arm(declaration, profile, arm, values, incomplete) for arm in declaration.arms
-        },
+        "arms": {arm: _arm(declaration, profile, arm, values, incomplete) for arm in arms},
         "missing": [
             f"{r.name} ({'failed: ' + whys[r.name] if r.name in whys else 'not finished'})"
             for r in missing
         ],
         "complete": not missing,
         "provenance": _provenance(declaration, list(done.values())),
+        **({"rule": _rule(declaration, runs, done)} if declaration.rule else {}),
     }
 
 
 COPIED = (*TEXTS, "margin", "confidence")
 """Parts of the declaration that the aggregate repeats."""
+
+
+def _rule(
+    declaration: Declaration, runs: list[PlannedRun], done: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the declaration's further rule says about the finished runs."""
+    found = [(run, done[run.name]) for run in runs if run.name in done]
+    finished = [
+        FinishedRun(run.arm, run.seed, record["metrics"], run.kept) for run, record in found
+    ]
+    wanted: dict[str, set[int]] = {}
+    for run in runs:
+        wanted.setdefault(run.arm, set()).add(run.seed)
+    return find_rule(declaration.rule)(finished, wanted)
 
 
 def _per_seed(
@@ -188,9 +203,9 @@ def _arm(
     values: Mapping[str, Mapping[str, Mapping[int, float]]],
     incomplete: set[str],
 ) -> dict[str, Any]:
-    baseline, primary = declaration.baseline, declaration.primary
+    baseline, primary = declaration.arms[arm].baseline, declaration.primary
     differences = {}
-    if arm != baseline:
+    if baseline:
         differences = {
             key: paired(values[key][arm], values[key][baseline], declaration.confidence)
             for key in declaration.metrics
@@ -209,6 +224,7 @@ def _arm(
         "preset": declaration.arms[arm].preset,
         "settings": declaration.settings_of(arm, profile),
         "metrics": {key: summarise(values[key][arm]) for key in declaration.metrics},
+        "baseline": baseline,
         "differences": differences,
         "verdict": verdict,
     }

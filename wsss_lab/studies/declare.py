@@ -8,16 +8,19 @@ One YAML file per study in `wsss_lab/studies/declared/`:
 ``hypothesis``    what is expected, and why
 ``decision``      how the numbers will be read, in words
 ``budget``        how much training an arm gets, in words
-``baseline``      the arm that all others are compared with, seed by seed
+``baseline``      the arm that the others are compared with, seed by seed, unless they name one
 ``primary``       the metric that decides
 ``margin``        differences of the primary metric below this are of no interest
 ``confidence``    of the intervals, e.g. 0.95
 ``seeds``         every arm runs with every seed; a seed pairs the arms
 ``metrics``       name -> ``path`` in the run's results, ``what``, ``percent``, ``higher_is_better``
 ``common``        ``method``, ``preset``, ``settings`` of all arms
-``arms``          name -> ``what``, ``settings``; also ``method`` and ``preset`` where they differ
+``arms``          name -> ``what``, ``settings``; also ``method``, ``preset`` and ``baseline``
+                  where they differ
 ``profiles``      ``full`` (on a GPU) and ``cpu`` (reduced): ``what``, ``run_minutes``; also
-                  ``settings``, and ``seeds`` where they differ
+                  ``settings``, and ``seeds`` and ``arms`` (a list of names) where they differ
+``rule``          optional: a further decision rule, a name in `wsss_lab.studies.rules.RULES`
+``keep``          optional: files of a run's folder that are kept beside its record, see there
 ================  ==================================================================================
 
 Settings are fields of the method's `Config`, as on the command line: ``run.steps: 60``. Where they
@@ -33,6 +36,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from wsss_lab.studies.rules import find_rule
 
 DECLARED = Path(__file__).parent / "declared"
 """Declarations of the package."""
@@ -69,6 +74,8 @@ class Arm:
     preset: str
     settings: dict[str, Any]
     """The arm's own; see `Declaration.settings_of`."""
+    baseline: str
+    """The arm it is compared with; "" for the study's baseline itself."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,8 @@ class Profile:
     run_minutes: float
     """A single start of a run that takes longer is stopped, and counts as failed."""
     seeds: tuple[int, ...]
+    arms: tuple[str, ...]
+    """Names of the arms that are run."""
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -101,9 +110,17 @@ class Declaration:
     profiles: dict[str, Profile]
     common: dict[str, Any]
     """Settings of all arms."""
+    rule: str
+    """A name in `wsss_lab.studies.rules.RULES`, or ""."""
+    keep: tuple[str, ...]
+    """Files that are kept beside the record."""
     sha256: str
     """Of the file's bytes."""
     path: Path
+
+    def arms_of(self, profile: str) -> dict[str, Arm]:
+        """Arms of a profile, in the order of the declaration."""
+        return {name: self.arms[name] for name in self.arms if name in self.profiles[profile].arms}
 
     def settings_of(self, arm: str, profile: str) -> dict[str, Any]:
         """Settings of an arm in a profile: common, then the profile's, then the arm's own."""
@@ -155,11 +172,15 @@ PARTS = ("margin", "confidence", "seeds", "metrics", "common", "arms", "profiles
 
 
 def _declaration(name: str, content: Any, sha256: str, path: Path) -> Declaration:
-    content = _keys("the declaration", content, (*TEXTS, *PARTS))
+    content = _keys("the declaration", content, (*TEXTS, *PARTS), ("rule", "keep"))
     texts = {key: _text(key, content[key]) for key in TEXTS}
     common = _keys("common", content["common"], ("method", "preset"), ("settings",))
     seeds = _seeds("seeds", content["seeds"])
     profiles = _keys("profiles", content["profiles"], PROFILES)
+    arms = {
+        _name("arms", key): _arm(key, value, common, texts["baseline"])
+        for key, value in _mapping("arms", content["arms"]).items()
+    }
     found = Declaration(
         name=_name("the file's name", name),
         **texts,
@@ -171,12 +192,13 @@ def _declaration(name: str, content: Any, sha256: str, path: Path) -> Declaratio
             )
             for key, value in _mapping("metrics", content["metrics"]).items()
         },
-        arms={
-            _name("arms", key): _arm(f"arms.{key}", value, common)
-            for key, value in _mapping("arms", content["arms"]).items()
+        arms=arms,
+        profiles={
+            key: _profile(f"profiles.{key}", profiles[key], seeds, tuple(arms)) for key in PROFILES
         },
-        profiles={key: _profile(f"profiles.{key}", profiles[key], seeds) for key in PROFILES},
         common=_settings("common.settings", common.get("settings")),
+        rule=_name("rule", content["rule"]) if "rule" in content else "",
+        keep=_files("keep", content.get("keep", [])),
         sha256=sha256,
         path=path,
     )
@@ -188,26 +210,51 @@ def _check(found: Declaration) -> None:
     """What no part alone can tell."""
     if found.baseline not in found.arms:
         raise ValueError(f"baseline: expected one of {list(found.arms)}, got {found.baseline!r}")
+    for name, arm in found.arms.items():
+        if arm.baseline and (arm.baseline not in found.arms or arm.baseline == name):
+            raise ValueError(
+                f"arms.{name}.baseline: expected another of {list(found.arms)}, "
+                f"got {arm.baseline!r}"
+            )
     if found.primary not in found.metrics:
         raise ValueError(f"primary: expected one of {list(found.metrics)}, got {found.primary!r}")
+    for name, profile in found.profiles.items():
+        unknown = [arm for arm in profile.arms if arm not in found.arms]
+        needed = {
+            found.baseline,
+            *(found.arms[a].baseline for a in profile.arms if a in found.arms),
+        }
+        if unknown or not needed - {""} <= set(profile.arms):
+            raise ValueError(
+                f"profiles.{name}.arms: expected names of {list(found.arms)}, the baselines "
+                f"{sorted(needed - {''})} among them, got {list(profile.arms)}"
+            )
+    if found.rule:
+        find_rule(found.rule)
     if not 0.5 <= found.confidence < 1:
         raise ValueError(f"confidence: expected 0.5 up to below 1, got {found.confidence}")
     if found.margin < 0:
         raise ValueError(f"margin: expected at least 0, got {found.margin}")
 
 
-def _arm(where: str, value: Any, common: Mapping[str, Any]) -> Arm:
-    value = _keys(where, value, ("what",), ("method", "preset", "settings"))
+def _arm(name: str, value: Any, common: Mapping[str, Any], baseline: str) -> Arm:
+    where = f"arms.{name}"
+    value = _keys(where, value, ("what",), ("method", "preset", "settings", "baseline"))
+    if name == baseline and "baseline" in value:
+        raise ValueError(f"{where}.baseline: the study's baseline is compared with nothing")
     return Arm(
         what=_text(f"{where}.what", value["what"]),
         method=_text(f"{where}.method", value.get("method", common["method"])),
         preset=_text(f"{where}.preset", value.get("preset", common["preset"])),
         settings=_settings(f"{where}.settings", value.get("settings")),
+        baseline=""
+        if name == baseline
+        else _text(f"{where}.baseline", value.get("baseline", baseline)),
     )
 
 
-def _profile(where: str, value: Any, seeds: tuple[int, ...]) -> Profile:
-    value = _keys(where, value, ("what", "run_minutes"), ("settings", "seeds"))
+def _profile(where: str, value: Any, seeds: tuple[int, ...], arms: tuple[str, ...]) -> Profile:
+    value = _keys(where, value, ("what", "run_minutes"), ("settings", "seeds", "arms"))
     minutes = _number(f"{where}.run_minutes", value["run_minutes"])
     if minutes <= 0:
         raise ValueError(f"{where}.run_minutes: expected more than 0, got {minutes}")
@@ -215,8 +262,23 @@ def _profile(where: str, value: Any, seeds: tuple[int, ...]) -> Profile:
         what=_text(f"{where}.what", value["what"]),
         run_minutes=minutes,
         seeds=_seeds(f"{where}.seeds", value["seeds"]) if "seeds" in value else seeds,
+        arms=_list(f"{where}.arms", value["arms"]) if "arms" in value else arms,
         settings=_settings(f"{where}.settings", value.get("settings")),
     )
+
+
+def _list(where: str, value: Any) -> tuple[str, ...]:
+    sound = isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if not sound or len(set(value)) < len(value):
+        raise ValueError(f"{where}: expected a list of different names, got {value!r}")
+    return tuple(value)
+
+
+def _files(where: str, value: Any) -> tuple[str, ...]:
+    files = _list(where, value)
+    if bad := [file for file in files if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9]+", file)]:
+        raise ValueError(f"{where}: expected plain file names such as per_image.npz, got {bad}")
+    return files
 
 
 def _mapping(where: str, value: Any) -> dict[str, Any]:

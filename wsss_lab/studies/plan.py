@@ -6,6 +6,7 @@ its ``study.json``                        which run this is, of which declaratio
 its ``log.txt``                           what the run said
 its ``run/``                              the folder that `train` of the method's recipe works in
 ``RECORDS/STUDY/PROFILE/ARM-seedN.json``  record of a finished or failed run; small, for git
+beside it, ``ARM-seedN.FILE``             what the declaration keeps of its folder; small, too
 ``RECORDS/STUDY/PROFILE.json``            all added up, see `wsss_lab.studies.aggregate`
 ========================================  ==========================================================
 """
@@ -54,6 +55,12 @@ class PlannedRun:
         return f"{self.arm}-seed{self.seed}"
 
     @property
+    def kept(self) -> dict[str, Path]:
+        """File that the declaration keeps -> its place beside the record."""
+        files = self.declaration.keep
+        return {file: self.record.with_name(f"{self.name}.{file}") for file in files}
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What makes this run this run, in its folder and in its record."""
         reduced = self.profile != "full"
@@ -83,7 +90,7 @@ def plan(declaration: Declaration, profile: str, work: Path, records: Path) -> l
     place = Path(declaration.name) / profile
     runs = []
     for seed in declaration.profiles[profile].seeds:
-        for arm in declaration.arms:
+        for arm in declaration.arms_of(profile):
             name = f"{arm}-seed{seed}"
             config = build_config(declaration, arm, profile, seed)
             folder, record = work / place / name, records / place / f"{name}.json"
@@ -156,7 +163,8 @@ def foreign(runs: list[PlannedRun]) -> Iterator[str]:
         Path and reason, one line each.
     """
     records = runs[0].record.parent
-    for path in sorted(set(records.glob("*.json")) - {run.record for run in runs}):
+    ours = {path for run in runs for path in (run.record, *run.kept.values())}
+    for path in sorted(set(records.glob("*.json")) - ours):
         yield f"{path}: the declaration has no such run"
     for run in runs:
         for path in (run.record, run.folder / "study.json"):

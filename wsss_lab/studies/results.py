@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,11 @@ class ArmResult:
     settings: dict[str, Any]
     metrics: dict[str, Summary]
     differences: dict[str, Difference]
-    """To the baseline, by metric; empty for the baseline."""
+    """To its baseline, by metric; empty for the study's baseline."""
     verdict: str
-    """A key of `SIGNS`; "" for the baseline. About the primary metric."""
+    """A key of `SIGNS`; "" for the study's baseline. About the primary metric."""
+    baseline: str
+    """The arm it is compared with; "" for the study's baseline."""
 
 
 @dataclass(frozen=True)
@@ -99,23 +101,35 @@ class StudyResult:
     seeds: tuple[int, ...]
     provenance: dict[str, Any]
     """Devices, git revisions, versions, weights, protocols, sha256 of the declaration."""
+    rule: dict[str, Any] = field(default_factory=dict)
+    """What the declaration's further rule found, see `wsss_lab.studies.rules`; `lines` has it in
+    words, `verdicts` by claim."""
 
     def table(self) -> str:
         """A Markdown table of all arms, and what has to be said with it."""
         head = ["arm", *(metric.what for metric in self.metrics.values())]
-        head += ["difference to the baseline", "verdict"]
+        head += ["difference to its baseline" if self._several() else "difference to the baseline"]
+        head += ["verdict"]
         rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
         rows += [f"| {' | '.join(self._row(name))} |" for name in self.arms]
+        if self.rule:
+            rows += ["", *(f"- {line}" for line in self.rule["lines"])]
         return "\n".join([*rows, "", *self.remarks()])
 
     def _row(self, name: str) -> list[str]:
         arm = self.arms[name]
-        cells = [f"{arm.what} (baseline)" if name == self.baseline else arm.what]
+        what = f"{name}: {arm.what}" if self._several() else arm.what
+        cells = [f"{what} (baseline)" if name == self.baseline else what]
         cells += [_shown(arm.metrics[key], metric) for key, metric in self.metrics.items()]
         if name == self.baseline:
             return [*cells, "", ""]
-        cells.append(_shown(arm.differences[self.primary], self.metrics[self.primary]))
+        shown = _shown(arm.differences[self.primary], self.metrics[self.primary])
+        cells.append(f"{shown} to {arm.baseline}" if self._several() else shown)
         return [*cells, SIGNS[arm.verdict]]
+
+    def _several(self) -> bool:
+        """Whether not all arms are compared with the same one."""
+        return len({arm.baseline for arm in self.arms.values()} - {""}) > 1
 
     def remarks(self) -> list[str]:
         """Sentences that belong below the table."""
@@ -194,6 +208,9 @@ def _typed(content: dict[str, Any]) -> StudyResult:
                 key: Difference(**_by_seed(value)) for key, value in arm["differences"].items()
             },
             verdict=arm["verdict"],
+            baseline=arm.get(
+                "baseline", "" if name == content["baseline"] else content["baseline"]
+            ),
         )
         for name, arm in content["arms"].items()
     }
@@ -205,6 +222,7 @@ def _typed(content: dict[str, Any]) -> StudyResult:
         metrics={key: metrics[key] for key in order["metrics"]},
         arms={key: arms[key] for key in order["arms"]},
         seeds=tuple(content["seeds"]),
+        rule=content.get("rule", {}),
         **{key: content[key] for key in (*TEXTS, *same)},
     )
 

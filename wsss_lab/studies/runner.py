@@ -16,10 +16,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from wsss_lab.config import git_revision, write_json
+from wsss_lab.config import git_revision, write_atomically, write_json
 from wsss_lab.studies.declare import REDUCED_NOTE, Declaration, is_committed
 from wsss_lab.studies.one import BUSY
 from wsss_lab.studies.plan import PlannedRun, State, plan, read_json, require_none_foreign, state
@@ -30,6 +31,8 @@ PROGRAM = ("-m", "wsss_lab.studies.one")
 """What Python is asked to run, before the folder."""
 WIND_DOWN = 60.0
 """Seconds before the end, at most a tenth of all, in which running ones are stopped."""
+KEEP_BYTES = 100_000
+"""Largest file that is kept beside a record; records are for git."""
 POLL = 0.1
 """Seconds between two looks."""
 
@@ -287,6 +290,7 @@ class _Pool:
             values = {name: lookup(metrics["results"], m.path) for name, m in wanted.items()}
             if values[run.declaration.primary] is None:
                 raise ValueError(f"{run.declaration.primary}: not a number in this run")
+            _keep(run)
         except ValueError as error:
             self._fail(run, f"ValueError: {error}")
             return
@@ -312,6 +316,22 @@ class _Pool:
     def _end(self, run: PlannedRun, end: str, detail: str) -> None:
         self.outcome.ends[run.name] = end
         self.log(f"{run.name}: {end}" + (f", {detail}" if detail else ""))
+
+
+def _keep(run: PlannedRun) -> None:
+    """Copy the files that the declaration keeps; before the record, which says that all is done."""
+    for file, target in run.kept.items():
+        source = run.folder / "run" / file
+        if not source.is_file():
+            raise ValueError(f"keep: the run left no {file}")
+        data = source.read_bytes()
+        if len(data) > KEEP_BYTES:
+            raise ValueError(f"keep: {file} has {len(data)} bytes, more than {KEEP_BYTES}")
+        write_atomically(target, partial(_write, data))
+
+
+def _write(data: bytes, file: BinaryIO) -> None:
+    file.write(data)
 
 
 def without_roots(values: Any) -> Any:

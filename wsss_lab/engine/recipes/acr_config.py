@@ -43,7 +43,7 @@ class AffinityConfig:
 
     def __post_init__(self) -> None:
         for name, least in (("crop", 0), ("steps", 1), ("batch", 1), ("power", 0), ("walk", 0)):
-            if getattr(self, name) < least:
+            if not getattr(self, name) >= least:
                 raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
 
 

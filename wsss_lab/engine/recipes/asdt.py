@@ -7,7 +7,8 @@ with the right number of classes, it is taken over, too; the toy preset begins w
 classifier. Any run of the baseline makes such a file: `--weights RUN/tags/model.safetensors`.
 
 Test: one view of the whole image, the larger probability of both heads, and their CRF by name
-(`asdt-seg`), which gets them divided by their sum; the released inference does not divide.
+(`asdt-seg`), which gets them divided by their sum; the released inference does not divide. With
+`report`, also every head and both teachers' labels alone: `wsss_lab.engine.recipes.asdt_report`.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from wsss_lab.data.config import DataConfig
 from wsss_lab.engine.optim import PRESETS as OPTIMISERS
 from wsss_lab.engine.predict import toy_classifier
+from wsss_lab.engine.recipes.asdt_report import report_voices, watcher
 from wsss_lab.engine.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
 from wsss_lab.engine.safe_read import read_checkpoint
 from wsss_lab.methods import asdt_config
@@ -41,6 +43,21 @@ class Config(EndToEndConfig):
 
     method: ASDTConfig = field(default_factory=ASDTConfig)
     """Settings of the method."""
+    report: int = 0
+    """Training images on which teachers' labels and heads are compared with the truth at the end,
+    if there is one (and the heads on the validation list); 0 for none. For the report only."""
+    watch: int = 0
+    """Training images on which teachers and student are compared during training; 0 for none."""
+    watch_every: int = 4
+    """Steps between two such looks."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("report", 0), ("watch", 0), ("watch_every", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name}: expected at least {least}, got {getattr(self, name)}; it counts "
+                    f"{'steps' if name == 'watch_every' else 'images, 0 switches it off'}"
+                )
 
 
 def _photos(name: str, crop: int = 321, **changes: Any) -> Config:
@@ -69,6 +86,7 @@ PRESETS: dict[str, Config] = {
         optim=OPTIMISERS[asdt_config.PRESETS["toy"].optim],
         method=asdt_config.PRESETS["toy"],
         test=TestConfig(cam_threshold=None),
+        report=200,
     ),
     "voc": _photos("voc"),
     "voc-released": _photos("voc-released", form="released"),
@@ -126,7 +144,7 @@ def _fill(head: nn.Linear, weight: Tensor) -> None:
             head.weight.copy_(weight)
 
 
-RECIPE = EndToEnd(NAME, Config, PRESETS, build, keymaps.ASDT)
+RECIPE = EndToEnd(NAME, Config, PRESETS, build, keymaps.ASDT, report_voices, watcher)
 train, views = RECIPE.train, RECIPE.views
 load_method, load_views, load_released = (
     RECIPE.load_method,

@@ -28,12 +28,14 @@ from wsss_lab.engine.recipes.folder import RunFolder, device_name, restore
 from wsss_lab.engine.recipes.stages import (
     First,
     Log,
+    OnStep,
     fit_stage,
     launch,
     load_data,
     require_images,
     seeded,
 )
+from wsss_lab.engine.recipes.start import start_method
 from wsss_lab.engine.scores import ORACLE, Evaluation
 from wsss_lab.methods.base import Method
 from wsss_lab.metrics import Protocol
@@ -76,6 +78,9 @@ class EndToEndConfig:
     weights: str = "toy"
     """What the backbone starts from: `toy`, `imagenet`, `random`, the exact name of timm weights,
     or a file."""
+    start: str = ""
+    """Go on from the end of a warm-up, heads included, see `wsss_lab.engine.recipes.start`: `toy`
+    for the package's own weights, a run's folder, or nothing."""
     run: RunConfig = field(default_factory=RunConfig)
     """Length, batch, seed, devices, precision, log."""
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -98,6 +103,10 @@ class EndToEnd:
     """(settings, foreground classes, whether to load the backbone's weights) -> the method."""
     keys: Table
     """Names in released checkpoints, see `wsss_lab.models.keymaps`."""
+    report: Callable[..., dict[str, Any]] | None = None
+    """Adds to the results: (trained method, settings, fabric, the run's folder, log) -> results."""
+    watcher: Callable[..., OnStep | None] | None = None
+    """Looks on: (method, images, settings, fabric, the run's folder) -> `fit`'s `on_step`."""
 
     def train(
         self, config: Any, out: Path, resume: bool = False, log: Log = print
@@ -126,6 +135,7 @@ class EndToEnd:
         val = load_data(config.data, "val")
         seeded(config.run.seed)
         method = self.build(config, images.num_classes, True)  # missing weights are reported here
+        start_method(method, config.start, self.name, config.method.backbone)
         folder.begin()
         facts = {
             "method": self.name,
@@ -146,11 +156,13 @@ class EndToEnd:
             weights=out / "model.safetensors",
             facts=facts,
             log=log,
+            on_step=self.watcher(method, images, config, fabric, out) if self.watcher else None,
         )
         found = score(method, val, VIEWS[config.test.views], config, fabric)
         log(f"\nvalidation list\n{found.table()}")
+        more = self.report(method, config, fabric, out, log) if self.report else {}
         return folder.write_metrics(
-            {"val": found.as_dict()},
+            {"val": found.as_dict(), **more},
             seed=config.run.seed,
             device=device_name(fabric.device),
             weights=config.weights,

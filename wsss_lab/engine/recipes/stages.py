@@ -24,13 +24,15 @@ from wsss_lab.engine.evaluate import by_shape
 from wsss_lab.engine.fit import fit
 from wsss_lab.engine.inference import Views, multi_scale_predict
 from wsss_lab.engine.recipes.folder import RunFolder, read_tensors, save_label, save_weights
-from wsss_lab.methods.base import Method
+from wsss_lab.methods.base import Method, StepOutput
 from wsss_lab.models.weights import load_strictly
 
 CHUNK = 64
 """Images that are labelled together; all or none of them are done again after a kill."""
 
 Log = Callable[[str], None]
+OnStep = Callable[[int, StepOutput], None]
+"""See `wsss_lab.engine.fit.fit`."""
 LabelRule = Callable[
     [UInt8[Tensor, "b 3 h w"], Float[Tensor, "b k h w"], Float[Tensor, "b k"]],
     Int[Tensor, "b h w"],
@@ -195,6 +197,7 @@ def fit_stage(
     weights: Path,
     facts: dict[str, Any],
     log: Log,
+    on_step: OnStep | None = None,
 ) -> Method:
     """Train one network, or take it from its weights file if it is done.
 
@@ -210,6 +213,7 @@ def fit_stage(
         weights: file that marks the stage as done, written at its end.
         facts: what the weights file says about itself.
         log: gets lines of text.
+        on_step: looks on.
 
     Returns:
         The trained method in eval mode, on the fabric's device.
@@ -231,7 +235,16 @@ def fit_stage(
     )
     with loader:
         batches: Any = loader
-        fit(method, batches, run, optim, fabric=fabric, out=folder.path / part, log=log)
+        fit(
+            method,
+            batches,
+            run,
+            optim,
+            fabric=fabric,
+            out=folder.path / part,
+            log=log,
+            on_step=on_step,
+        )
     if fabric.is_global_zero:
         save_weights(weights, method, facts)
     fabric.barrier()
@@ -317,6 +330,7 @@ __all__ = [
     "Kept",
     "LabelRule",
     "Labelled",
+    "OnStep",
     "fit_stage",
     "label_stage",
     "launch",

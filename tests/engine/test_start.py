@@ -1,0 +1,80 @@
+"""Runs that go on from the end of a warm-up."""
+
+import pytest
+import safetensors.torch
+import torch
+
+from wsss_lab.engine.recipes.start import read_start, start_method
+from wsss_lab.methods.cosa import TEACHER, CoSA
+from wsss_lab.methods.cosa_config import PRESETS as COSA
+from wsss_lab.methods.cosa_network import cosa_backbone
+from wsss_lab.methods.tscd import TSCD
+from wsss_lab.methods.tscd_config import PRESETS as TSCD_PRESETS
+from wsss_lab.methods.tscd_network import tscd_backbone
+
+
+def _tscd(seed: int) -> TSCD:
+    torch.manual_seed(seed)
+    config = TSCD_PRESETS["toy"]
+    return TSCD(tscd_backbone(config, "random"), 10, config)
+
+
+def _cosa(seed: int) -> CoSA:
+    torch.manual_seed(seed)
+    config = COSA["toy"]
+    return CoSA(cosa_backbone(config, "random"), 10, config)
+
+
+def _save(state, file):
+    safetensors.torch.save_file({name: v.contiguous() for name, v in state.items()}, file)
+
+
+def test_a_run_starts_from_the_tensors_of_another(tmp_path):
+    first, second = _tscd(0), _tscd(1)
+    _save(first.state_dict(), tmp_path / "model.safetensors")
+    start_method(second, str(tmp_path), "tscd", "toy_mit")
+    own = second.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in first.state_dict().items())
+
+
+def test_nothing_happens_without_a_start():
+    method, same = _tscd(0), _tscd(0)
+    start_method(method, "", "tscd", "toy_mit")
+    for one, other in zip(method.parameters(), same.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_both_networks_of_cosa_start_as_the_slow_one():
+    first, second = _cosa(0), _cosa(1)
+    with torch.no_grad():
+        for value in first.assignment.network.buffers():
+            value.add_(1)
+    second.start_from(first.state_dict())
+    slow = first.assignment.network.state_dict()
+    for network in (second.online, second.assignment.network):
+        assert all(torch.equal(value, slow[k]) for k, value in network.state_dict().items())
+    assert all(name.startswith(TEACHER) for name in first.state_dict() if "network" in name)
+
+
+def test_half_precision_is_widened(tmp_path):
+    file = tmp_path / "packed.safetensors"
+    _save({k: v.half() for k, v in _tscd(0).state_dict().items()}, file)
+    assert {v.dtype for v in read_start(str(file), "tscd", "toy_mit").values()} <= {
+        torch.float32,
+        torch.int64,
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("toy", "no weights of asdt"), ("nowhere", "expected 'toy' or the folder of a run")],
+)
+def test_a_missing_start_is_named(source, words):
+    with pytest.raises(FileNotFoundError, match=words):
+        read_start(source, "asdt", "toy_cnn")
+
+
+def test_other_tensors_are_refused(tmp_path):
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="start of TSCD"):
+        start_method(_tscd(0), str(tmp_path), "tscd", "toy_mit")
