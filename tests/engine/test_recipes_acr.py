@@ -58,7 +58,7 @@ def bits(out):
 
 
 def test_all_stages_leave_their_results(done):
-    config, out, metrics, _ = done
+    _, out, metrics, _ = done
     for folder in ("labels", "propagated"):
         assert len(list((out / folder).glob("*.png"))) == TRAIN
     found = {
@@ -78,7 +78,7 @@ def test_all_stages_leave_their_results(done):
 
 
 def test_scores_of_labels_are_those_of_the_files(done):
-    config, out, metrics, lines = done
+    _, out, metrics, lines = done
     shown = metrics["results"]["train_labels"]
     assert list(shown) == ["maps", "maps+crf", "sure", "propagated"]
     world = ToyWorld("train", TRAIN, size=SIDE, masks=True)
@@ -116,7 +116,7 @@ def test_no_untagged_class_in_any_label(done):
 
 
 def test_networks_come_back_from_their_files(done):
-    config, out, _, _ = done
+    _, out, _, _ = done
     kinds = {"affinity/model.safetensors": AffinityNetwork, "model.safetensors": DeepLabV2}
     for name, kind in kinds.items():
         facts = read_facts(out / name)

@@ -1,9 +1,17 @@
 """Runs that go on from the end of a warm-up."""
 
+import dataclasses
+import json
+from pathlib import Path
+
 import pytest
 import safetensors.torch
 import torch
+from tiny_recipes import recipe_of, tiny_config
 
+import wsss_lab
+from wsss_lab.data.config import DataConfig
+from wsss_lab.data.toy import ToyWorld
 from wsss_lab.engine.recipes.start import read_start, start_method
 from wsss_lab.methods.cosa import TEACHER, CoSA
 from wsss_lab.methods.cosa_config import PRESETS as COSA
@@ -11,6 +19,8 @@ from wsss_lab.methods.cosa_network import cosa_backbone
 from wsss_lab.methods.tscd import TSCD
 from wsss_lab.methods.tscd_config import PRESETS as TSCD_PRESETS
 from wsss_lab.methods.tscd_network import tscd_backbone
+
+WEIGHTS = Path(wsss_lab.__file__).parent / "weights"
 
 
 def _tscd(seed: int) -> TSCD:
@@ -78,3 +88,45 @@ def test_other_tensors_are_refused(tmp_path):
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="start of TSCD"):
         start_method(_tscd(0), str(tmp_path), "tscd", "toy_mit")
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [("tscd", "toy_mit"), ("cosa", "toy_cnn"), ("cosa", "toy_vit"), ("acr", "toy_vit")],
+)
+def test_packaged_starts_fit_and_know_the_tags(name, backbone):
+    recipe = recipe_of(name)
+    config = recipe.PRESETS["toy"]
+    if name == "cosa":
+        changed = dataclasses.replace(config.method, backbone=backbone)
+        config = dataclasses.replace(config, method=changed)
+    method = recipe.build(config, 10, False)
+    start_method(method, "toy", name, backbone)
+    world = ToyWorld("val", 24)
+    samples = [world[i] for i in range(24)]
+    images = torch.stack([sample["image"] for sample in samples]).float() / 255
+    tags = torch.stack([sample["tags"] for sample in samples])
+    with torch.no_grad():
+        logits = (
+            method.eval()(images) if name == "acr" else method.eval().predict(images).tag_logits
+        )
+    assert ((logits > 0) == (tags > 0)).float().mean() > 0.85
+    record = json.loads((WEIGHTS / f"{backbone}_{name}.json").read_text())
+    assert record["method"] == name
+    assert record["results"]["val"]["tags"]["map"] > 0.85
+
+
+def test_acr_can_stop_at_its_maps(tmp_path):
+    config = dataclasses.replace(
+        tiny_config("acr"),
+        data=DataConfig(count=8, val_count=2, size=64, crop=64),
+        start="toy",
+        until="maps",
+        report_train=2,
+    )
+    metrics = recipe_of("acr").train(config, tmp_path / "A", log=lambda line: None)
+    assert set(metrics["results"]) == {"val", "train_maps"}
+    assert "seg" not in metrics["results"]["val"]
+    assert not (tmp_path / "A" / "labels").exists()
+    with pytest.raises(ValueError, match="until"):
+        dataclasses.replace(config, until="labels")

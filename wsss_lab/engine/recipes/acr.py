@@ -9,7 +9,8 @@
 | masks: train `DeepLabV2` or `MaskNetwork` on the last labels | `model.safetensors` |
 | evaluate: on the validation list; maps and labels of training images | `metrics.json` |
 
-`propagation="crf"` leaves out the third and the fourth stage.
+`propagation="crf"` leaves out the third and the fourth stage, `until="maps"` all between the first
+and the last.
 
 Settings of the method are those of `wsss_lab.methods.acr.PRESETS`. Its released code ends with the
 maps: it saves them, and scores them by the best of 100 thresholds on VOC train (1464 images), with
@@ -54,6 +55,7 @@ from wsss_lab.engine.recipes.stages import (
     require_images,
     seeded,
 )
+from wsss_lab.engine.recipes.start import start_method
 from wsss_lab.methods import acr
 from wsss_lab.methods.acr import ACR
 from wsss_lab.methods.base import Method, SegOutput
@@ -149,13 +151,22 @@ def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> 
     for run in runs.values():
         require_even_shares(run, fabric.world_size)
     images, val = load_data(config.data, "train"), load_data(config.data, "val")
-    require_weights(config)
+    if config.until == "masks":
+        require_weights(config)
     seeded(config.run.seed)
     method = build(config, images.num_classes, True)
+    start_method(method, config.start, NAME, config.backbone)
     require_images(images, max(run.batch for run in runs.values()))
     folder.begin()
+    origin = {
+        "seed": config.run.seed,
+        "device": device_name(fabric.device),
+        "weights": config.weights,
+    }
     stages = Stages(folder, config, runs, images, fabric, log)
     localiser = Localiser(stages.fit(method)).eval()
+    if config.until == "maps":
+        return folder.write_metrics(_score(config, localiser, None, val, fabric, log), **origin)
     stages.label("labels", localiser, label_rule(config))
     folders = {"sure": out / "labels"}
     if config.propagation == "affinity":
@@ -165,28 +176,28 @@ def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> 
     network = stages.masks(list(folders.values())[-1])
     results = _score(config, localiser, network, val, fabric, log)
     labels = score_labels(localiser, folders, config, fabric, log)
-    return folder.write_metrics(
-        results | ({"train_labels": labels} if labels else {}),
-        seed=config.run.seed,
-        device=device_name(fabric.device),
-        weights=config.weights,
-    )
+    return folder.write_metrics(results | ({"train_labels": labels} if labels else {}), **origin)
 
 
 def _score(
-    config: Config, localiser: Localiser, network: Method, val: Any, fabric: Fabric, log: Log
+    config: Config,
+    localiser: Localiser,
+    network: Method | None,
+    val: Any,
+    fabric: Fabric,
+    log: Log,
 ) -> dict[str, Any]:
-    """Segmentation and maps on the validation list; maps of some training images."""
-    seg = score(network, val, VIEWS[config.test.views], config, fabric)
+    """Segmentation, if there is one, and maps on the validation list; maps of training images."""
+    seg = score(network, val, VIEWS[config.test.views], config, fabric) if network else None
     cam = score(localiser, val, VIEWS["single"], config, fabric)
     train = score_training_maps(localiser, VIEWS["single"], config, fabric, log)
     for heading, found in (
-        ("segmentation network, validation list", seg),
+        *([("segmentation network, validation list", seg)] if seg else []),
         ("maps, validation list", cam),
         *(("maps of training images, whose tags are given", found) for found in train.values()),
     ):
         log(f"\n{heading}\n{found.table()}")
-    shown = {"val": seg.as_dict() | cam.as_dict()}
+    shown = {"val": (seg.as_dict() if seg else {}) | cam.as_dict()}
     return shown | {name: found.as_dict() for name, found in train.items()}
 
 

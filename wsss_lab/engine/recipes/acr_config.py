@@ -60,6 +60,11 @@ class Config:
     weights: str = "toy"
     """What it starts from: `toy`, `imagenet`, `random`, the exact name of timm weights, or a
     file."""
+    start: str = ""
+    """Go on from the end of a training with tags alone, head included, see
+    `wsss_lab.engine.recipes.start`: `toy`, a weights file, or nothing."""
+    until: Literal["maps", "masks"] = "masks"
+    """Last stage: the maps, scored without a segmentation network, or all."""
     run: RunConfig = field(default_factory=RunConfig)
     """Training with tags; seed, devices, precision and log hold for both networks."""
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -111,6 +116,7 @@ class Config:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
         for name, known in (
+            ("until", ("maps", "masks")),
             ("propagation", ("crf", "affinity")),
             ("mask_network", ("decoder", "deeplabv2")),
         ):
