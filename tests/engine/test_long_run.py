@@ -19,7 +19,7 @@ from wsss_lab.studies.probe import main
 
 MORE = {
     "tscd": {"method.scales": [1.0], "method.warmup": 0, "method.view_scale": 0.6},
-    "asdt": {"method.scales": [1.0], "method.warmup": 0, "method.period": 2},
+    "asdt": {"report": 2, "method.scales": [1.0], "method.warmup": 0, "method.period": 2},
     "acr": {"mask_steps": 2, "affinity.steps": 2, "affinity.batch": 2, "affinity.walk": 4},
     "cosa": {"method.scales": [1.0], "method.warmup": 0, "method.queue_rows": 8},
 }
@@ -186,6 +186,18 @@ def test_what_is_done_is_not_planned_again(done):
     assert left.pop("evaluate") == 2
     assert set(left.values()) == {0}
     assert run.check(2).count("opened") == 2
+
+
+def test_acr_may_stop_at_its_maps(tmp_path):
+    run = LongRun.of("acr", parameters("acr", tmp_path / "out"))
+    config = dataclasses.replace(run.config, until="maps", report_train=0)
+    made = make_plan("acr", config, run.folder, 1, 1)
+    assert [stage.name for stage in made.stages] == ["fit", "evaluate"]
+    run = dataclasses.replace(run, config=config)
+    assert "seg" not in run.beside_published(run.train())
+    rows, _ = run.examples("train", 1)
+    assert rows[0]["cam"] is not None
+    assert rows[0]["prediction"] is None
 
 
 def test_probe_only_reads_and_trains_nothing(tmp_path):

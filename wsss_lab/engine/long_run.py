@@ -40,6 +40,7 @@ PARAMETERS = {
     "save_every": "run.save_every",
     "mask_steps": "mask_steps",
     "affinity_steps": "affinity.steps",
+    "report": "report",
     "warmup": "method.warmup",
     "scales": "method.scales",
 }
@@ -255,10 +256,11 @@ class LongRun:
         maps = self.folder / "fit" / "model.safetensors"
         labels = self.folder / "propagated"
         labels = labels if labels.is_dir() else self.folder / "labels"
+        whole = (self.folder / "model.safetensors").is_file()  # else the run ends with its maps
         rows = examples(
             images,
             range(min(count, len(images))),
-            self.folder,
+            self.folder if whole else maps,
             maps=maps if maps.is_file() else None,
             labels=labels if train else None,
             tell_tags=train,

@@ -58,21 +58,21 @@ def plan(
         for network in networks.values():
             network.to(fabric.device).eval()
         localiser = Localiser(networks["fit"]).eval()  # type: ignore[arg-type]
-        rules = {"labels": label_rule(config)}
+        rules = {"labels": label_rule(config)} if "masks" in networks else {}
         if "affinity" in networks:
             rules["propagated"] = walk_rule(config, networks["affinity"])  # type: ignore[arg-type]
         for name, rule in rules.items():
             probes[name], size = _probe_labels(config, localiser, rule, train, fabric, images)
             disk += size * len(train) / 1e9
         probes["evaluate"] = _probe_scoring(
-            config, localiser, networks["masks"], val, fabric, images
+            config, localiser, networks.get("masks"), val, fabric, images
         )
     stages = []
     for stage, run in ((name, runs[name]) for name in networks):
         weights = "../model.safetensors" if stage == "masks" else "model.safetensors"
         done = steps_done(out / stage, weights, run.steps)
         stages.append(Stage(stage, run.steps, "steps", done, probes.get(stage), run.batch))
-        if stage in LABELS:
+        if stage in LABELS and "masks" in networks:
             name = LABELS[stage]
             there = len(list((out / name).glob("*.png")))
             stages.append(Stage(name, len(train), "images", there, probes.get(name)))
@@ -85,6 +85,8 @@ def _networks(config: Config, classes: int) -> dict[str, Method]:
     """Network of every training stage, in their order."""
     seeded(config.run.seed)
     networks: dict[str, Method] = {"fit": build(config, classes, True)}
+    if config.until == "maps":
+        return networks
     if config.propagation == "affinity":
         networks["affinity"] = build_affinity(config, True)
     return networks | {"masks": build_masks(config, classes + 1, True)}
@@ -128,12 +130,13 @@ def _probe_labels(
 
 
 def _probe_scoring(
-    config: Config, localiser: Localiser, network: Method, val: Any, fabric: Any, count: int
+    config: Config, localiser: Localiser, network: Method | None, val: Any, fabric: Any, count: int
 ) -> Probe:
     alone = dataclasses.replace(config, run=dataclasses.replace(config.run, workers=0))
 
     def both(some: Any) -> None:
-        score(network, some, VIEWS[config.test.views], alone, fabric)
+        if network is not None:
+            score(network, some, VIEWS[config.test.views], alone, fabric)
         score(localiser, some, VIEWS["single"], alone, fabric)
 
     return dealt_out(probe_images(both, val, count), config.run)

@@ -101,5 +101,5 @@ def plan(
         for kind, count in Counter(kinds).items()
     ]
     stages.append(Stage("evaluate", len(val), "images", 0, probes.get("evaluate")))
-    notes = plan_notes(run, probes)
+    notes = plan_notes(run, probes, getattr(config, "report", 0))
     return Plan(tuple(stages), device_name(fabric.device), disk, free_disk(out), notes)
