@@ -12,8 +12,12 @@ import yaml
 
 from wsss_lab.__main__ import main
 from wsss_lab.data.catalog import ARCHIVES, DATASETS
-from wsss_lab.engine.recipes import cam_baseline
+from wsss_lab.data.random_images import SIZES
+from wsss_lab.engine.recipes import acr_stages, cam_baseline
+from wsss_lab.engine.recipes.end_to_end_plan import KINDS
 from wsss_lab.engine.settings import with_changes
+from wsss_lab.methods import METHODS, find_preset
+from wsss_lab.studies import probe
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "book" / "full_scale.md").read_text(encoding="utf-8")
@@ -66,7 +70,10 @@ def test_own_data_from_the_first_line_to_the_score(tmp_path, monkeypatch, capsys
 def test_every_training_command_parses(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     started = []
-    monkeypatch.setattr(cam_baseline, "train", lambda config, out, resume: started.append(config))
+    for entry in METHODS.values():
+        monkeypatch.setattr(
+            entry.load(), "train", lambda config, out, resume: started.append(config)
+        )
     trainings = [
         [{"$OUT": "runs/x"}.get(word, word) for word in arguments]
         for arguments in commands()
@@ -77,6 +84,7 @@ def test_every_training_command_parses(tmp_path, monkeypatch):
         assert main(arguments) == 0, arguments
     assert len(started) == len(trainings) >= 6
     assert {config.run.devices for config in started} == {1, 4}
+    assert {arguments[1] for arguments in trainings} == set(METHODS)
 
 
 @pytest.mark.parametrize("script", blocks("bash"), ids=lambda s: s.split()[0])
@@ -94,8 +102,9 @@ def test_papermill_calls_name_what_is_there():
         named = [w for w in words if w.startswith("notebooks/")]
         assert named
         assert all((ROOT / name).is_file() for name in named)
-    known = yaml.safe_load((ROOT / "notebooks/configs/cam_baseline_voc.yaml").read_text())
-    assert set(re.findall(r"-p (\w+) ", PAGE)) <= set(known)
+    configs = (ROOT / "notebooks/configs").glob("*.yaml")
+    known = {name for config in configs for name in yaml.safe_load(config.read_text())}
+    assert set(re.findall(r"-p (\w+) ", PAGE)) <= known
 
 
 def test_counts_are_those_of_presets_and_catalogue():
@@ -111,6 +120,59 @@ def test_counts_are_those_of_presets_and_catalogue():
             if size := ARCHIVES[file].size:
                 words = (f"{size / 1e9:.1f} GB", f"{size / 1e9:.2f} GB")
                 assert any(text in PAGE for text in words), file
+
+
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [
+        *(("tscd", "voc"), ("tscd", "coco"), ("asdt", "voc"), ("asdt", "stuff10k")),
+        *(("acr", "voc"), ("acr", "coco"), ("cosa", "voc"), ("cosa", "coco")),
+    ],
+)
+def test_rows_of_the_methods_are_their_presets(name, preset):
+    """Steps and images of every training, in the row of its configuration."""
+    config = find_preset(name, preset)
+    runs = [config.run]
+    if name == "acr":
+        later = acr_stages.stage_runs(config)
+        runs += [later["affinity"], later["masks"]]
+    told = [f"{run.steps:,}".replace(",", " ") + f" steps of {run.batch} images" for run in runs]
+    (row,) = [line for line in PAGE.splitlines() if f"`{name}_{preset}.yaml` |" in line]
+    _, _, training, crop, *_ = (cell.strip() for cell in row.split("|"))
+    assert training == ", then ".join(told)
+    sides = [config.data.crop]
+    if name == "acr":
+        sides += [acr_stages.stage_data(config, s).crop for s in ("affinity", "masks")]
+    assert crop == "the same" or re.findall(r"\d+", crop) == [str(side) for side in sides]
+    if crop == "the same":
+        assert sides == [384, 448, 321]
+
+
+def test_kinds_of_steps_are_counted_as_stated():
+    for name, kind in (("tscd", "fit, tags only"), ("cosa", "fit, tags only")):
+        config = find_preset(name, "voc")
+        count = sum(KINDS[name](config, step) == kind for step in range(config.run.steps))
+        words = [f"{number:,}".replace(",", " ") for number in (count, config.run.steps)]
+        assert f"{words[0]} of {words[1]}" in PAGE.replace("\n", " ")
+    config = find_preset("asdt", "voc")
+    both = sum(KINDS["asdt"](config, s) == "fit, both teachers" for s in range(config.run.steps))
+    assert f"{both:,} of {config.run.steps:,} steps".replace(",", " ") in PAGE.replace("\n", " ")
+
+
+def test_probe_commands_parse(monkeypatch):
+    timed = []
+
+    def note(method, config, steps, images):
+        timed.append((method, config.run.devices, config.run.precision, steps))
+        raise ValueError("seen")
+
+    monkeypatch.setattr(probe, "probe", note)
+    lines = [line for line in PAGE.splitlines() if "-m wsss_lab.studies.probe " in line]
+    for line in lines:
+        probe.main(shlex.split(line.partition("-m wsss_lab.studies.probe ")[2]))
+    assert timed == [("tscd", 1, "32-true", 10), ("cosa", 4, "bf16-mixed", 20)]
+    for height, width in set(SIZES.values()):
+        assert f"{width} x {height} px" in PAGE
 
 
 def test_free_settings_are_those_of_the_engine():

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from wsss_lab.data.config import USUAL_SPLITS
+from wsss_lab.engine.long_run import PARAMETERS
 from wsss_lab.engine.recipes.folder import plain
 from wsss_lab.methods import METHODS, find_preset
 
@@ -87,6 +88,8 @@ def test_defaults_are_a_smoke_run(path, tmp_path):
     config = settings(path, tmp_path)
     assert config.data.name == "toy"
     assert config.run.steps <= 50
+    assert getattr(config, "mask_steps", 0) <= 50
+    assert method_of(path) != "acr" or config.affinity.steps <= 50
     assert config.data.count <= 100
     assert config.data.size <= 64
     assert parameters(path)["out"][1] == ""  # a new temporary folder each time
@@ -115,6 +118,29 @@ def test_config_is_the_preset_of_its_name(path, tmp_path):
     text = path.read_text()
     for split in USUAL_SPLITS[name]:
         assert f"# the usual one: {split}\n" in text
+
+
+def test_notebooks_of_the_papers_share_their_cells():
+    """What differs is the text, the parameters and the name."""
+    papers = [path for path in NOTEBOOKS if method_of(path) != "cam_baseline"]
+    assert len(papers) == 4
+    seen = set()
+    for path in papers:
+        source = {c["id"]: "".join(c["source"]) for c in code(path)[1:]}
+        assert source["config"].count(f'"{method_of(path)}"') == 1
+        source["config"] = source["config"].replace(f'"{method_of(path)}"', "METHOD")
+        seen.add(json.dumps(source))
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_every_parameter_is_used(path):
+    """A name that no cell and no table knows would be set in vain."""
+    cells = code(path)[1:]
+    text = "\n".join("".join(cell["source"]) for cell in cells)
+    shared = {"preset", "out", "more", "probe_only", *PARAMETERS} if "LongRun" in text else set()
+    for name in parameters(path):
+        assert name in shared or re.search(rf"\b{name}\b", text), name
 
 
 def test_readme_names_every_file():

@@ -36,6 +36,13 @@ class Pictures:
         return {"image": self.images[i], "tags": tags, "name": f"n{i}", "mask": mask}
 
 
+class Untagged(Pictures):
+    """No image has a tag."""
+
+    def __getitem__(self, i):
+        return super().__getitem__(i) | {"tags": torch.zeros(2)}
+
+
 SETTINGS = DataConfig(crop=16, scale=(0.5, 1.5), jitter=0.2, blur=0.5, strong=True)
 
 
@@ -46,7 +53,8 @@ def loader(workers=0, seed=3, batch=4, **more):
 def same(a, b):
     assert a.keys() == b.keys()
     for key in a:
-        equal = a[key] == b[key] if key == "names" else torch.equal(a[key], b[key])
+        plain = key in ("names", "max_tags")
+        equal = a[key] == b[key] if plain else torch.equal(a[key], b[key])
         assert equal, key
 
 
@@ -71,6 +79,20 @@ def test_what_a_batch_holds():
     chosen = StepSampler(20, 4, 3)[0].tolist()
     assert batch["names"] == [f"n{i}" for i in chosen]
     assert batch["tags"].tolist() == [[i % 2, i % 3 == 0] for i in chosen]
+
+
+def test_tags_are_counted_before_they_travel():
+    pictures = Pictures()
+    for step in range(5):
+        batch = loader()(step)
+        assert type(batch["max_tags"]) is int
+        counts = [
+            int(pictures[int(name[1:])]["tags"].sum())  # 0, 1 or 2
+            for name in batch["names"]
+        ]
+        assert batch["max_tags"] == max(1, *counts)
+    alone = StepLoader(Untagged(), 1, seed=0)(0)
+    assert alone["max_tags"] == 1  # what a list of classes is padded to
 
 
 def test_without_a_transform():
@@ -102,7 +124,8 @@ def test_ranks_together_see_the_one_process_batch(world):
     whole = loader()(9)
     parts = [loader(rank=r, world=world)(9) for r in range(world)]
     for r, part in enumerate(parts):
-        own = {k: v[r::world] for k, v in whole.items()}
+        own = {k: v[r::world] for k, v in whole.items() if k != "max_tags"}
+        own["max_tags"] = max(1, int(own["tags"].sum(1).max()))
         same(own, part)
 
 

@@ -15,7 +15,8 @@ from wsss_lab.data.toy import write_voc
 from wsss_lab.engine.examples import examples
 from wsss_lab.engine.launch import follow, run_here
 from wsss_lab.engine.log import read_log
-from wsss_lab.engine.plan import Plan, Probe, Stage, _together, data_report, steps_done
+from wsss_lab.engine.plan import Plan, Stage, data_report, steps_done
+from wsss_lab.engine.probe import Probe, _together
 from wsss_lab.engine.recipes.cam_baseline import Config, train
 from wsss_lab.engine.recipes.cam_baseline_plan import plan
 from wsss_lab.engine.recipes.folder import plain

@@ -123,6 +123,8 @@ class LoadedBatch(TypedDict):
     valid: NotRequired[Bool[Tensor, "b h w"]]
     """The same as a map."""
     names: NotRequired[list[str]]
+    max_tags: NotRequired[int]
+    """Most tags of an image of this step, at least 1; counted here, where no accelerator waits."""
 
 
 class StepLoader:
@@ -241,6 +243,7 @@ class StepLoader:
             "boxes": boxes,
             "valid": valid,
             "names": stacked["names"],
+            "max_tags": stacked["max_tags"],
         }
         if "masks" in stacked:
             batch["masks"] = self._move(stacked["masks"]).long()
@@ -351,6 +354,7 @@ def _stack(views: Sequence[View]) -> dict[str, Any]:
         "images": _stack_images(views, lambda view: view["image"]),
         "tags": torch.stack([view["tags"] for view in views]),
         "names": [view["name"] for view in views],
+        "max_tags": max([1, *(int((view["tags"] > 0).sum()) for view in views)]),
     }
     whole = (0, stacked["images"].shape[-2], 0, stacked["images"].shape[-1])
     stacked["boxes"] = torch.tensor([view.get("box", whole) for view in views])

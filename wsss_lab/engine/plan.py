@@ -1,38 +1,26 @@
 """What a run will take, found out in a minute: data that can be read, steps, hours, memory, disk.
 
 Every time here is measured on this machine, with the code and the data of the run, on a few steps
-and a few images, and multiplied by their number. What other processes do meanwhile, writing
-checkpoints, and the talk between several devices are not in it.
+and a few images (`wsss_lab.engine.probe`), and multiplied by their number. What other processes do
+meanwhile, writing checkpoints, and the talk between several devices are not in it.
 """
 
-import copy
 import dataclasses
-import itertools
 import math
-import os
 import shutil
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from wsss_lab.config import OptimConfig, RunConfig
+from wsss_lab.config import RunConfig
 from wsss_lab.data.config import DataConfig, build_dataset
 from wsss_lab.data.errors import DataError, Problem
-from wsss_lab.data.loader import StepLoader
-from wsss_lab.data.views import Views as TrainingViews
 from wsss_lab.engine.checkpoint import checkpoint_files
-from wsss_lab.engine.devices import make_fabric
-from wsss_lab.engine.fit import fit
-from wsss_lab.engine.log import memory
-from wsss_lab.engine.recipes.stages import First
-from wsss_lab.methods.base import Method
+from wsss_lab.engine.probe import Probe
 
 SHOWN = 20
 """Problems of a data set that are written out."""
@@ -95,18 +83,6 @@ def _open_some(images: Any, look: int, workers: int, problems: list[str]) -> int
 
 
 @dataclasses.dataclass(frozen=True)
-class Probe:
-    """What a few steps or images took."""
-
-    seconds: float
-    """Per step or image."""
-    memory: float
-    """Largest memory, GB: of the GPU, or of the whole process where there is none."""
-    bound: str = ""
-    """What the time goes to."""
-
-
-@dataclasses.dataclass(frozen=True)
 class Stage:
     """One part of a run."""
 
@@ -118,6 +94,13 @@ class Stage:
     """How much of it an earlier start has done."""
     probe: Probe | None = None
     """None: not timed."""
+    batch: int = 1
+    """Images per unit, over all devices."""
+
+    @property
+    def images_per_second(self) -> float:
+        """How fast it goes over all devices; NaN if it was not timed."""
+        return self.batch / self.probe.seconds if self.probe else math.nan
 
     @property
     def seconds(self) -> float:
@@ -143,9 +126,26 @@ class Plan:
         """What is left, in hours; NaN if something was not timed."""
         return sum(stage.seconds for stage in self.stages) / 3600
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain numbers for a JSON file; None for what was not timed."""
+        rows = []
+        for stage in self.stages:
+            each = stage.probe.seconds if stage.probe else math.nan
+            numbers = {
+                "seconds_each": each,
+                "images_per_s": stage.images_per_second,
+                "memory_gb": stage.probe.memory if stage.probe else math.nan,
+                "hours_left": stage.seconds / 3600,
+            }
+            facts = {"stage": stage.name, "amount": stage.amount, "unit": stage.unit}
+            bound = stage.probe.bound if stage.probe else ""
+            rows.append(facts | {"done": stage.done} | _rounded(numbers) | {"bound": bound})
+        total = _rounded({"hours_left": self.hours, "disk_gb": self.disk})
+        return {"device": self.device, "stages": rows, **total, "notes": list(self.notes)}
+
     def __str__(self) -> str:
         """The plan as a table."""
-        head = ("stage", "amount", "done", "each", "left", "memory", "bound by")
+        head = ("stage", "amount", "done", "each", "images/s", "left", "memory", "bound by")
         rows = [head, *(_row(stage) for stage in self.stages)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
@@ -160,118 +160,24 @@ class Plan:
         return "\n".join([*lines, *self.notes])
 
 
+def _rounded(numbers: dict[str, float]) -> dict[str, float | None]:
+    """Five digits of each; a probe knows no more."""
+    return {k: None if math.isnan(v) else float(f"{v:.5g}") for k, v in numbers.items()}
+
+
 def _row(stage: Stage) -> tuple[str, ...]:
     probe = stage.probe
     left = "?" if math.isnan(stage.seconds) else _clock(stage.seconds)
     each = f"{1000 * probe.seconds:.0f} ms" if probe else "?"
     space = f"{probe.memory:.1f} GB" if probe else "?"
     bound = probe.bound if probe else ""
-    return (stage.name, f"{stage.amount} {stage.unit}", str(stage.done), each, left, space, bound)
+    speed = f"{stage.images_per_second:.3g}" if probe else "?"
+    amount = f"{stage.amount} {stage.unit}"
+    return (stage.name, amount, str(stage.done), each, speed, left, space, bound)
 
 
 def _clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
-
-
-def probe_training(
-    method: Method, images: Any, run: RunConfig, optim: OptimConfig, data: DataConfig, steps: int
-) -> Probe:
-    """Time some steps of a run on a copy of its network; the network itself stays as it is.
-
-    Reading and computing are timed apart, since worker processes do them at the same time: a step
-    takes as long as the slower of the two. With several devices, one of them computes its share.
-
-    Args:
-        method: as it will be trained.
-        images: data set of the stage.
-        run: settings; nothing is written, and nothing logged.
-        optim: optimiser.
-        data: crops and colours.
-        steps: to time; the first two, slower ones come on top.
-    """
-    world = run.devices * run.nodes
-    share = dataclasses.replace(
-        run,
-        batch=max(1, run.batch // world),
-        devices=1,
-        nodes=1,
-        steps=steps + 2,
-        log_every=0,
-        save_every=0,
-        progress=False,
-        tensorboard=False,
-    )
-    views, times = TrainingViews(data), []
-    loader = StepLoader(images, share.batch, run.seed, views)
-    loader(0)  # opens files and draws textures for the first time
-    start = time.perf_counter()
-    batches = [loader(1), loader(2)]
-    reading = (time.perf_counter() - start) / 2
-    fabric = make_fabric(share)
-    fabric.launch()
-    _reset_memory()
-
-    def clock(step: int, output: Any) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(time.perf_counter())
-
-    state = torch.get_rng_state()
-    fit(
-        copy.deepcopy(method),
-        lambda step: batches[step % 2],  # type: ignore[arg-type, return-value]
-        share,
-        optim,
-        fabric=fabric,
-        log=None,
-        on_step=clock,
-    )
-    torch.set_rng_state(state)
-    computing = statistics.median(b - a for a, b in itertools.pairwise(times[1:]))
-    seconds, bound = _together(reading, computing, run)
-    return Probe(seconds, memory(), bound)
-
-
-def _together(reading: float, computing: float, run: RunConfig) -> tuple[float, str]:
-    """Seconds of a step, and what they go to, from those of one process that reads its images."""
-    if not run.workers:
-        return reading + computing, f"reading {reading:.2f} s + computing {computing:.2f} s"
-    readers = min(run.workers, max(1, (os.cpu_count() or 1) // run.devices))
-    reading /= readers
-    if reading > computing:
-        return reading, f"reading, {computing / reading:.0%} of it computing"
-    return computing, f"computing, {reading / computing:.0%} of it reading"
-
-
-def _reset_memory() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-
-
-def probe_images(work: Callable[[Any], object], images: Any, count: int) -> Probe:
-    """Time what a stage does to some images, after a first one that warms up.
-
-    Args:
-        work: does it to a data set, as the stage will.
-        images: data set of the stage.
-        count: of images to time.
-    """
-    _reset_memory()
-    work(First(images, 1))
-    start = time.perf_counter()
-    chosen = First(images, count)
-    work(chosen)
-    return Probe((time.perf_counter() - start) / len(chosen), memory())
-
-
-class Blank(First):
-    """Images with masks of background only: what a stage reads whose labels are not made yet."""
-
-    def __getitem__(self, index: int) -> Any:
-        sample = dict(super().__getitem__(index))
-        sample["mask"] = torch.zeros(sample["image"].shape[-2:], dtype=torch.int64)  # type: ignore[attr-defined]
-        return sample
 
 
 def training_disk(modules: Sequence[nn.Module], runs: Sequence[RunConfig]) -> float:
@@ -309,3 +215,25 @@ def free_disk(out: Path) -> float:
     while not there.exists():
         there = there.parent
     return shutil.disk_usage(there).free / 1e9
+
+
+def plan_notes(
+    run: RunConfig, probes: Mapping[str, Probe], report_train: int = 0
+) -> tuple[str, ...]:
+    """What a plan leaves out, one line each.
+
+    Args:
+        run: settings; several devices talk to each other.
+        probes: what was timed.
+        report_train: training images that are scored at the end.
+    """
+    if not probes:
+        return ("not timed: the probe is switched off",)
+    notes = []
+    if report_train:
+        notes.append(
+            f"not in the plan: the report on {report_train} training images, if they have masks"
+        )
+    if run.devices * run.nodes > 1:
+        notes.append("not in the plan: the talk between devices; one was timed with its share")
+    return tuple(notes)

@@ -2,23 +2,20 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from wsss_lab.engine.devices import make_fabric
 from wsss_lab.engine.evaluate import evaluate
 from wsss_lab.engine.plan import (
-    Blank,
     Plan,
-    Probe,
     Stage,
     free_disk,
-    probe_images,
-    probe_training,
+    plan_notes,
     steps_done,
     training_disk,
 )
+from wsss_lab.engine.probe import Blank, Probe, dealt_out, probe_images, probe_training
 from wsss_lab.engine.recipes import cam_baseline as recipe
 from wsss_lab.engine.recipes.folder import device_name
 from wsss_lab.engine.recipes.stages import First, label_stage, load_data, silent
@@ -47,7 +44,6 @@ def plan(config: recipe.Config, out: Path, steps: int = 5, images: int = 8) -> P
     fabric = make_fabric(dataclasses.replace(config.run, devices=1, nodes=1))
     probes: dict[str, Probe] = {}
     label_bytes = 0.0
-    fabric = make_fabric(dataclasses.replace(config.run, devices=1, nodes=1))
     if steps:
         data, blank = config.data, Blank(train_images, len(train_images))
         probes["tags"] = probe_training(
@@ -71,6 +67,7 @@ def plan(config: recipe.Config, out: Path, steps: int = 5, images: int = 8) -> P
             "steps",
             steps_done(out / "tags", "model.safetensors", config.run.steps),
             probes.get("tags"),
+            config.run.batch,
         ),
         Stage("labels", len(train_images), "images", there, probes.get("labels")),
         Stage(
@@ -79,12 +76,14 @@ def plan(config: recipe.Config, out: Path, steps: int = 5, images: int = 8) -> P
             "steps",
             steps_done(out / "masks", "../model.safetensors", mask_run.steps),
             probes.get("masks"),
+            config.run.batch,
         ),
         Stage("evaluate", len(val), "images", 0, probes.get("evaluate")),
     )
     disk = training_disk([classifier, network], [config.run, mask_run])
     disk += label_bytes * len(train_images) / 1e9
-    return Plan(stages, device_name(fabric.device), disk, free_disk(out), _notes(config, probes))
+    notes = plan_notes(config.run, probes, config.report_train)
+    return Plan(stages, device_name(fabric.device), disk, free_disk(out), notes)
 
 
 def _probe_labels(
@@ -94,7 +93,7 @@ def _probe_labels(
         label_stage(
             classifier,
             some,
-            folder / str(len(some)),
+            Path(tempfile.mkdtemp(dir=folder)),
             views=recipe.cam_views(config),
             threshold=config.threshold,
             band=config.band,
@@ -104,7 +103,7 @@ def _probe_labels(
             log=silent,
         )
 
-    return _shared(probe_images(label, images, count), config)
+    return dealt_out(probe_images(label, images, count), config.run)
 
 
 def _probe_scoring(
@@ -120,24 +119,4 @@ def _probe_scoring(
         evaluate(network, some, recipe.seg_views(config), crf=config.test.crf, **options)
         evaluate(classifier, some, recipe.cam_views(config), **options)
 
-    return _shared(probe_images(score, val, count), config)
-
-
-def _shared(probe: Probe, config: recipe.Config) -> Probe:
-    """Images are dealt out to all devices."""
-    world = config.run.devices * config.run.nodes
-    return dataclasses.replace(probe, seconds=probe.seconds / world, bound="one reader")
-
-
-def _notes(config: recipe.Config, probes: Mapping[str, Probe]) -> tuple[str, ...]:
-    if not probes:
-        return ("not timed: the probe is switched off",)
-    notes = []
-    if config.report_train:
-        notes.append(
-            f"not in the plan: the report on {config.report_train} training images, if they have "
-            "masks"
-        )
-    if config.run.devices * config.run.nodes > 1:
-        notes.append("not in the plan: the talk between devices; one was timed with its share")
-    return tuple(notes)
+    return dealt_out(probe_images(score, val, count), config.run)

@@ -170,6 +170,16 @@ class First(Dataset[Sample]):
     def __init__(self, images: Any, count: int):
         self.images, self.count = images, min(count, len(images))
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Those of the data set."""
+        return self.images.class_names
+
+    @property
+    def num_classes(self) -> int:
+        """Those of the data set, without background."""
+        return self.images.num_classes
+
     def __len__(self) -> int:
         return self.count
 
