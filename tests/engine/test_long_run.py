@@ -195,7 +195,7 @@ def test_acr_may_stop_at_its_maps(tmp_path):
     made = make_plan("acr", config, run.folder, 1, 1)
     assert [stage.name for stage in made.stages] == ["fit", "evaluate"]
     run = dataclasses.replace(run, config=config)
-    assert "seg" not in run.beside_published(run.train())
+    assert "acr, seg" not in run.beside_published(run.train())
     rows, _ = run.examples("train", 1)
     assert rows[0]["cam"] is not None
     assert rows[0]["prediction"] is None
