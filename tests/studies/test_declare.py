@@ -10,7 +10,6 @@ from wsss_lab.models.alignment import Turn
 from wsss_lab.studies.declare import declared_names, is_committed, read_declaration
 from wsss_lab.studies.plan import foreign, plan, require_none_foreign
 
-
 ARMS = {"low": {"what": "a"}, "high": {"what": "b"}}
 
 
