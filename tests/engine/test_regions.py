@@ -87,7 +87,7 @@ def test_all_kinds_against_loops(world):
     for end, allowed in (("", (method.tags > 0).float()), ("+true tags", truth)):
         seen = torch.cat([torch.ones(COUNT, 1), truth], 1) if end else torch.ones(COUNT, 11)
         seg = method.logits.masked_fill(seen[:, :, None, None] <= 0, -9).argmax(1)
-        cam = method.cam * allowed[:, :, None, None]
+        cam = normalize_cam(method.cam, "plain") * allowed[:, :, None, None]
         label = torch.where(cam.amax(1) > 0.9, cam.argmax(1) + 1, 0)
         hard = torch.stack([(seg == c + 1).float() for c in range(10)], 1)
         for kind, claims, chosen in (("seg", hard, seg), ("cam", cam, label)):
