@@ -37,8 +37,8 @@ class AffinityConfig:
     power: float = 8.0
     """beta of the walk (paper). ACR's history names 36 (code, 2022)."""
     walk: int = 16
-    """Steps t of the walk. Paper: 256, on grids of some 60 cells a side. How far maps get grows with
-    the root of t, and the toy world's grid has 16 cells a side: 256 steps wash its maps out."""
+    """Steps t of the walk. Paper: 256, on grids of some 60 cells a side. How far maps get grows
+    with the root of t, and a toy grid has 16 cells a side: 256 steps wash its maps out."""
     crf: str = "none"
     """CRF after the walk, a name of `wsss_lab.refine.PRESETS`; "none" for none."""
 
