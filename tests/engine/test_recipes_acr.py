@@ -229,8 +229,11 @@ def test_bad_settings(kind, change, message):
         kind(**change)
 
 
-def test_optimiser_of_affinities_for_photos():
-    optim = acr.PRESETS["voc"].affinity.optim
+def test_settings_of_affinities_for_photos():
+    settings = acr.PRESETS["voc"].affinity
+    assert (settings.radius, settings.power, settings.walk) == (5, 36, 256)
+    assert settings.widths == (64, 128, 256)
+    optim = settings.optim
     assert optim == OptimConfig(
         "sgd", 0.01, head_lr_factor=10.0, weight_decay=5e-4, schedule="poly", warmup=0.0, clip=0.0
     )
