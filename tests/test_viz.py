@@ -227,3 +227,22 @@ def test_explorer_says_what_it_cannot_show():
         viz.explorer(lambda x: x, x=(0, 3, 1))
     with pytest.raises(ValueError, match="x: expected"):
         viz.explorer(lambda x: x, x=object())
+
+
+def test_difference_plot_shows_every_seed_mean_and_interval():
+    rows = [
+        viz.DifferenceRow("a", [1.0, 2.0, 3.0], 2.0, 0.5, 3.5),
+        viz.DifferenceRow("b", [-1.0], -1.0, None, None),
+    ]
+    (ax,) = viz.difference_plot(rows, margin=1.0).axes
+    drawn = [line.get_xydata().tolist() for line in ax.lines[1:]]  # the first is zero
+    assert drawn == [
+        [[0.5, 0], [3.5, 0]],
+        [[1, 0], [2, 0], [3, 0]],
+        [[2, 0]],
+        [[-1, 1]],
+        [[-1, 1]],
+    ]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    with pytest.raises(ValueError, match="rows: expected at least one arm"):
+        viz.difference_plot([])

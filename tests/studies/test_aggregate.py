@@ -161,6 +161,13 @@ def test_an_arm_may_be_compared_with_another_one(place):
     assert "difference to its baseline" in lines[0]
     assert lines[2].startswith("| low: one (baseline) |")
     assert lines[4].endswith("| -0.050 [-0.050, -0.050] to high | worse |")
+    rows = result.rows("odd")
+    assert [row.name for row in rows] == ["high − low", "higher − high"]
+    # the metric is not there with seed 1, and shares come in percent points
+    assert rows[1].per_seed == pytest.approx([-5, -5])
+    assert (rows[1].low, rows[1].mean, rows[1].high) == pytest.approx((-5, -5, -5))
+    with pytest.raises(ValueError, match="metric: expected one of"):
+        result.rows("nothing")
 
 
 def test_foreign_records_are_not_added_up_and_old_aggregates_not_shown(place):

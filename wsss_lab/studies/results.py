@@ -8,6 +8,7 @@ from typing import Any
 
 from wsss_lab.studies.declare import DECLARED, TEXTS, Metric, read_declaration
 from wsss_lab.studies.plan import find_records, read_json
+from wsss_lab.viz.studies import DifferenceRow
 
 FORMAT = 1
 SIGNS = {
@@ -126,6 +127,32 @@ class StudyResult:
         shown = _shown(arm.differences[self.primary], self.metrics[self.primary])
         cells.append(f"{shown} to {arm.baseline}" if self._several() else shown)
         return [*cells, SIGNS[arm.verdict]]
+
+    def rows(self, metric: str | None = None) -> list[DifferenceRow]:
+        """What `wsss_lab.viz.difference_plot` draws: all arms but the baseline.
+
+        Args:
+            metric: its differences; None takes the primary one. Shares come in percent points.
+
+        Raises:
+            ValueError: no such metric.
+        """
+        metric = metric or self.primary
+        if metric not in self.metrics:
+            raise ValueError(f"metric: expected one of {list(self.metrics)}, got {metric!r}")
+        scale = 100 if self.metrics[metric].percent else 1
+        found = []
+        for name, arm in self.arms.items():
+            difference = arm.differences.get(metric)
+            if difference is None or difference.mean is None:
+                continue
+            low, high = (
+                None if end is None else scale * end for end in (difference.low, difference.high)
+            )
+            seeds = [scale * value for _, value in sorted(difference.per_seed.items())]
+            title = f"{name} − {arm.baseline}"
+            found.append(DifferenceRow(title, seeds, scale * difference.mean, low, high))
+        return found
 
     def _several(self) -> bool:
         """Whether not all arms are compared with the same one."""

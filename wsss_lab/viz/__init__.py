@@ -20,13 +20,16 @@ from wsss_lab.viz.figures import (
 )
 from wsss_lab.viz.runs import gallery, training_curves
 from wsss_lab.viz.strip import FrameStrip, explorer, frame_strip
+from wsss_lab.viz.studies import DifferenceRow, difference_plot
 
 __all__ = [
     "COLOURS",
     "HEAT",
+    "DifferenceRow",
     "FrameStrip",
     "Sheet",
     "cam_grid",
+    "difference_plot",
     "explorer",
     "frame_strip",
     "gallery",
