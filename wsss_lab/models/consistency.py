@@ -143,8 +143,8 @@ def consistency(
     """
     if not (view.whole or bool(view.valid(grid).any())):
         raise ValueError(
-            f"view: {view} leaves nothing of a grid of {grid[0]}x{grid[1]} patches to compare; take "
-            "larger images or another view"
+            f"view: {view} leaves nothing of a grid of {grid[0]}x{grid[1]} patches to compare; "
+            "take larger images or another view"
         )
     rules = (
         ("activation", activation, activation_consistency),
