@@ -1,6 +1,7 @@
 """All-pairs consistency in other methods: what it adds, what it leaves alone, whom it refuses."""
 
 import dataclasses
+from typing import get_args
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from wsss_lab.methods.tscd_config import PRESETS as TSCD_PRESETS
 from wsss_lab.models.alignment import Flip
 from wsss_lab.models.attention import record_attention
 from wsss_lab.models.backbones import build_backbone
+from wsss_lab.models.consistency import NAMED_VIEWS, ViewName
 
 K, SIDE = 4, 64
 TINY_VIT = {"levels": (-2,)}
@@ -122,6 +124,14 @@ def test_views_take_turns_and_layers_can_be_chosen():
     found = [float(one_step(plugged, step).parts["acr_affinity"].detach()) for step in range(6)]
     assert len(set(found[:5])) == 5
     assert found[5] == pytest.approx(found[0], rel=1e-5)
+
+
+def test_every_name_has_its_views_and_one_that_hides_everything_is_refused():
+    assert set(NAMED_VIEWS) == set(get_args(ViewName))
+    config = ConsistencyConfig(alpha=1.0, views=("translation",))
+    small = batch() | {"images": batch()["images"][:, :, :32, :32]}
+    with pytest.raises(ValueError, match="leaves nothing of a grid of 4x4 patches"):
+        WithConsistency(make("tscd"), config).training_step(small, 0)
 
 
 def test_the_state_is_that_of_the_method():

@@ -253,6 +253,36 @@ def gradient_maps(
     return out.scatter_(1, index[:, :, None].expand_as(maps), maps)
 
 
+def attention_rollout(
+    attention: Sequence[Float[Tensor, "b _a n n"]], prefix: int = 1
+) -> Float[Tensor, "b p"]:
+    """Where the class token looks through all layers: attention roll-out (Abnar and Zuidema 2020).
+
+    The layers' head means, each mixed half and half with the identity for the shortcut round it,
+    are multiplied. The result knows no classes.
+
+    Args:
+        attention: per-head attention of all layers, first layer first.
+        prefix: tokens before the patches; the first one is the class token.
+
+    Returns:
+        The class token's row over the patch tokens, >= 0, not normalised.
+
+    Raises:
+        ValueError: there is no layer, or no class token.
+    """
+    if not attention or prefix < 1:
+        raise ValueError(
+            f"attention, prefix: expected layers of a network with a class token, got "
+            f"{len(attention)} layers and prefix {prefix}"
+        )
+    row = torch.zeros_like(attention[-1][:, 0, :1], dtype=torch.float32)
+    row[..., 0] = 1
+    for layer in reversed(attention):  # only one row is wanted: from the left, a vector is enough
+        row = (row @ layer.float().mean(dim=1) + row) / 2
+    return row[:, 0, prefix:]
+
+
 def spread(
     maps: Float[Tensor, "b k p"], affinity: Float[Tensor, "b n n"] | None, prefix: int = 1
 ) -> Float[Tensor, "b k p"]:

@@ -17,14 +17,13 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from wsss_lab.cam import cam_to_label
 from wsss_lab.data.sample import Sample
 from wsss_lab.engine.directories import SHOWN, evaluate_directories, read_names, run_eval
 from wsss_lab.engine.inference import Views, multi_scale_predict
 from wsss_lab.engine.regions import Regions, regions_of
 from wsss_lab.engine.scores import ORACLE, Evaluation, Scores, summarise
 from wsss_lab.methods.base import Method, SegOutput
-from wsss_lab.metrics import Protocol
+from wsss_lab.metrics import Protocol, strongest_class
 
 __all__ = [
     "SHOWN",
@@ -282,8 +281,10 @@ def _count(
             allowed = (output.tag_logits > 0).float()
         scores.add_cam(f"cam{end}", output.cam, allowed, truth)
         if regions:
-            at = cam_threshold
-            made = None if at is None else cam_to_label(output.cam, allowed, at)
+            made = None
+            if cam_threshold is not None:
+                best, winner = strongest_class(output.cam, allowed)
+                made = (winner + 1).masked_fill_(best <= cam_threshold, 0)
             maps = output.cam if allowed is None else output.cam * allowed[:, :, None, None]
             scores.regions[f"cam{end}"].add(regions, made, maps)
 

@@ -15,7 +15,12 @@ from wsss_lab.metrics.regions import (
     under_activation,
 )
 from wsss_lab.metrics.report import ABSENT_POLICIES, Protocol, Report, mean_iou
-from wsss_lab.metrics.sweep import SweepResult, ThresholdSweep, threshold_sweep
+from wsss_lab.metrics.sweep import (
+    SweepResult,
+    ThresholdSweep,
+    strongest_class,
+    threshold_sweep,
+)
 from wsss_lab.metrics.tags import average_precision, tag_f1, tag_map
 
 __all__ = [
@@ -40,6 +45,7 @@ __all__ = [
     "over_activation",
     "pair_counts",
     "random_cam",
+    "strongest_class",
     "tag_f1",
     "tag_map",
     "tag_oracle",

@@ -103,7 +103,7 @@ class ThresholdSweep(nn.Module):
             ValueError: if shapes disagree, or a map has NaN, or the truth other values.
         """
         self._check(cam, tags, truth)
-        score, winner = _winner(cam.float(), tags)
+        score, winner = strongest_class(cam.float(), tags)
         if bool(score.isnan().any()):
             raise ValueError("cam must be free of NaN; find the image whose map was divided by 0")
         k1, k, bins = self.histogram.shape[0] - 1, *self.histogram.shape[1:]
@@ -172,8 +172,17 @@ class ThresholdSweep(nn.Module):
         return SweepResult(self.thresholds.cpu(), confusion, iou, miou)
 
 
-def _winner(cam: Tensor, tags: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Highest score and its class. Twice as fast as `max(dim=1)`, which is not vectorised."""
+def strongest_class(
+    cam: Float[Tensor, "b k h w"], tags: Float[Tensor, "b k"] | None
+) -> tuple[Float[Tensor, "b h w"], Int[Tensor, "b h w"]]:
+    """Highest score and its class, 0..k-1; the first of equals.
+
+    Twice as fast as `max(dim=1)`, which is not vectorised.
+
+    Args:
+        cam: class maps.
+        tags: 0 or 1; only tagged classes can win. None lets all compete.
+    """
     index = None
     if tags is not None:
         on = tags > 0

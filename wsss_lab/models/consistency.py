@@ -137,7 +137,15 @@ def consistency(
 
     Returns:
         "activation" and "affinity", those that are asked for.
+
+    Raises:
+        ValueError: the view shows nothing of the image, so that there is nothing to compare.
     """
+    if not (view.whole or bool(view.valid(grid).any())):
+        raise ValueError(
+            f"view: {view} leaves nothing of a grid of {grid[0]}x{grid[1]} patches to compare; "
+            "take larger images or another view"
+        )
     rules = (
         ("activation", activation, activation_consistency),
         ("affinity", affinity, affinity_consistency),
