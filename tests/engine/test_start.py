@@ -98,7 +98,7 @@ def test_packaged_starts_fit_and_know_the_tags(name, backbone):
     recipe = recipe_of(name)
     config = recipe.PRESETS["toy"]
     if name == "cosa":
-        changed = dataclasses.replace(config.method, backbone=backbone)
+        changed = dataclasses.replace(config.method, backbone=backbone, aux_level=-2)
         config = dataclasses.replace(config, method=changed)
     method = recipe.build(config, 10, False)
     start_method(method, "toy", name, backbone)

@@ -138,9 +138,9 @@ def test_runs_that_do_not_fit(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             list(study.load(study.Localisation(runs)))
+    (tmp_path / "d").mkdir()
+    write_json(tmp_path / "d" / "fit" / "config.json", {})
     with pytest.raises(FileNotFoundError, match="is the run done"):
-        (tmp_path / "d").mkdir()
-        write_json(tmp_path / "d" / "fit" / "config.json", {})
         list(study.load(study.Localisation((tmp_path / "d",))))
     with pytest.raises(FileNotFoundError, match="make it with: python -m"):
         study.load_localisation(tmp_path / "nothing.json")

@@ -30,8 +30,8 @@ _NO_SWAP = _COMMON | {"method.warmup": 1_000_000}
 _ALONE = {"method.alpha": 0.0, "method.activation": False, "method.affinity": False}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "tscd": ("tscd", _NO_SWAP),
-    "cosa": ("cosa", _NO_SWAP | {"method.backbone": "toy_cnn"}),
-    "cosa_vit": ("cosa", _NO_SWAP),
+    "cosa": ("cosa", _NO_SWAP),
+    "cosa_vit": ("cosa", _NO_SWAP | {"method.backbone": "toy_vit", "method.aux_level": -2}),
     "acr": ("acr", _COMMON | _ALONE | {"run.steps": 750, "until": "maps"}),
 }
 """Name -> method and changes to its preset `toy`. Maps of a transformer as small as toy_vit, read
