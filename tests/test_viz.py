@@ -246,3 +246,21 @@ def test_difference_plot_shows_every_seed_mean_and_interval():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
     with pytest.raises(ValueError, match="rows: expected at least one arm"):
         viz.difference_plot([])
+
+
+def test_tables_photos_and_claims_of_a_page(capsys):
+    shown = viz.table(["a", "b"], [[1, "x"], [2, "y"]])
+    assert shown._repr_markdown_() == "| a | b |\n| --- | --- |\n| 1 | x |\n| 2 | y |"
+    assert repr(shown) == "Table of 2 rows"
+    with pytest.raises(ValueError, match="expected 2 cells as in head"):
+        viz.table(["a", "b"], [[1]])
+    sheet = viz.Sheet(figsize=(1, 1))
+    photo = viz.jpeg(sheet)
+    assert photo._repr_jpeg_()[:3] == b"\xff\xd8\xff"
+    assert viz.jpeg(sheet) == photo
+    viz.claim("half", 0.5, 0.4, 0.6)
+    viz.claim("half", 0.7, 0.4, 0.6)
+    assert (
+        capsys.readouterr().out
+        == "half between 0.4 and 0.6: True\nhalf between 0.4 and 0.6: False\n"
+    )

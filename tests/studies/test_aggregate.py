@@ -134,6 +134,15 @@ def test_the_table_of_a_complete_study(place):
     assert lines[2] == "| gain of one (baseline) | 0.510 ± 0.010 | 51.0 ± 1.4 % |  |  |"
     assert lines[3].endswith("| +0.250 [+0.250, +0.250] | better |")
     assert "Reduced" not in result.table()
+    assert result.table(["odd"], judged=False).splitlines() == [
+        "| arm | odd score |",
+        "|---|---|",
+        "| gain of one (baseline) | 51.0 ± 1.4 % |",
+        lines[3].split(" | ")[0] + " | 76.0 ± 1.4 % |",
+    ]
+    assert result.table(["odd"]).splitlines()[0].startswith("| arm | odd score | difference")
+    with pytest.raises(ValueError, match="metrics: expected some of"):
+        result.table(["nothing"])
     assert "95 % t intervals of the mean paired difference" in result.interval
     assert result.interval.endswith("lies within ±0.01.")
 

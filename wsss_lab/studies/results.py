@@ -1,7 +1,7 @@
 """Results of a study, as chapters read and show them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,22 +106,42 @@ class StudyResult:
     """What the declaration's further rule found, see `wsss_lab.studies.rules`; `lines` has it in
     words, `verdicts` by claim."""
 
-    def table(self) -> str:
-        """A Markdown table of all arms, and what has to be said with it."""
-        head = ["arm", *(metric.what for metric in self.metrics.values())]
+    def table(self, metrics: Sequence[str] | None = None, judged: bool = True) -> str:
+        """A Markdown table of all arms, and what has to be said with it.
+
+        Args:
+            metrics: names of the columns; None takes all.
+            judged: with differences, verdicts, and all remarks. False leaves them out, for a second
+                table that explains a first one.
+
+        Raises:
+            ValueError: no such metric.
+        """
+        chosen = list(self.metrics) if metrics is None else list(metrics)
+        if unknown := [name for name in chosen if name not in self.metrics]:
+            raise ValueError(f"metrics: expected some of {list(self.metrics)}, got {unknown}")
+        head = ["arm", *(self.metrics[name].what for name in chosen)]
+        if not judged:
+            rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+            return "\n".join(
+                rows + [f"| {' | '.join(self._scores(arm, chosen))} |" for arm in self.arms]
+            )
         head += ["difference to its baseline" if self._several() else "difference to the baseline"]
         head += ["verdict"]
         rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-        rows += [f"| {' | '.join(self._row(name))} |" for name in self.arms]
+        rows += [f"| {' | '.join(self._row(name, chosen))} |" for name in self.arms]
         if self.rule:
             rows += ["", *(f"- {line}" for line in self.rule["lines"])]
         return "\n".join([*rows, "", *self.remarks()])
 
-    def _row(self, name: str) -> list[str]:
+    def _scores(self, name: str, metrics: Sequence[str]) -> list[str]:
         arm = self.arms[name]
         what = f"{name}: {arm.what}" if self._several() else arm.what
         cells = [f"{what} (baseline)" if name == self.baseline else what]
-        cells += [_shown(arm.metrics[key], metric) for key, metric in self.metrics.items()]
+        return cells + [_shown(arm.metrics[key], self.metrics[key]) for key in metrics]
+
+    def _row(self, name: str, metrics: Sequence[str]) -> list[str]:
+        arm, cells = self.arms[name], self._scores(name, metrics)
         if name == self.baseline:
             return [*cells, "", ""]
         shown = _shown(arm.differences[self.primary], self.metrics[self.primary])

@@ -18,6 +18,7 @@ from wsss_lab.viz.figures import (
     plot_style,
     png_bytes,
 )
+from wsss_lab.viz.page import Photo, Table, claim, jpeg, table
 from wsss_lab.viz.runs import gallery, training_curves
 from wsss_lab.viz.strip import FrameStrip, explorer, frame_strip
 from wsss_lab.viz.studies import DifferenceRow, difference_plot
@@ -27,8 +28,11 @@ __all__ = [
     "HEAT",
     "DifferenceRow",
     "FrameStrip",
+    "Photo",
     "Sheet",
+    "Table",
     "cam_grid",
+    "claim",
     "difference_plot",
     "explorer",
     "frame_strip",
@@ -36,11 +40,13 @@ __all__ = [
     "heat",
     "heat_legend",
     "image_grid",
+    "jpeg",
     "label_legend",
     "overlay",
     "palette_image",
     "plot_style",
     "png_bytes",
     "rgb",
+    "table",
     "training_curves",
 ]

@@ -1,0 +1,72 @@
+"""What chapters put on a page besides pictures: tables, light photographs, checked claims."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Markdown table that a notebook shows as one."""
+
+    text: str
+
+    def _repr_markdown_(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"Table of {self.text.count(chr(10)) - 1} rows"
+
+
+def table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Table:
+    """A table of anything that prints.
+
+    Args:
+        head: names of the columns.
+        rows: as many cells each.
+
+    Raises:
+        ValueError: a row of another length.
+    """
+    if odd := [row for row in rows if len(row) != len(head)]:
+        raise ValueError(f"rows: expected {len(head)} cells as in head, got {odd[0]}")
+    lines = [head, ["---"] * len(head), *rows]
+    return Table("\n".join(f"| {' | '.join(map(str, line))} |" for line in lines))
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A JPEG that a notebook shows."""
+
+    data: bytes
+
+    def _repr_jpeg_(self) -> bytes:
+        return self.data
+
+    def __repr__(self) -> str:
+        return "Photo"
+
+
+def jpeg(sheet: Figure, quality: int = 90) -> Photo:
+    """A figure of photographs as JPEG, which keeps a page light."""
+    buffer = io.BytesIO()
+    sheet.savefig(buffer, format="jpeg", bbox_inches="tight", pil_kwargs={"quality": quality})
+    return Photo(buffer.getvalue())
+
+
+def claim(text: str, value: Any, low: float, high: float) -> None:
+    """Print whether a number lies within bounds, and not the number.
+
+    Last digits of what was trained differ between processors. A claim with a tolerance does not,
+    and can be compared character by character.
+
+    Args:
+        text: what the number is.
+        value: a number, or a tensor of one.
+        low: least that is claimed.
+        high: most that is claimed.
+    """
+    print(f"{text} between {low} and {high}: {bool(low <= float(value) <= high)}")
