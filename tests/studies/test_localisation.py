@@ -117,8 +117,8 @@ def test_the_record_and_its_table(tmp_path):
     for group, method in ((groups[0], plain_ones[0]), (groups[1], network())):
         scored = miou(method, slice(2, 5))
         entry = row["scores"][group]
-        assert entry["miou"]["0"] == pytest.approx(float(scored[chosen]), abs=0.02)
-        assert entry["best"]["0"] == pytest.approx(float(scored.max()), abs=0.02)
+        assert entry["miou"]["0"] == pytest.approx(float(scored[chosen]), abs=5e-3)
+        assert entry["best"]["0"] == pytest.approx(float(scored.max()), abs=5e-3)
         assert entry["best"]["0"] >= entry["miou"]["0"]
 
     table = study.localisation_table(record, groups[:2]).splitlines()
@@ -138,9 +138,13 @@ def test_runs_that_do_not_fit(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             list(study.load(study.Localisation(runs)))
+<<<<<<< HEAD
     (tmp_path / "d").mkdir()
     write_json(tmp_path / "d" / "fit" / "config.json", {})
     with pytest.raises(FileNotFoundError, match="is the run done"):
+=======
+    with pytest.raises(FileNotFoundError, match=r"there is no .*model\.safetensors"):
+>>>>>>> w-plug
         list(study.load(study.Localisation((tmp_path / "d",))))
     with pytest.raises(FileNotFoundError, match="make it with: python -m"):
         study.load_localisation(tmp_path / "nothing.json")
