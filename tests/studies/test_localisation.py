@@ -138,13 +138,7 @@ def test_runs_that_do_not_fit(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             list(study.load(study.Localisation(runs)))
-<<<<<<< HEAD
-    (tmp_path / "d").mkdir()
-    write_json(tmp_path / "d" / "fit" / "config.json", {})
-    with pytest.raises(FileNotFoundError, match="is the run done"):
-=======
     with pytest.raises(FileNotFoundError, match=r"there is no .*model\.safetensors"):
->>>>>>> w-plug
         list(study.load(study.Localisation((tmp_path / "d",))))
     with pytest.raises(FileNotFoundError, match="make it with: python -m"):
         study.load_localisation(tmp_path / "nothing.json")
