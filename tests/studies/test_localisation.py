@@ -103,7 +103,8 @@ def test_the_record_and_its_table(tmp_path):
 
     # one row by hand: threshold on the first two scenes, plain networks; score on the next three
     world = ToyWorld("train", 5, size=SIDE).tensors(workers=0)
-    plain_ones = [network(0, alpha=0.0), network(1, alpha=0.0)]
+    released = {"start_layer": -2, "propagate": True}
+    plain_ones = [network(seed, alpha=0.0, **released) for seed in (0, 1)]
     names = [row["name"] for row in record["rows"]]
     row = record["rows"][names.index("grad, last 2, spread")]
 
@@ -114,7 +115,7 @@ def test_the_record_and_its_table(tmp_path):
 
     chosen = int(sum(miou(m, slice(0, 2)) for m in plain_ones).argmax())
     assert row["threshold"] == pytest.approx(chosen / 100)
-    for group, method in ((groups[0], plain_ones[0]), (groups[1], network())):
+    for group, method in ((groups[0], plain_ones[0]), (groups[1], network(**released))):
         scored = miou(method, slice(2, 5))
         entry = row["scores"][group]
         assert entry["miou"]["0"] == pytest.approx(float(scored[chosen]), abs=5e-3)
