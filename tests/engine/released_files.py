@@ -85,6 +85,9 @@ def tiny_presets(name, monkeypatch):
         monkeypatch.setattr(recipe, "build_backbone", small)
         method = dataclasses.replace(asdt_config.PRESETS["voc-released"], hidden=32)
         config = dataclasses.replace(config, method=method, weights="random")
+    if name == "cosa":  # the released files are of a transformer
+        method = dataclasses.replace(config.method, backbone="toy_vit", aux_level=-2)
+        config = dataclasses.replace(config, method=method)
     test = TestConfig(cam_threshold=0.5)
     config = dataclasses.replace(config, data=DataConfig(name="voc"), test=test)
     monkeypatch.setitem(recipe.PRESETS, "voc-released", config)

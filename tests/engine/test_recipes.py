@@ -331,6 +331,10 @@ def test_pseudo_labels_use_the_band(world, tmp_path):
     assert 255 in values
 
 
+EXTRAS = {"distinctive", "context", "instance"}
+"""What an evaluation knows of toy scenes beyond their masks."""
+
+
 def test_toy_scenes_in_memory_are_those_drawn_on_demand():
     from wsss_lab.data.toy import ToyWorld
     from wsss_lab.engine.recipes.stages import load_data
@@ -339,8 +343,10 @@ def test_toy_scenes_in_memory_are_those_drawn_on_demand():
     for split in ("train", "val"):
         kept = load_data(data, split)
         drawn = ToyWorld(split, len(kept), size=48, masks=split == "val")
+        assert kept[0].keys() - drawn[0].keys() == (EXTRAS if split == "val" else set())
+        drawn = ToyWorld(split, len(kept), size=48, masks=split == "val", extras=split == "val")
         for one, other in ((kept[i], drawn[i]) for i in range(len(kept))):
-            assert one.keys() == other.keys()
+            assert one.keys() == other.keys() - {"part"}
             assert one["name"] == other["name"]
             for key in one.keys() - {"name"}:
                 assert torch.equal(one[key], other[key])

@@ -16,7 +16,8 @@ CHANGES = {
     "tscd": {"warmup": 1, "scales": (1.0, 1.5)},
     "asdt": {"warmup": 0, "period": 6, "scales": (1.0, 0.5)},
     "acr": {},
-    "cosa": {"warmup": 1, "queue_rows": 16},
+    # attention to compare, and the transformer's auxiliary map, as at full size
+    "cosa": {"warmup": 1, "queue_rows": 16, "backbone": "toy_vit", "aux_level": -2},
 }
 
 
