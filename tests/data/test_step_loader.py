@@ -251,6 +251,8 @@ def test_negative_step():
 def train_for_ever(pipe):
     """A program of its own session, so that Ctrl-C can be sent to it and its workers alone."""
     os.setsid()
+    # a shell starts jobs in the background with Ctrl-C ignored, and their children inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     made = loader(2)
     made(0)
     try:  # the signal may come while the message is on its way
