@@ -279,16 +279,20 @@ def test_workers_end_with_the_program(sent):
     ours, theirs = context.Pipe()
     program = context.Process(target=train_for_ever, args=(theirs,))
     program.start()
-    assert ours.poll(60)
-    workers = ours.recv()
-    assert len(workers) == 2
-    if sent == signal.SIGINT:
-        os.killpg(program.pid, sent)
-        assert ours.poll(30)
-        assert ours.recv() == 0
-    else:
-        program.kill()
-    program.join(30)
+    try:
+        assert ours.poll(60)
+        workers = ours.recv()
+        assert len(workers) == 2
+        if sent == signal.SIGINT:
+            os.killpg(program.pid, sent)
+            assert ours.poll(30)
+            assert ours.recv() == 0
+        else:
+            program.kill()
+        program.join(30)
+    finally:  # a program that missed its signal would train for ever
+        if program.is_alive():
+            os.killpg(program.pid, signal.SIGKILL)
     assert program.exitcode == (0 if sent == signal.SIGINT else -signal.SIGKILL)
     deadline = time.monotonic() + 30
     while not all(map(gone, workers)) and time.monotonic() < deadline:
