@@ -98,3 +98,26 @@ def test_scenes_counted_one_by_one_add_up_to_the_whole():
     pred = truth.roll(3, dims=-1) % 11
     whole = ConfusionMatrix(11).update(pred, truth).compute()[:, :11]
     assert torch.equal(refine_costs.confusion_per_scene(pred, truth).sum(0), whole)
+
+
+def test_the_warm_up_packs_what_a_study_starts_from(tmp_path, monkeypatch):
+    import safetensors.torch
+
+    from wsss_lab.methods import find_method
+    from wsss_lab.studies import warm_up
+
+    few = {"data.count": 4, "data.val_count": 2, "data.size": 64, "data.crop": 64}
+    few |= {"run.batch": 2, "run.steps": 1, "run.save_every": 1}
+    monkeypatch.setattr(
+        warm_up, "KINDS", {kind: (name, c | few) for kind, (name, c) in warm_up.KINDS.items()}
+    )
+    for kind, name, backbone in (("cosa", "cosa", "toy_cnn"), ("acr", "acr", "toy_vit")):
+        folder = tmp_path / kind
+        record = warm_up.run(warm_up.WarmUp(kind, folder, tmp_path))
+        packed = safetensors.torch.load_file(tmp_path / f"{backbone}_{name}.safetensors")
+        assert {v.dtype for v in packed.values() if v.is_floating_point()} == {torch.float16}
+        recipe = find_method(name).load()
+        method = recipe.build(recipe.PRESETS["toy"], 10, False)
+        method.start_from({k: v.float() for k, v in packed.items()})  # strict
+        assert record["method"] == name
+        assert (tmp_path / f"{backbone}_{name}.json").is_file()

@@ -119,7 +119,7 @@ def test_packaged_starts_fit_and_know_the_tags(name, backbone):
 def test_acr_can_stop_at_its_maps(tmp_path):
     config = dataclasses.replace(
         tiny_config("acr"),
-        data=DataConfig(count=8, val_count=2, size=64, crop=64),
+        data=DataConfig(count=4, val_count=2, size=64, crop=64),
         start="toy",
         until="maps",
         report_train=2,

@@ -33,6 +33,8 @@ from wsss_lab.models.weights import load_backbone_weights
 
 def stage_runs(config: Config) -> dict[str, RunConfig]:
     """Length and batch of every training stage of a run."""
+    if config.until == "maps":
+        return {"fit": config.run}
     steps, batch = config.mask_steps or config.run.steps, config.mask_batch or config.run.batch
     masks = dataclasses.replace(config.run, steps=steps, batch=batch)
     runs = {"fit": config.run, "masks": masks}
