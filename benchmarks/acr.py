@@ -26,6 +26,7 @@ from wsss_lab.losses import tag_loss
 from wsss_lab.methods.acr import ACR, ACRConfig
 from wsss_lab.models.attention import attention_layers
 from wsss_lab.models.backbones import build_backbone
+from wsss_lab.models.onednn import multiply_by_onednn
 
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "vit_s16": ("deit_s", {}),
@@ -42,6 +43,7 @@ class Transcription:
         self.model = model
         self.maps: dict[str, Tensor] = {}
         self.gradients: dict[str, Tensor] = {}
+        multiply_by_onednn(model, on=False)
         for name, layer in attention_layers(model.backbone).items():
             layer.fused_attn = False
             layer.attn_drop.register_forward_pre_hook(self.hook(name))  # type: ignore[union-attr, operator]

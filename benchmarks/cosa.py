@@ -26,6 +26,7 @@ from wsss_lab.methods.base import normalize
 from wsss_lab.methods.cosa import CoSA
 from wsss_lab.methods.cosa_config import PRESETS, CoSAConfig
 from wsss_lab.models.backbones import build_backbone
+from wsss_lab.models.onednn import multiply_by_onednn
 from wsss_lab.refine import DenseEnergyLoss
 
 CLASSES = 20
@@ -207,6 +208,7 @@ def arm(options: argparse.Namespace, name: str) -> tuple[Callable[[], dict], CoS
     method, batch = build(options, config), scene(options)
     if who in ("literal", "explicit"):
         explicit_attention(method)
+        multiply_by_onednn(method, on=False)
     at = 5 if phase == "warmup" else 11
     optimizer = torch.optim.AdamW(method.param_groups(6e-5, 6e-4, 0.01))
     literal = Literal(method, search == "bands")

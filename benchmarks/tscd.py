@@ -38,6 +38,7 @@ from wsss_lab.methods.tscd_config import PRESETS
 from wsss_lab.methods.tscd_losses import truncate_colours
 from wsss_lab.models.attention import attention_layers, pool_queries
 from wsss_lab.models.backbones import build_backbone
+from wsss_lab.models.onednn import multiply_by_onednn
 from wsss_lab.refine import DenseEnergyLoss, radius_mask
 
 Batch = dict[str, Any]
@@ -241,6 +242,7 @@ def job(who: str, preset: str, options: argparse.Namespace) -> Callable[[], dict
     method = build(preset, options.backbone, options.classes)
     if who == "literal":  # as anybody's network lies in memory
         method.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        multiply_by_onednn(method, on=False)
     batch = scene(options.size, options.classes)
     grid = -(-options.size // method.network.backbone.stride)
     near = radius_mask(grid, grid, method.config.radius)

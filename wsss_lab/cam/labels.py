@@ -139,7 +139,9 @@ def cam_to_pseudo_label(
         masks = refine(images, masks)
     if down_scale > 1:
         masks = F.interpolate(masks, (h, w), mode="bilinear", align_corners=False)
-    sure, loose = (part.masked_fill(absent, -torch.inf).argmax(dim=1) for part in masks.chunk(2, 1))
+    sure, loose = (
+        part.masked_fill(absent, -torch.inf).max(dim=1).indices for part in masks.chunk(2, 1)
+    )
     classes = torch.cat([torch.zeros_like(index[:, :1]), index + 1], dim=1)
     label = classes.gather(1, sure.flatten(1)).view_as(sure)
     label = label.masked_fill_((sure == 0) & (loose != 0), IGNORE)

@@ -269,12 +269,14 @@ def _count(
         if tags is not None:
             absent = F.pad(tags <= 0, (1, 0))[:, :, None, None]
             logits = logits.masked_fill(absent, torch.finfo(logits.dtype).min)
-        label = logits.argmax(1)
+        label = logits.max(dim=1).indices
         scores.add_labels(f"seg{end}", label, truth)
         if regions:
             scores.regions[f"seg{end}"].add(regions, label)
         if crf is not None:
-            scores.add_labels(f"seg+crf{end}", crf(images, logits.softmax(1)).argmax(1), truth)
+            scores.add_labels(
+                f"seg+crf{end}", crf(images, logits.softmax(1)).max(dim=1).indices, truth
+            )
     if output.cam is not None:
         allowed = tags
         if tags is None and output.tag_logits is not None:

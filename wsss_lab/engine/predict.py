@@ -160,7 +160,7 @@ def _labeller(
         pixels = image[None].to(place).float() / 255
         output = multi_scale_predict(method.predict, pixels, views)
         probs = class_probabilities(output, threshold)[0]
-        mask = probs.argmax(0).to(torch.uint8).cpu().numpy()
+        mask = probs.max(dim=0).indices.to(torch.uint8).cpu().numpy()
         names = [classes[c] for c in np.unique(mask) if c]
         return mask, probs if soft else None, ", ".join(names) or "background only"
 

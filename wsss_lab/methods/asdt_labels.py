@@ -137,7 +137,7 @@ def sure_by_cam(
         named: channels that the refined label contains; the others are sure nowhere.
         config: the thresholds.
     """
-    winner = scores.masked_fill(~present[:, :, None, None], -torch.inf).argmax(1)
+    winner = scores.masked_fill(~present[:, :, None, None], -torch.inf).max(dim=1).indices
     channels = torch.arange(scores.shape[1], device=scores.device)
     won = winner[:, None] == channels[:, None, None]
     start = int(config.background)
@@ -190,9 +190,9 @@ def teacher_a_label(
     top = cams.amax(1, keepdim=True)
     low, high = (torch.cat([(1 - top) ** a, cams], dim=1) for a in config.exponents)
     by_low, by_high = crf_of_present(config.cam_crf, images, (low, high), there)
-    first = by_low.argmax(1)
+    first = by_low.max(dim=1).indices
     label = _values(first, classes).masked_fill_(first == 0, IGNORE)
-    label = label.masked_fill_(by_high.argmax(1) == 0, 0)
+    label = label.masked_fill_(by_high.max(dim=1).indices == 0, 0)
     probs = torch.cat([by_high[:, :1], by_low[:, 1:]], dim=1)
     sure = sure_by_cam(high, there, _named(first, classes.shape[1]), config)
     sure &= probs.amax(1) >= config.crf_floor
@@ -204,8 +204,8 @@ def _teacher_a_without_background(
 ) -> TeacherLabel:
     some = F.pad(present[:, 1:], (1, 0), value=True)  # an image without tags: see `sure`
     (probs,) = crf_of_present(config.cam_crf, images, [cams], some)
-    first = probs.argmax(1)
-    winner = cams.masked_fill(~present[:, :, None, None], -torch.inf).argmax(1)
+    first = probs.max(dim=1).indices
+    winner = cams.masked_fill(~present[:, :, None, None], -torch.inf).max(dim=1).indices
     sure = sure_by_cam(cams, present, _named(first, cams.shape[1]) & present, config)
     sure &= (probs.amax(1) >= config.crf_floor) & (first == winner)
     return TeacherLabel(_values(first, index).masked_fill_(~sure, IGNORE), probs, index)
@@ -247,7 +247,7 @@ def teacher_b_label(
     full = F.interpolate(logits.float(), (h, w), mode="bilinear", align_corners=False)
     probs = full.masked_fill(~there[:, :, None, None], -torch.inf).softmax(1)
     (probs,) = crf_of_present(config.seg_crf, images, [probs], there)
-    label = _values(probs.argmax(1), classes).masked_fill_(untaught[:, None, None], IGNORE)
+    label = _values(probs.max(dim=1).indices, classes).masked_fill_(untaught[:, None, None], IGNORE)
     if config.ignore_padding and valid is not None:
         label = label.masked_fill_(~valid, IGNORE)
     return TeacherLabel(label, probs, classes)

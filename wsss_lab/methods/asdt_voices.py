@@ -47,12 +47,12 @@ def voices(
     config, size = method.config, (images.shape[2], images.shape[3])
     shift = int(not config.background)
     seen: Stream = method.network(images)
-    found = {"head1": enlarge(seen.teacher_logits, size).argmax(1)}
+    found = {"head1": enlarge(seen.teacher_logits, size).max(dim=1).indices}
     other = seen.teacher_logits
     if seen.student_logits is not None:
         other = seen.student_logits
-        found["head2"] = enlarge(other, size).argmax(1)
-    found["fused"] = fused_probs(seen.teacher_logits, other, size).argmax(1)
+        found["head2"] = enlarge(other, size).max(dim=1).indices
+    found["fused"] = fused_probs(seen.teacher_logits, other, size).max(dim=1).indices
     if tags is not None:
         cam = method.network.fused_cam(images, seen.cam)
         index, present = strongest_classes(cam, tags, config.max_classes)

@@ -139,4 +139,4 @@ def predict_labels(
 ) -> Float[Tensor, "b h w"]:
     """Most likely class of every pixel, int64, 0..k; logits are enlarged before the argmax."""
     logits = F.interpolate(network(images), images.shape[-2:], mode="bilinear", align_corners=False)
-    return logits.argmax(1)
+    return logits.max(dim=1).indices

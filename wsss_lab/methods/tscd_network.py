@@ -116,9 +116,13 @@ class TSCDNetwork(nn.Module):
             decoder: let this pass leave its mark on the decoder's running statistics, as every
                 pass of the released code does; costs the decoder up to its normalisation.
         """
-        pyramid = self.backbone(images).pyramid
-        if decoder and self.seg_head.training:
-            self.seg_head.norm(fused_map(self.seg_head, pyramid))
+        learn = decoder and self.seg_head.training
+        # one by one on a CPU: a fraction of the memory, and of the time it takes to get it
+        parts = images.split(1) if images.is_cpu else [images]
+        pyramids = [self.backbone(part).pyramid[0 if learn else -1 :] for part in parts]
+        pyramid = [torch.cat(level) for level in zip(*pyramids, strict=True)]
+        if learn:
+            learn_statistics(self.seg_head.norm, fused_map(self.seg_head, pyramid))
         return self.tag_head.cam(pyramid[-1])
 
     @torch.no_grad()
@@ -144,10 +148,7 @@ class TSCDNetwork(nn.Module):
             done = []
             if known is not None and views.shape[-2:] == images.shape[-2:]:
                 done, views = [known.detach()], views[len(images) :]
-            # one by one on a CPU: no slower, and a fraction of the memory. The decoder's
-            # statistics, where they are wanted, are those of the whole batch.
-            parts = views.split(1) if views.is_cpu and not decoder else [views]
-            return torch.cat([*done, *(self.raw_cam(part, decoder) for part in parts)])
+            return torch.cat([*done, self.raw_cam(views, decoder)])
 
         with without_noise(self.backbone, not noise):
             return multi_scale_cam(raw, images, fusion, normalize=None)
@@ -192,7 +193,7 @@ def fused_map(
                 x = F.interpolate(x, size, mode="bilinear", align_corners=False)
             yield x
 
-    return reduce(torch.add, mixed())
+    return reduce(Tensor.add_, mixed())
 
 
 def decode(
@@ -254,6 +255,17 @@ def _projections(backbone: Backbone) -> Iterator[list[tuple[Tensor, Tensor, int]
     finally:
         for handle in handles:
             handle.remove()
+
+
+@torch.no_grad()
+def learn_statistics(norm: nn.Module, x: Float[Tensor, "b d h w"]) -> None:
+    """Let a batch norm learn of a batch, without its output."""
+    if type(norm) is not nn.BatchNorm2d:  # one that asks other processes, too
+        norm(x)
+        return
+    layer: Any = norm
+    torch.batch_norm_update_stats(x, layer.running_mean, layer.running_var, layer.momentum)
+    layer.num_batches_tracked += 1
 
 
 @contextmanager

@@ -25,6 +25,7 @@ import timm
 from wsss_lab.models import toynets
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.hybrid import WeightStd, hybrid_transformer
+from wsss_lab.models.onednn import multiply_by_onednn
 from wsss_lab.models.pyramid import ConvBackbone, MiTBackbone
 from wsss_lab.models.vit import PosEmbedMode, ViTBackbone
 from wsss_lab.models.wrn38 import WRN38Backbone
@@ -151,6 +152,6 @@ def build_backbone(name: str, **options: Any) -> Backbone:
     if name not in BACKBONES:
         raise ValueError(f"name must be one of {', '.join(BACKBONES)}; got {name!r}")
     try:
-        return BACKBONES[name](**options)
+        return multiply_by_onednn(BACKBONES[name](**options))
     except TypeError as error:
         raise ValueError(f"options {sorted(options)} do not all fit {name}: {error}") from error

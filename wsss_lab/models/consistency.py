@@ -194,7 +194,7 @@ def both_views(
             if record:
                 recorded = stack.enter_context(record_attention(backbone, layers)).maps
             features = backbone(x)
-        attention.append([layer.float().mean(dim=1) for layer in recorded])
+        attention.append([head_mean(layer) for layer in recorded])
         tokens.append(features.cls)
         grids.append((features.last.shape[-2], features.last.shape[-1]))
     if joint:
@@ -203,6 +203,14 @@ def both_views(
         tokens = [None, None] if both is None else list(both.chunk(2))
     first, second = attention
     return tokens, list(zip(first, second, strict=True)), grids[0]
+
+
+def head_mean(attention: Float[Tensor, "b a n m"]) -> Float[Tensor, "b n m"]:
+    """Mean over heads in float32.
+
+    The sum is divided, not its terms, so that backward divides one matrix and not one per head.
+    """
+    return attention.sum(dim=1, dtype=torch.float32) / attention.shape[1]
 
 
 def comparable_layers(backbone: Backbone, layers: Sequence[int] | None = None) -> list[int]:

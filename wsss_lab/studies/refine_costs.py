@@ -170,7 +170,7 @@ def labels_of(
     for at in range(0, len(tags), batch):
         part = slice(at, at + batch)
         images = world["image"][part].float() / 255
-        parts.append(refine_present(refine, images, channels[part], tags[part]).argmax(1))
+        parts.append(refine_present(refine, images, channels[part], tags[part]).max(dim=1).indices)
     return torch.cat(parts)
 
 

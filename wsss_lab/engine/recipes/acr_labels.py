@@ -66,7 +66,7 @@ class Present:
         """Which channel has the largest score, after a CRF if there is one; padding never."""
         if crf is not None:
             scores = crf(images, scores)
-        return scores.masked_fill(~self.real[:, :, None, None], -1).argmax(1)
+        return scores.masked_fill(~self.real[:, :, None, None], -1).max(dim=1).indices
 
     def label(self, winner: Int[Tensor, "b h w"]) -> Int[Tensor, "b h w"]:
         """Label values of channels."""
