@@ -7,6 +7,7 @@ from torch import nn
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.augment import augment
 from wsss_lab.data.loader import StepSampler
+from wsss_lab.engine.devices import make_fabric, require_devices
 from wsss_lab.engine.fit import fit, in_memory
 from wsss_lab.losses import tag_loss
 from wsss_lab.methods.base import Method, StepOutput, split_decay
@@ -125,6 +126,37 @@ def test_gradients_are_clipped():
 def test_bf16_learns_too():
     _, history = run(dataclasses.replace(CONFIG, precision="bf16-mixed"), OptimConfig(lr=0.1))
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_the_step_computes_in_the_precision_asked_for(precision):
+    class Watched(Colours):
+        def training_step(self, batch, step):
+            found.append((self.head(batch["images"].mean((2, 3))).dtype, batch["images"].dtype))
+            return super().training_step(batch, step)
+
+    found = []
+    config = dataclasses.replace(CONFIG, steps=2, precision=precision)
+    images, tags = data()
+    fit(Watched(), in_memory(images, tags, StepSampler(64, 8)), config, OptimConfig(), log=None)
+    wanted = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
+    assert found == [(wanted, torch.float32)] * 2
+
+
+def test_several_processes_do_not_round_the_batch():
+    rounding = make_fabric(dataclasses.replace(CONFIG, precision="bf16-mixed")).strategy.precision
+    batch = {"images": torch.rand(2)}
+    assert rounding.convert_input((batch, 3)) == (batch, 3)
+    assert rounding.convert_input(batch)["images"].dtype == torch.float32
+
+
+def test_bf16_needs_a_gpu_that_has_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
+    with pytest.raises(ValueError, match=r"Ampere.*--run.precision 16-mixed"):
+        require_devices(RunConfig(precision="bf16-mixed"))
+    require_devices(RunConfig(precision="bf16-mixed", accelerator="cpu"))
 
 
 def test_on_step_sees_every_step_after_its_update():

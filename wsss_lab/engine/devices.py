@@ -23,10 +23,27 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities.imports import _IS_INTERACTIVE
 
 from wsss_lab.config import RunConfig
+
+
+class Autocast(MixedPrecision):
+    """Mixed precision that leaves batches as they are.
+
+    Fabric's own rounds them, too, where several processes train: colours with 8 bits of precision,
+    from which refinement and energy would be computed.
+    """
+
+    def convert_input(self, data: Any) -> Any:
+        """As it is."""
+        return data
+
+    def convert_output(self, data: Any) -> Any:
+        """As it is: losses are float32."""
+        return data
 
 
 def make_fabric(run: RunConfig) -> Fabric:
@@ -41,13 +58,23 @@ def make_fabric(run: RunConfig) -> Fabric:
         start: Any = "fork" if _IS_INTERACTIVE else "popen"
         # losses that begin later leave parameters without gradient
         strategy = DDPStrategy(start_method=start, find_unused_parameters=True)
+    mixed = run.precision != "32-true"
     return Fabric(
         accelerator=run.accelerator,
         devices=run.devices,
         num_nodes=run.nodes,
-        precision=run.precision,
+        plugins=[Autocast(run.precision, device_type(run))] if mixed else None,  # type: ignore[arg-type]
         strategy=strategy,
     )
+
+
+def device_type(run: RunConfig) -> str:
+    """What a run computes on: `cuda`, `mps` or `cpu`."""
+    if run.accelerator != "auto":
+        return run.accelerator
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def require_devices(run: RunConfig) -> None:
@@ -75,6 +102,16 @@ def require_devices(run: RunConfig) -> None:
     if run.precision == "16-mixed" and (run.accelerator == "cpu" or not gpus):
         raise ValueError(
             'precision: "16-mixed" needs a GPU; "bf16-mixed" and "32-true" run on a CPU'
+        )
+    if (
+        run.precision == "bf16-mixed"
+        and gpus
+        and device_type(run) == "cuda"
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
+        raise ValueError(
+            'precision: "bf16-mixed" needs a GPU of the Ampere generation or later; '
+            'on this one take "16-mixed" (--run.precision 16-mixed) or "32-true"'
         )
 
 

@@ -106,7 +106,8 @@ def fit(
         found = []
         for number, part in enumerate(batch_parts(batch, run.accumulate), 1):
             with fabric.no_backward_sync(model, enabled=number < run.accumulate):
-                output = model.training_step(part, step)
+                with fabric.autocast():
+                    output = model.training_step(part, step)
                 fabric.backward(output.loss / run.accumulate)
             found.append(_detached(output))
         numbers = _means(found)
