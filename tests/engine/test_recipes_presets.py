@@ -50,7 +50,10 @@ def test_every_method_has_the_presets_of_its_own_settings():
 def test_data_of_a_preset(case):
     name, preset = case
     config = find_preset(name, preset)
-    assert config.data.form == ("released" if preset.endswith("-released") else "ours")
+    released = preset.endswith("-released")
+    assert config.data.form == ("released" if released else "ours")
+    half = not released and preset != "toy" and name in ("tscd", "acr", "cosa")
+    assert config.run.precision == ("bf16-mixed" if half else "32-true")
     assert config.data.strong == (name == "cosa")
     dataset = preset.split("-")[0]
     assert config.data.name == (dataset if dataset in ("toy", *DATASETS) else "voc")

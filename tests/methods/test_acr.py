@@ -224,8 +224,9 @@ def test_deviation_7_predicted_tags():
 
 
 @pytest.mark.parametrize("name", ["voc", "coco"])
-def test_deviations_8_to_10_optimiser_batch_and_schedule(name):
+def test_deviations_8_to_11_optimiser_batch_schedule_and_precision(name):
     ours, released = PRESETS[name], PRESETS[f"{name}-released"]
+    assert (released.run.precision, ours.run.precision) == ("32-true", "bf16-mixed")
     assert (released.optim.momentum, released.optim.weight_decay) == (5e-4, 0.0)
     assert (ours.optim.momentum, ours.optim.weight_decay) == (0.0, 5e-4)
     assert (released.run.batch, ours.run.batch) == (1, 4)

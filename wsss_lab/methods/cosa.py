@@ -41,6 +41,9 @@ accuracy at full size has not been measured.
 10. `decay_all`: norms, biases and the class token have no weight decay (released: have).
 11. `queue_start`: the search starts from an empty queue (released: from random numbers).
 12. `queue_shared`: all processes fill one queue (released: one queue each).
+
+Besides, `voc` and `coco` train in bf16 by autocast, losses excepted (`run.precision`; released:
+float32; see the study `precision`).
 """
 
 import copy

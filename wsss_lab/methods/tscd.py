@@ -49,7 +49,8 @@ field of `TSCDConfig`.
 15. `share_pass`: the maps of the views as they are come out of the passes that are trained, with
     their stochastic depth (released: one more pass for them).
 
-10 to 12 are for studies: no preset changes them.
+10 to 12 are for studies: no preset changes them. Besides, `voc` and `coco` train in bf16 by
+autocast, losses excepted (`run.precision`; released: float32; see the study `precision`).
 """
 
 from collections.abc import Mapping

@@ -45,16 +45,23 @@ _LENGTHS = {"voc": (20_000, 4), "coco": (80_000, 8)}  # steps, images per step
 def _photos(name: str) -> Config:
     """The recipe for photos."""
     dataset, method = name.removesuffix("-released"), tscd_config.PRESETS[name]
+    released = name.endswith("-released")
     steps, batch = _LENGTHS[dataset]
     return Config(
         data=DataConfig(
             name=dataset,  # type: ignore[arg-type]
             crop=method.crop,
             scale=(0.5, 2.0),
-            form="released" if name.endswith("-released") else "ours",
+            form="released" if released else "ours",
         ),
         weights="imagenet",
-        run=RunConfig(steps, batch, workers=4, save_every=2000),
+        run=RunConfig(
+            steps,
+            batch,
+            precision="32-true" if released else "bf16-mixed",
+            workers=4,
+            save_every=2000,
+        ),
         optim=OPTIMISERS[NAME],
         method=method,
         test=TestConfig("tscd_test", crf="tscd-eval", cam_threshold=0.45, tags_at_test=True),
