@@ -17,7 +17,7 @@ from wsss_lab.engine.recipes import acr_stages, cam_baseline
 from wsss_lab.engine.recipes.end_to_end_plan import KINDS
 from wsss_lab.engine.settings import with_changes
 from wsss_lab.methods import METHODS, find_preset
-from wsss_lab.studies import probe
+from wsss_lab.studies import load_study, probe
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "book" / "full_scale.md").read_text(encoding="utf-8")
@@ -214,3 +214,12 @@ def test_two_resnets_fill_the_disk_as_stated():
     assert disk < 2.0
     assert "at most 2.0 GB" in PAGE
     assert [round(sum(p.numel() for p in part.parameters()) / 1e6) for part in parts] == [24, 25]
+
+
+def test_what_the_page_says_about_bf16_is_in_the_record():
+    arms = load_study("precision", "cpu").arms
+    for method in ("tscd", "acr", "cosa"):
+        interval = arms[f"{method}_bf16"].differences["cam_miou"]
+        assert arms[f"{method}_bf16"].baseline == method
+        assert max(-interval.low, interval.high) < 0.01, method
+    assert "within a point of mIoU" in TEXT

@@ -139,6 +139,7 @@ def cam_to_pseudo_label(
         masks = refine(images, masks)
     if down_scale > 1:
         masks = F.interpolate(masks, (h, w), mode="bilinear", align_corners=False)
+    # argmax over channels is 30 times slower on a CPU
     sure, loose = (
         part.masked_fill(absent, -torch.inf).max(dim=1).indices for part in masks.chunk(2, 1)
     )
