@@ -170,7 +170,7 @@ def test_probe_commands_parse(monkeypatch):
     lines = [line for line in PAGE.splitlines() if "-m wsss_lab.studies.probe " in line]
     for line in lines:
         probe.main(shlex.split(line.partition("-m wsss_lab.studies.probe ")[2]))
-    assert timed == [("tscd", 1, "32-true", 10), ("cosa", 4, "bf16-mixed", 20)]
+    assert timed == [("tscd", 1, "bf16-mixed", 10), ("cosa", 4, "32-true", 20)]
     for height, width in set(SIZES.values()):
         assert f"{width} x {height} px" in PAGE
 
