@@ -9,7 +9,6 @@ of its own, above what it held before the first step.
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from report import report
 from torch import Tensor
 
 from wsss_lab.losses import tag_loss
@@ -213,10 +213,7 @@ def main() -> None:
         return
     result = measure(*where, options.repeats, options.threads)
     result |= {"threads": options.threads, "torch": torch.__version__}
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    report(result, options.json)
 
 
 if __name__ == "__main__":

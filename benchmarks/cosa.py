@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from report import report
 from torch import Tensor
 
 from wsss_lab.methods.base import normalize
@@ -314,10 +315,7 @@ def main() -> None:
         answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         result[name] = json.loads(answer)
         print(name, result[name], file=sys.stderr, flush=True)
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    report(result, options.json)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ One VOC-sized image. The competitors take turns, so that other work on the machi
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from report import report
 
 from wsss_lab.cam import cam_to_label
 from wsss_lab.metrics import BoundaryScore, ConfusionMatrix, ThresholdSweep
@@ -104,10 +104,7 @@ def main() -> None:
         "confusion": take_turns(confusion_jobs(pred, truth), options.repeats),
         "boundary": take_turns({"one image": lambda: boundary.update(pred[0], truth[0])}, 10),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    report(result, options.json)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ Intel's MKL uses the same instructions, and the two should be alike.
 """
 
 import argparse
-import json
 import platform
 import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from report import report
 from torch import Tensor
 
 from wsss_lab.models.onednn import onednn_linear
@@ -63,10 +63,7 @@ def main() -> None:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "gflops": {name: gflops(*shape, options.repeats) for name, shape in SHAPES.items()},
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    report(result, options.json)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ counts as work.
 """
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from report import report
 
 from wsss_lab.config import cpu_model
 from wsss_lab.refine import DenseCRF, DenseEnergyLoss, Lattice, bilateral_features
@@ -172,10 +172,7 @@ def main() -> None:
             result[f"crf {preset}, grain {grain:g}"] = row
         result[f"energy 2x21x448x448, grain {grain:g}"] = energy_row(oracle, grain, options.repeats)
     result["load_after"] = os.getloadavg()
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    report(result, options.json)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ a dilation at once through `unfold` views took about three times as long as one 
 
 import argparse
 import contextlib
-import json
 import resource
 import subprocess
 import sys
@@ -40,6 +39,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from report import report
 from torch import Tensor
 
 from wsss_lab.config import cpu_model
@@ -194,10 +194,7 @@ def main() -> None:
     }
     for method in options.methods:
         result[method] = compare(method, shape, options.repeats)
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    report(result, options.json)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ its peak memory.
 
 import argparse
 import contextlib
-import json
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from refine_local import peak_mb, textbook
+from report import report
 from torch import Tensor
 
 from wsss_lab.cam import box_to_valid
@@ -328,10 +328,7 @@ def main() -> None:
         found["literal_over_ours"] = {
             key: round(found["literal"][key] / found["ours"][key], 2) for key in found["ours"]
         }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.json:
-        options.json.write_text(text + "\n")
+    report(result, options.json)
 
 
 if __name__ == "__main__":

@@ -107,6 +107,24 @@ def test_what_goes_to_onednn(monkeypatch, rows, dtype, autocast, taken):
     )
 
 
+def test_the_switches_of_pytorch_are_heard(monkeypatch):
+    calls = []
+    monkeypatch.setattr(
+        "wsss_lab.models.onednn.onednn_linear", lambda *args: calls.append(1) or F.linear(*args)
+    )
+    layer, x = OneDNNLinear(64, 64), torch.randn(1, SMALL // 64**2, 64)
+    with monkeypatch.context() as off:
+        off.setattr(torch.backends.mkldnn, "enabled", False)
+        layer(x)
+    assert torch.backends.mkldnn.enabled
+    layer.weight = nn.Parameter(torch.randn(64, 128)[:, ::2])
+    layer(x)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    layer.weight = nn.Parameter(torch.randn(64, 64))
+    layer(x)
+    assert not calls
+
+
 def test_networks_keep_everything_but_the_class():
     network = nn.Sequential(
         nn.Linear(4, 4), nn.ReLU(), nn.modules.linear.NonDynamicallyQuantizableLinear(4, 4)

@@ -4,8 +4,8 @@ PyTorch hands float32 matrix products on x86 to MKL, which looks at the maker of
 keeps its widest instructions for Intel's. oneDNN, in every build of PyTorch for its convolutions,
 looks at the instructions alone: on an AMD EPYC with AVX-512 it multiplies the same float32 numbers
 2 times as fast (`benchmarks/onednn.py`). Transformers spend most of a step there. Numbers differ
-from MKL's by rounding only. Small products, other types, autocast and accelerators go the usual
-way: for them nothing changes.
+from MKL's by rounding only. Small products, other types, autocast, accelerators and builds without
+MKL go the usual way: for them nothing changes.
 """
 
 from typing import Any, TypeVar
@@ -26,7 +26,8 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
     Args:
         x: (..., d), float32 on a CPU, at least two axes, not empty.
-        weight: (e, d), contiguous or the transpose of a contiguous matrix.
+        weight: (e, d), contiguous or the transpose of a contiguous matrix; others are as right and
+            a thousand times slower.
         bias: (e) or None.
 
     Returns:
@@ -65,7 +66,9 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     found: list[Tensor | None] = [None, None, None]
     if ctx.needs_input_grad[0]:
         found[0] = onednn_linear(grad, weight.t(), None)
-    rows, tokens = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+    # other strides than those of a matrix or its transpose are a thousand times slower
+    rows = grad.reshape(-1, grad.shape[-1]).contiguous()
+    tokens = x.reshape(-1, x.shape[-1]).contiguous()
     if ctx.needs_input_grad[1]:  # the result with fewer rows than columns is the quicker one
         wide = weight.shape[0] < weight.shape[1]
         left, right = (rows, tokens) if wide else (tokens, rows)
@@ -89,8 +92,11 @@ class OneDNNLinear(nn.Linear):
             and input.dtype == self.weight.dtype == torch.float32
             and input.ndim > 1
             and input.numel() * self.out_features >= SMALL
+            and self.weight.is_contiguous()
             and not torch.is_autocast_enabled("cpu")
+            and torch.backends.mkl.is_available()  # else PyTorch does not multiply by MKL anyway
             and torch.backends.mkldnn.is_available()
+            and torch.backends.mkldnn.enabled
         ):
             return onednn_linear(input, self.weight, self.bias)
         return F.linear(input, self.weight, self.bias)
