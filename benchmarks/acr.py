@@ -23,7 +23,8 @@ from report import report
 from torch import Tensor
 
 from wsss_lab.losses import tag_loss
-from wsss_lab.methods.acr import ACR, ACRConfig
+from wsss_lab.methods.acr.config import ACRConfig
+from wsss_lab.methods.acr.method import ACR
 from wsss_lab.models.attention import attention_layers
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.onednn import multiply_by_onednn

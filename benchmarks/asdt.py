@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_lab.cam import box_to_valid
-from wsss_lab.methods.asdt import ASDT, Taught
-from wsss_lab.methods.asdt_config import PRESETS
-from wsss_lab.methods.asdt_labels import TeacherLabel
-from wsss_lab.methods.asdt_network import Stream
-from wsss_lab.methods.base import normalize
+from wsss_lab.methods.asdt.config import PRESETS
+from wsss_lab.methods.asdt.labels import TeacherLabel
+from wsss_lab.methods.asdt.method import ASDT, Taught
+from wsss_lab.methods.asdt.network import Stream
+from wsss_lab.methods.common.base import normalize
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.refine import DenseCRF, DenseEnergyLoss
 

@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from report import report
 from torch import Tensor
 
-from wsss_lab.methods.base import normalize
-from wsss_lab.methods.cosa import CoSA
-from wsss_lab.methods.cosa_config import PRESETS, CoSAConfig
+from wsss_lab.methods.common.base import normalize
+from wsss_lab.methods.cosa.config import PRESETS, CoSAConfig
+from wsss_lab.methods.cosa.method import CoSA
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.onednn import multiply_by_onednn
 from wsss_lab.refine import DenseEnergyLoss

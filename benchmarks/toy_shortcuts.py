@@ -8,7 +8,7 @@ import argparse
 
 from wsss_lab.data.toy import TOY_CLASSES, ToyKnobs, render
 from wsss_lab.metrics import average_precision
-from wsss_lab.studies.shortcuts import histogram_ap
+from wsss_lab.studies.toy.shortcuts import histogram_ap
 
 
 def main() -> None:

@@ -31,11 +31,11 @@ from report import report
 from torch import Tensor
 
 from wsss_lab.cam import box_to_valid
-from wsss_lab.methods import tscd_losses
-from wsss_lab.methods.base import normalize
-from wsss_lab.methods.tscd import TSCD
-from wsss_lab.methods.tscd_config import PRESETS
-from wsss_lab.methods.tscd_losses import truncate_colours
+from wsss_lab.methods.common.base import normalize
+from wsss_lab.methods.tscd import losses as tscd_losses
+from wsss_lab.methods.tscd.config import PRESETS
+from wsss_lab.methods.tscd.losses import truncate_colours
+from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.models.attention import attention_layers, pool_queries
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.onednn import multiply_by_onednn

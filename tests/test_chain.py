@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from wsss_lab.cam import FUSIONS, cam_to_label, multi_scale_cam
 from wsss_lab.data.datasets import ImageTagDataset
 from wsss_lab.data.toy import write_voc
-from wsss_lab.engine.evaluate import evaluate as score_method
-from wsss_lab.engine.inference import Views
-from wsss_lab.engine.predict import toy_classifier
+from wsss_lab.evaluate.evaluate import evaluate as score_method
+from wsss_lab.evaluate.inference import Views
+from wsss_lab.evaluate.predict import toy_classifier
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.metrics import ConfusionMatrix, Protocol, Report
 from wsss_lab.models.backbones import build_backbone

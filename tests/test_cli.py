@@ -115,7 +115,7 @@ def test_help_of_eval_lists_what_can_be_chosen(method, capsys):
 
 
 def test_train_takes_a_preset_before_the_method(tmp_path, monkeypatch):
-    from wsss_lab.engine.recipes import cam_baseline
+    from wsss_lab.recipes import cam_baseline
 
     seen = []
     monkeypatch.setattr(cam_baseline, "train", lambda *arguments: seen.append(arguments))
@@ -128,7 +128,7 @@ def test_train_takes_a_preset_before_the_method(tmp_path, monkeypatch):
 
 
 def test_ctrl_c_is_no_traceback(monkeypatch, capsys, tmp_path):
-    from wsss_lab.engine.recipes import cam_baseline
+    from wsss_lab.recipes import cam_baseline
 
     def interrupted(*arguments):
         raise KeyboardInterrupt

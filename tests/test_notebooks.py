@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from wsss_lab.data.config import USUAL_SPLITS
-from wsss_lab.engine.long_run import PARAMETERS
-from wsss_lab.engine.recipes.folder import plain
 from wsss_lab.methods import METHODS, find_preset
+from wsss_lab.plan.long_run import PARAMETERS
+from wsss_lab.runs.folder import plain
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))

@@ -11,8 +11,8 @@ from wsss_lab.data.toy import ToyWorld
 from wsss_lab.metrics import ConfusionMatrix
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.weights import load_backbone_weights
-from wsss_lab.studies import calibrate, pretrain, refine_costs
-from wsss_lab.studies.shortcuts import histogram_ap
+from wsss_lab.studies.toy import calibrate, pretrain, refine_costs
+from wsss_lab.studies.toy.shortcuts import histogram_ap
 
 TINY = RunConfig(batch=16, log_every=0)
 
@@ -104,7 +104,7 @@ def test_the_warm_up_packs_what_a_study_starts_from(tmp_path, monkeypatch):
     import safetensors.torch
 
     from wsss_lab.methods import find_method
-    from wsss_lab.studies import warm_up
+    from wsss_lab.studies.toy import warm_up
 
     few = {"data.count": 4, "data.val_count": 2, "data.size": 64, "data.crop": 64}
     few |= {"run.batch": 2, "run.steps": 1, "run.save_every": 1}

@@ -144,7 +144,7 @@ class Eval:
 
     def run(self) -> int:
         """Print the report."""
-        from wsss_lab.engine.evaluate import run_eval
+        from wsss_lab.evaluate.evaluate import run_eval
 
         return run_eval(self.pred, self.truth, self.list, self.classes, as_json=self.json)
 
@@ -188,7 +188,7 @@ class Predict:
 
     def run(self) -> int:
         """Write `<name>.png` and `<name>_overlay.jpg` per image."""
-        from wsss_lab.engine.predict import predict_folder
+        from wsss_lab.evaluate.predict import predict_folder
 
         options: dict[str, Any] = {"weights": self.weights, "soft": self.soft}
         for line in predict_folder(
@@ -211,11 +211,11 @@ class Info:
         import json
 
         if self.weights:
-            from wsss_lab.engine.identify import identify
+            from wsss_lab.runs.identify import identify
 
             facts: Any = dataclasses.asdict(identify(self.weights))
         else:
-            from wsss_lab.engine.predict import describe
+            from wsss_lab.evaluate.predict import describe
 
             facts = describe()
         print(json.dumps(facts, indent=2, sort_keys=True))
@@ -247,7 +247,7 @@ def train(arguments: list[str]) -> int:
     recipe = find_method(method).load()
     preset, out = (_option(arguments, name) for name in ("preset", "out"))
     if preset is None and "--resume" in arguments and out and (Path(out) / "config.json").exists():
-        from wsss_lab.engine.recipes.folder import read_run, restore
+        from wsss_lab.runs.folder import read_run, restore
 
         there = read_run(Path(out))
         if there["method"] != method:
@@ -286,8 +286,8 @@ def score(arguments: list[str]) -> int:
     """
     import json
 
-    from wsss_lab.engine.weights import ScoreConfig, load_trained, score_config, score_weights
     from wsss_lab.methods import find_method
+    from wsss_lab.runs.weights import ScoreConfig, load_trained, score_config, score_weights
 
     method = arguments[0]
     entry, weights = find_method(method), _option(arguments, "weights")

@@ -22,7 +22,7 @@ class OptimConfig:
     """How fast to learn: optimiser, learning rate schedule, clipping.
 
     The defaults are a sane recipe for small networks. What the released codes really do, oddities
-    included, stands in `wsss_lab.engine.optim.PRESETS`.
+    included, stands in `wsss_lab.train.optim.PRESETS`.
     """
 
     name: Literal["adamw", "sgd"] = "adamw"

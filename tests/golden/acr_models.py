@@ -2,7 +2,8 @@
 
 import torch
 
-from wsss_lab.methods.acr import ACR, ACRConfig
+from wsss_lab.methods.acr.config import ACRConfig
+from wsss_lab.methods.acr.method import ACR
 from wsss_lab.models import keymaps
 from wsss_lab.models.backbones import build_backbone
 

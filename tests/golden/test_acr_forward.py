@@ -5,7 +5,7 @@ import pytest
 import torch
 from acr_models import build_acr
 
-from wsss_lab.models.alignment import Flip
+from wsss_lab.methods.acr.views import Flip
 
 PARTS = {
     "tags": "cls_loss_1",

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from acr_models import build_acr, released_state
 
+from wsss_lab.methods.acr.views import Flip
 from wsss_lab.models import keymaps
-from wsss_lab.models.alignment import Flip
 
 
 def test_acr_trajectory(golden):

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wsss_lab.methods.asdt_config import PRESETS
-from wsss_lab.methods.asdt_labels import teacher_a_label
+from wsss_lab.methods.asdt.config import PRESETS
+from wsss_lab.methods.asdt.labels import teacher_a_label
 
 CONFIG = PRESETS["voc-released"]
 

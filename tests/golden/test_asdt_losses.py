@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wsss_lab.methods.asdt_losses import first_part, hard_distillation, two_part_ce
+from wsss_lab.methods.asdt.losses import first_part, hard_distillation, two_part_ce
 
 
 def test_asdt_two_part_ce(golden):

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import torch
 
-from wsss_lab.engine.optim import PRESETS, build_optimizer, lr_factor, set_learning_rate
+from wsss_lab.train.optim import PRESETS, build_optimizer, lr_factor, set_learning_rate
 
 
 def test_asdt_optimizer(golden):

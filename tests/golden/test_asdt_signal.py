@@ -5,7 +5,7 @@ import re
 import numpy as np
 import torch
 
-from wsss_lab.methods.asdt_signal import pulse_signal, released_wave
+from wsss_lab.methods.asdt.signal import pulse_signal, released_wave
 
 
 def last_without_pulse(arrays):

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from wsss_lab.methods.asdt import ASDT
-from wsss_lab.methods.asdt_config import PRESETS
-from wsss_lab.methods.asdt_labels import teacher_b_label
-from wsss_lab.methods.asdt_losses import fused_probs
+from wsss_lab.methods.asdt.config import PRESETS
+from wsss_lab.methods.asdt.labels import teacher_b_label
+from wsss_lab.methods.asdt.losses import fused_probs
+from wsss_lab.methods.asdt.method import ASDT
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.refine import DenseCRF
 

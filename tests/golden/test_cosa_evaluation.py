@@ -12,10 +12,10 @@ from test_cosa_network import build
 
 from wsss_lab.cam import Fusion
 from wsss_lab.data.transforms import denormalise_u8
-from wsss_lab.engine.evaluate import evaluate, resolve_crf
-from wsss_lab.engine.inference import VIEWS, multi_scale_logits, multi_scale_predict
-from wsss_lab.engine.scores import ORACLE
-from wsss_lab.methods.base import Method, SegOutput
+from wsss_lab.evaluate.evaluate import evaluate, resolve_crf
+from wsss_lab.evaluate.inference import VIEWS, multi_scale_logits, multi_scale_predict
+from wsss_lab.evaluate.scores import ORACLE
+from wsss_lab.methods.common.base import Method, SegOutput
 from wsss_lab.metrics import Protocol, average_precision
 
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from wsss_lab.cam import normalize_cam
 from wsss_lab.losses import pixel_loss, tag_loss
-from wsss_lab.methods.cosa_labels import soft_target
-from wsss_lab.methods.cosa_losses import balanced_mean, pixel_entropy, swapped_cam_loss
+from wsss_lab.methods.cosa.labels import soft_target
+from wsss_lab.methods.cosa.losses import balanced_mean, pixel_entropy, swapped_cam_loss
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import torch
 from test_cosa_network import AUX_LEVEL, HEADS
 
 from wsss_lab.cam import FUSIONS, fuse_cams, multi_scale_cam, normalize_cam, present_classes
-from wsss_lab.methods.cosa_labels import sampled_target, soft_target, teacher_cam
-from wsss_lab.methods.cosa_network import CoSANetwork
+from wsss_lab.methods.cosa.labels import sampled_target, soft_target, teacher_cam
+from wsss_lab.methods.cosa.network import CoSANetwork
 from wsss_lab.models.backbones import build_backbone
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wsss_lab.engine.optim import PRESETS, lr_factor
+from wsss_lab.train.optim import PRESETS, lr_factor
 
 
 @pytest.mark.parametrize("name", ["voc", "vocdefault", "coco"])

@@ -7,9 +7,9 @@ import pytest
 import torch
 from test_cosa_maps import tiny_network
 
-from wsss_lab.methods import base
-from wsss_lab.methods.cosa import CoSA
-from wsss_lab.methods.cosa_config import PRESETS
+from wsss_lab.methods.common import base
+from wsss_lab.methods.cosa.config import PRESETS
+from wsss_lab.methods.cosa.method import CoSA
 from wsss_lab.models import keymaps
 
 TEACHER_SHARE, DECAY, WEIGHT_DECAY = 0.9, 0.9994, 0.01  # from the description of the arrays

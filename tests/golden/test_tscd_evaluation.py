@@ -7,13 +7,13 @@ import torch
 from test_tscd_network import tiny_network
 
 from wsss_lab.cam import cam_to_label
-from wsss_lab.engine.inference import (
+from wsss_lab.evaluate.inference import (
     VIEWS,
     multi_scale_logits,
     multi_scale_predict,
     resize_bilinear,
 )
-from wsss_lab.methods.base import SegOutput
+from wsss_lab.methods.common.base import SegOutput
 from wsss_lab.metrics import ConfusionMatrix, mean_iou, tag_f1
 
 

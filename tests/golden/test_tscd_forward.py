@@ -8,9 +8,9 @@ import torch
 from test_tscd_network import KEYS, tiny_network
 from weight_fill import fill
 
-from wsss_lab.engine.inference import VIEWS, multi_scale_predict
-from wsss_lab.methods.base import SegOutput
-from wsss_lab.methods.tscd_network import TSCDNetwork, decode
+from wsss_lab.evaluate.inference import VIEWS, multi_scale_predict
+from wsss_lab.methods.common.base import SegOutput
+from wsss_lab.methods.tscd.network import TSCDNetwork, decode
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.refine import radius_mask, random_walk
 

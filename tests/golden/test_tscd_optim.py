@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsss_lab.engine.optim import PRESETS, build_optimizer, lr_factor, set_learning_rate
+from wsss_lab.train.optim import PRESETS, build_optimizer, lr_factor, set_learning_rate
 
 
 @pytest.mark.parametrize("name", ["voc", "coco"])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wsss_lab.methods.tscd_losses import correspondence, recentre, sample_points, scd_loss
+from wsss_lab.methods.tscd.losses import correspondence, recentre, sample_points, scd_loss
 
 FILES = ["scd_loss_s7.npz", "scd_loss_s40.npz"]
 

@@ -8,9 +8,9 @@ import torch
 from test_tscd_forward import tiny
 
 from wsss_lab.cam import box_to_valid, cam_to_label
-from wsss_lab.methods import tscd_losses
-from wsss_lab.methods.tscd import TSCD
-from wsss_lab.methods.tscd_config import PRESETS, LossWeights
+from wsss_lab.methods.tscd import losses as tscd_losses
+from wsss_lab.methods.tscd.config import PRESETS, LossWeights
+from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.models import keymaps
 
 DIFFERENT = 1e-3  # share of label pixels that may differ: order of float32 sums

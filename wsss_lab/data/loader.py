@@ -107,7 +107,7 @@ class Transform(Protocol):
 
 
 class LoadedBatch(TypedDict):
-    """One step's images. Fits `wsss_lab.methods.base.Batch`."""
+    """One step's images. Fits `wsss_lab.methods.common.base.Batch`."""
 
     images: Float[Tensor, "b 3 h w"]
     """RGB in [0, 1], channels last in memory."""

@@ -22,7 +22,7 @@ def _constants(like: Tensor) -> tuple[Tensor, Tensor]:
 def normalise(image: Num[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
     """(image - mean) / std with ImageNet's constants x 255, in float32.
 
-    The same for images in [0, 1] is `wsss_lab.methods.base.normalize`.
+    The same for images in [0, 1] is `wsss_lab.methods.common.base.normalize`.
 
     Args:
         image: RGB, 0..255 (not 0..1), any number type.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wsss_lab.cam.attention_maps import spread
 from wsss_lab.exercises import register
-from wsss_lab.models.alignment import Flip, Shift, align_attention
+from wsss_lab.methods.acr.views import Flip, Shift, align_attention
 
 GRID = (3, 5)
 """Not square, so that rows and columns cannot be mixed up."""

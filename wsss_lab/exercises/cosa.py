@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wsss_lab.cam import cam_to_label
 from wsss_lab.exercises import register
-from wsss_lab.methods.cosa_losses import perplexity_weights, swapped_cam_loss
+from wsss_lab.methods.cosa.losses import perplexity_weights, swapped_cam_loss
 
 DECAY = 0.9994
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wsss_lab import IGNORE
 from wsss_lab.exercises import register
-from wsss_lab.methods.asdt_signal import pulse_signal
+from wsss_lab.methods.asdt.signal import pulse_signal
 
 STEPS, PERIOD, WARMUP = 2000, 60, 100
 DUTY, WEIGHT = 1 / 6, 0.1

@@ -13,7 +13,7 @@ class MethodEntry:
     """One line."""
     recipe: str
     """Module with `Config`, `PRESETS`, `train` and `load_method`; imported when it is needed. See
-    `wsss_lab.engine.recipes`."""
+    `wsss_lab.recipes`."""
 
     def load(self) -> Any:
         """Import the recipe."""
@@ -23,23 +23,23 @@ class MethodEntry:
 METHODS: dict[str, MethodEntry] = {
     "cam_baseline": MethodEntry(
         "tag classifier, its class activation maps as labels, a segmentation network on them",
-        "wsss_lab.engine.recipes.cam_baseline",
+        "wsss_lab.recipes.cam_baseline",
     ),
     "tscd": MethodEntry(
         "refined maps as labels, correspondences of two views of the maps (AAAI 2023)",
-        "wsss_lab.engine.recipes.tscd",
+        "wsss_lab.recipes.tscd",
     ),
     "asdt": MethodEntry(
         "two teachers take turns by a pulse signal (TIP 2025)",
-        "wsss_lab.engine.recipes.asdt",
+        "wsss_lab.recipes.asdt",
     ),
     "cosa": MethodEntry(
         "two networks swap class maps and segmentation as labels (ECCV 2024)",
-        "wsss_lab.engine.recipes.cosa",
+        "wsss_lab.recipes.cosa",
     ),
     "acr": MethodEntry(
         "a transformer attends to an image as to its mirror image; its maps as labels (2023)",
-        "wsss_lab.engine.recipes.acr",
+        "wsss_lab.recipes.acr.recipe",
     ),
 }
 """Name -> entry. A new method adds one line here, and nothing to the command line."""

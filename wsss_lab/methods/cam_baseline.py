@@ -21,7 +21,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wsss_lab.losses import pixel_loss, tag_loss
-from wsss_lab.methods.base import Batch, Method, SegOutput, StepOutput, normalize, split_decay
+from wsss_lab.methods.common.base import (
+    Batch,
+    Method,
+    SegOutput,
+    StepOutput,
+    normalize,
+    split_decay,
+)
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.heads import TagHead
 

@@ -239,7 +239,7 @@ def _toy_file(name: str) -> Any:
         raise FileNotFoundError(
             f"this package holds no weights for {name!r}: a complete installation has those of "
             "toy_cnn, toy_mit and toy_vit; install it again, or train them: "
-            "`python -m wsss_lab.studies.pretrain NAME`"
+            "`python -m wsss_lab.studies.toy.pretrain NAME`"
         )
     return resource
 

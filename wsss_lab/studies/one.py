@@ -81,8 +81,8 @@ def train(folder: Path) -> dict[str, Any]:
     Returns:
         The content of its `metrics.json`.
     """
-    from wsss_lab.engine.recipes.folder import restore
     from wsss_lab.methods import find_method
+    from wsss_lab.runs.folder import restore
     from wsss_lab.studies.plan import read_json
 
     facts = read_json(folder / "study.json")

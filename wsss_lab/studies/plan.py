@@ -104,8 +104,8 @@ def build_config(declaration: Declaration, arm: str, profile: str, seed: int) ->
     Raises:
         ValueError: names arm and setting.
     """
-    from wsss_lab.engine.recipes.folder import plain, restore
     from wsss_lab.methods import find_method, find_preset
+    from wsss_lab.runs.folder import plain, restore
 
     wanted = declaration.arms[arm]
     try:
@@ -178,7 +178,7 @@ def _difference(run: PlannedRun, found: Mapping[str, Any]) -> str:
             if key == "declaration_sha256":
                 return f"of the declaration {str(found.get(key))[:12]}, now {value[:12]}"
             return f"{key} is {found.get(key)!r}, expected {value!r}"
-    from wsss_lab.engine.recipes.folder import plain
+    from wsss_lab.runs.folder import plain
 
     settings = found.get("run", found).get("config", {})  # a record's, or those of a started run
     there, here = flat(settings), flat(plain(run.config))
@@ -188,7 +188,7 @@ def _difference(run: PlannedRun, found: Mapping[str, Any]) -> str:
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Settings that decide results, as dotted paths."""
-    from wsss_lab.engine.recipes.folder import FREE_TO_CHANGE
+    from wsss_lab.runs.folder import FREE_TO_CHANGE
 
     found: dict[str, Any] = {}
     for key, value in values.items():

@@ -14,10 +14,10 @@ import tyro
 from tyro.conf import Positional, arg
 
 from wsss_lab.config import OutputError
-from wsss_lab.engine.long_run import probe
-from wsss_lab.engine.recipes.folder import write_json
-from wsss_lab.engine.settings import with_changes
 from wsss_lab.methods import find_preset
+from wsss_lab.plan.long_run import probe
+from wsss_lab.runs.folder import write_json
+from wsss_lab.runs.settings import with_changes
 
 
 @dataclass(frozen=True)

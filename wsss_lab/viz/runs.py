@@ -23,7 +23,7 @@ def training_curves(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> Sheet:
     """Loss with its parts, learning rate and speed of each training stage.
 
     Args:
-        logs: name of the stage -> its entries, as `wsss_lab.engine.log.read_log` returns them.
+        logs: name of the stage -> its entries, as `wsss_lab.train.log.read_log` returns them.
 
     Returns:
         A figure with a row per stage: losses left, learning rate in the middle, images/s right.
@@ -74,7 +74,7 @@ def gallery(
     """Images in rows: photo, class maps, pseudo-label, prediction, truth.
 
     Args:
-        examples: as `wsss_lab.engine.examples.examples` returns them.
+        examples: as `wsss_lab.evaluate.examples.examples` returns them.
         columns: keys to show; None takes all that any of them has.
         classes: names, background first; those that occur are named below with their colours.
 

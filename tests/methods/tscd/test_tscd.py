@@ -1,0 +1,298 @@
+from dataclasses import fields, replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from wsss_lab import IGNORE
+from wsss_lab.methods.tscd import method as tscd
+from wsss_lab.methods.tscd.config import PRESETS, LossWeights
+from wsss_lab.methods.tscd.losses import (
+    box_range,
+    sample_points,
+    scd_channels,
+    second_view,
+    segmentation_loss,
+)
+from wsss_lab.methods.tscd.method import TSCD
+from wsss_lab.models.backbones import build_backbone
+
+K, SIDE, START = 4, 64, 10
+
+
+def tiny_backbone(drop_path=0.0):
+    return build_backbone(
+        "mit_b1",
+        embed_dims=(8, 16, 20, 32),
+        depths=(1, 1, 1, 2),
+        num_heads=(1, 2, 5, 8),
+        sr_ratios=(4, 2, 2, 1),
+        mlp_ratios=(2, 2, 2, 2),
+        drop_path=drop_path,
+    )
+
+
+def settings(preset="voc", **changes):
+    small = {"hidden": 16, "warmup": START, "points": 6, "view_scale": 0.5, "scales": (1.0, 1.5)}
+    return replace(PRESETS[preset], **(small | changes))
+
+
+def make(preset="voc", drop_path=0.0, **changes):
+    torch.manual_seed(0)
+    method = TSCD(tiny_backbone(drop_path), K, settings(preset, **changes)).train()
+    method.network.seg_head.dropout.p = 0.0
+    return method
+
+
+def batch(b=2):
+    g = torch.Generator().manual_seed(0)
+    coarse = torch.rand(b, 3, 8, 8, generator=g)
+    images = F.interpolate(coarse, (SIDE, SIDE), mode="bicubic").clamp(0, 1)
+    images = (images * 255).round() / 255
+    tags = torch.zeros(b, K)
+    tags[:, 1] = 1
+    tags[0, 3] = 1
+    boxes = torch.tensor([[0, SIDE, 0, SIDE]]).repeat(b, 1)
+    boxes[1] = torch.tensor([8, 50, 0, 40])
+    images[1, :, :8] = images[1, :, 50:] = images[1, :, :, 40:] = 0
+    return {"images": images, "tags": tags, "boxes": boxes}
+
+
+def step(method, at=START + 1, **changes):
+    torch.manual_seed(3)
+    return method.training_step(batch() | changes, at)
+
+
+# --- deviations, by number -----------------------------------------------------------------------
+
+DEVIATIONS = [
+    "decoder_in_cam", "bn_updates", "noisy_cam", "inert_er", "truncate_colours",
+    "symmetric_affinity", "nan_when_missing", "crop", "mask_padding", "scd_classes", "paired",
+    "view_crop", "skip_warmup", "decay_all", "share_pass",
+]  # fmt: skip
+
+
+def test_presets_differ_in_the_listed_deviations_only():
+    for number, name in enumerate(DEVIATIONS, 1):
+        assert f"\n{number}. `{name}`" in (tscd.__doc__ or ""), name
+    studies = {"scd_classes", "paired", "view_crop"}
+    for name, same in (("voc", studies), ("coco", studies | {"crop"})):
+        ours, released = PRESETS[name], PRESETS[f"{name}-released"]
+        changed = {
+            f.name for f in fields(ours) if getattr(ours, f.name) != getattr(released, f.name)
+        }
+        assert changed == set(DEVIATIONS) - same
+
+
+def test_1_decoder_in_map_passes_moves_the_running_statistics():
+    both = [make(decoder_in_cam=flag, share_pass=False) for flag in (True, False)]
+    outs = [step(method) for method in both]
+    counts = [int(method.network.seg_head.norm.num_batches_tracked) for method in both]
+    assert counts[0] - counts[1] == 2 * len(both[0].config.scales)
+    norms = [method.network.seg_head.norm for method in both]
+    assert not torch.allclose(norms[0].running_mean, norms[1].running_mean)
+    torch.testing.assert_close(outs[0].loss, outs[1].loss)
+
+
+def test_2_statistics_of_the_second_view():
+    both = make(bn_updates="all"), make(bn_updates="main")
+    outs = [step(method) for method in both]
+    alone = make()
+    with torch.no_grad():
+        alone.network(tscd.normalize(batch()["images"]))
+    wanted = alone.network.seg_head.norm
+    for method, same in zip(both, (False, True), strict=True):
+        norm = method.network.seg_head.norm
+        assert torch.allclose(norm.running_mean, wanted.running_mean, atol=1e-6) == same
+        assert torch.allclose(norm.running_var, wanted.running_var, atol=1e-6) == same
+    torch.testing.assert_close(outs[0].loss, outs[1].loss)
+
+
+def test_3_stochastic_depth_in_map_passes():
+    images = tscd.normalize(batch()["images"])
+    for noisy in (True, False):
+        method = make(drop_path=0.5, noisy_cam=noisy)
+        torch.manual_seed(1)
+        same = torch.equal(method.maps(images), method.maps(images))
+        assert same != noisy
+        assert all(layer.training for layer in method.modules())
+
+
+def test_4_the_er_term_is_a_constant():
+    out = step(make(inert_er=True))
+    assert not out.parts["er"].requires_grad
+    assert out.parts["er"] > 0
+    plain = step(make(inert_er=False))
+    assert "er" not in plain.parts
+    weight = LossWeights().er
+    torch.testing.assert_close(out.loss.detach(), plain.loss.detach() + weight * out.parts["er"])
+
+
+def test_5_truncated_colours_reach_the_refiner(monkeypatch):
+    method, seen = make(truncate_colours=True), []
+    real = method.refiner.forward
+    monkeypatch.setattr(
+        method.refiner, "forward", lambda x, masks: seen.append(x) or real(x, masks)
+    )
+    step(method)
+    method.config = replace(method.config, truncate_colours=False)
+    step(method)
+    small = F.interpolate(batch()["images"], (SIDE // 2, SIDE // 2), mode="bilinear")
+    torch.testing.assert_close(seen[1], small)
+    assert (seen[0] < small - 1e-4).any()
+    assert not (seen[0] > small + 1e-4).any()
+
+
+def test_6_symmetric_affinity():
+    released, ours = (step(make(symmetric_affinity=flag)).panels for flag in (False, True))
+    assert not torch.allclose(released["affinity"], released["affinity"].mT, atol=1e-3)
+    torch.testing.assert_close(ours["affinity"], ours["affinity"].mT)
+    assert torch.equal(released["labels"], ours["labels"])
+
+
+@pytest.mark.parametrize("label", [0, 1, IGNORE])
+def test_7_loss_of_a_batch_without_one_kind_of_pixel(label):
+    logits = torch.randn(1, K + 1, 6, 6, requires_grad=True)
+    labels = torch.full((1, 6, 6), label)
+    assert segmentation_loss(logits, labels, nan_when_missing=True).isnan()
+    loss = segmentation_loss(logits, labels)
+    assert loss.isfinite()
+    assert (loss > 0) == (label != IGNORE)
+    assert torch.autograd.grad(loss, logits)[0].isfinite().all()
+    labels[0, 0] = 1 - min(label, 1)
+    labels[0, 1] = min(label, 1)
+    torch.testing.assert_close(
+        segmentation_loss(logits, labels, True), segmentation_loss(logits, labels)
+    )
+
+
+def test_8_crop_of_the_shipped_launcher():
+    assert {name: preset.crop for name, preset in PRESETS.items()} == {
+        "voc-released": 320, "coco-released": 512, "voc": 512, "coco": 512, "toy": 128,
+    }  # fmt: skip
+
+
+def test_9_padding_takes_no_part():
+    other = batch()["images"]
+    other[1, :, 50:] = 1  # padding of another colour
+    masked = make(mask_padding=True)
+    panels = step(masked).panels
+    valid = tscd.box_to_valid(batch()["boxes"], (SIDE, SIDE))
+    assert (panels["cam"].masked_select(~valid[:, None]) == 0).all()
+    assert panels["cam"][1].amax((1, 2)).min() > 0.99  # stretched inside
+    low, high = box_range(batch()["boxes"], (SIDE, SIDE))
+    for points in (panels["points"], panels["view_points"]):
+        inside = (points >= low[:, None, None] - 1e-6) & (points <= high[:, None, None] + 1e-6)
+        assert inside.all()
+    released = step(make(mask_padding=False)).panels
+    assert (released["cam"].masked_select(~valid[:, None]) > 0).any()
+    assert (released["points"][1, ..., 0] > high[1, 0]).any()
+    for found in (panels, released):  # labels never reach into padding
+        assert (found["labels"][~valid] == IGNORE).all()
+
+
+@pytest.mark.parametrize("classes", ["tagged", "background"])
+def test_10_absent_classes_leave_the_correspondence(classes):
+    data = batch()
+    cam = torch.rand(2, K, 8, 8)
+    changed = cam.clone()
+    changed[:, 0] = torch.rand(2, 8, 8)  # absent in both
+    args = data["tags"], classes
+    assert torch.equal(scd_channels(cam, *args), scd_channels(changed, *args))
+    assert not torch.equal(
+        scd_channels(cam, data["tags"], "all"), scd_channels(changed, data["tags"], "all")
+    )
+    if classes == "background":
+        found = scd_channels(cam, *args)
+        torch.testing.assert_close(found[1, 0], 1 - cam[1, 1])
+    ours, released = step(make(scd_classes=classes)), step(make(scd_classes="all"))
+    assert ours.parts["scd"] != released.parts["scd"]
+    assert ours.parts["seg"] == released.parts["seg"]
+
+
+def test_11_paired_points_are_the_same_places():
+    panels = step(make(paired=True)).panels
+    torch.testing.assert_close(panels["points"], panels["view_points"])
+    panels = step(make(paired=False)).panels
+    assert not torch.allclose(panels["points"], panels["view_points"], atol=0.1)
+    # with a window, too: equal places have equal colours
+    panels = step(make(paired=True, view_crop=0.6, view_scale=0.9)).panels
+    first = sample_points(tscd.normalize(batch()["images"])[:1], panels["points"][:1])
+    second = sample_points(panels["view"][:1], panels["view_points"][:1])
+    assert (first - second).abs().mean() < 0.1
+    assert panels["view_points"].abs().max() <= 1 + 1e-5
+
+
+def test_12_window_of_the_second_view():
+    g = torch.linspace(-1, 1, 33)
+    images = torch.stack([g.expand(33, 33), g[:, None].expand(33, 33)])[None]  # x and y themselves
+    centre = torch.tensor([[0.25, -0.5]])
+    view = second_view(images, 0.5, centre, 0.5)
+    assert view.shape == (1, 2, 16, 16)
+    torch.testing.assert_close(view[0, :, 0, 0], torch.tensor([-0.25, -1.0]))
+    torch.testing.assert_close(view[0, :, -1, -1], torch.tensor([0.75, 0.0]))
+    whole = second_view(images, 0.5, torch.zeros(1, 2), 1.0)
+    torch.testing.assert_close(whole, second_view(images, 0.5), atol=1e-6, rtol=0)
+    out = step(make(view_crop=0.5))
+    assert out.loss.isfinite()
+    assert not torch.allclose(out.panels["view"], step(make()).panels["view"])
+
+
+def test_13_warm_up_trains_the_same_with_and_without_the_rest():
+    grads = []
+    for skip in (True, False):
+        method = make(skip_warmup=skip)
+        out = step(method, at=START)
+        assert set(out.parts) == (
+            {"tags"} if skip else {"tags", "seg", "energy", "affinity", "scd"}
+        )
+        torch.testing.assert_close(out.loss.detach(), out.parts["tags"].detach())
+        out.loss.backward()
+        grads.append({name: p.grad for name, p in method.named_parameters()})
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grad, grads[1][name], atol=1e-7, rtol=1e-4, msg=name)
+    assert step(make(), at=START + 1).loss > step(make(), at=START).loss  # the next step has all
+
+
+def test_14_groups_of_the_optimiser():
+    method = make("voc-released")
+    groups = method.param_groups(6e-5, 6e-4, 0.01)
+    assert [(g["lr"], g["weight_decay"]) for g in groups] == [
+        (6e-5, 0.01), (0.0, 0.0), (6e-4, 0.01), (6e-4, 0.01),
+    ]  # fmt: skip
+    ours = make().param_groups(6e-5, 6e-4, 0.01)
+    assert all(g["weight_decay"] == 0 for g in ours for p in g["params"] if p.ndim <= 1)
+    assert all(g["weight_decay"] > 0 for g in ours for p in g["params"] if p.ndim > 1)
+    for some in (groups, ours):
+        found = [id(p) for g in some for p in g["params"]]
+        assert len(found) == len(set(found)) == len(list(method.parameters()))
+    free = make(freeze_norms=False).param_groups(6e-5, 6e-4, 0.01)
+    assert all(g["lr"] > 0 for g in free)
+    assert any(g["lr"] == 0 for g in ours)
+
+
+def test_15_maps_from_the_passes_that_are_trained():
+    shared, released = (make(share_pass=flag) for flag in (True, False))
+    calls = {}
+    for method in (shared, released):
+        found = calls[method] = []
+        method.network.backbone.register_forward_hook(
+            lambda _, args, __, found=found: found.append(tuple(args[0].shape))
+        )
+    outs = [step(method) for method in (shared, released)]
+    images = [sum(shape[0] for shape in calls[method]) for method in (shared, released)]
+    b, views = 2, 2
+    assert images[1] - images[0] == b * views
+    assert images[1] == b * views * (1 + 2 * len(released.config.scales))
+    for name, part in outs[1].parts.items():  # without noise it is the same
+        torch.testing.assert_close(outs[0].parts[name], part, atol=1e-6, rtol=1e-5)
+    noisy = step(make(share_pass=True, drop_path=0.5)).panels["cam"]
+    assert not torch.allclose(noisy, outs[1].panels["cam"], atol=1e-3)
+
+
+def test_groups_of_mit_b1():
+    """Counts of the released code."""
+    method = TSCD(build_backbone("mit_b1"), 20, PRESETS["voc-released"])
+    sizes = [len(g["params"]) for g in method.param_groups(1.0, 10.0, 0.1)]
+    assert sizes == [116, 60, 3, 13]
+    assert sum(p.numel() for p in method.parameters()) == 13_692_902

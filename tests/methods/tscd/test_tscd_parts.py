@@ -1,0 +1,225 @@
+"""TSCD: its equations by hand, and its network."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from test_tscd import K, tiny_backbone
+
+from wsss_lab.methods.tscd.config import PRESETS
+from wsss_lab.methods.tscd.losses import (
+    box_range,
+    correspondence,
+    draw_points,
+    er_loss,
+    lobes,
+    recentre,
+    sample_points,
+    scd_loss,
+    spread,
+    truncate_colours,
+)
+from wsss_lab.methods.tscd.method import TSCD
+from wsss_lab.methods.tscd.network import (
+    TSCDNetwork,
+    affinity_logits,
+    decode,
+    keep_statistics,
+    without_noise,
+)
+from wsss_lab.models.attention import record_attention
+from wsss_lab.models.backbones import build_backbone
+
+KEYS = Path(__file__).parents[2] / "models" / "state_keys" / "tscd.json"
+
+# --- equations by hand ---------------------------------------------------------------------------
+
+
+def test_correspondence_and_loss_by_hand():
+    torch.manual_seed(0)
+    f1, f2, s1, s2 = (torch.randn(2, 3, n) for n in (4, 5, 4, 5))
+    f1[0, :, 2] = 0
+    total, pairs, target = 0.0, 0, torch.zeros(2, 4, 5)
+
+    def cosine(a, b):
+        return float(a @ b / max(float(a.norm()), 1e-10) / max(float(b.norm()), 1e-10))
+
+    for n in range(2):
+        for p in range(4):
+            for q in range(5):
+                target[n, p, q] = cosine(f1[n, :, p], f2[n, :, q])
+    torch.testing.assert_close(correspondence(f1, f2), target)
+    mean = target.mean()
+    for n in range(2):
+        for p in range(4):
+            for q in range(5):
+                centred = target[n, p, q] - target[n, p].mean() + mean
+                total -= max(cosine(s1[n, :, p], s2[n, :, q]), 0.0) * float(centred)
+                pairs += 1
+    loss = scd_loss(correspondence(f1, f2), correspondence(s1, s2))
+    assert loss.item() == pytest.approx(total / pairs, abs=1e-6)
+
+
+def test_recentring_and_lobes():
+    target = torch.rand(2, 5, 7)
+    centred = recentre(target)
+    torch.testing.assert_close(centred.mean(2), target.mean().expand(2, 5))
+    torch.testing.assert_close(recentre(centred), centred)  # a second one changes nothing
+    attract, repel = lobes(centred)
+    torch.testing.assert_close(attract - repel, centred)
+    assert (attract * repel == 0).all()
+    assert lobes(target)[1].max() == 0
+    assert repel.max() > 0
+    student = torch.randn(2, 5, 7)
+    both = (student.clamp(min=0) * repel).mean() - (student.clamp(min=0) * attract).mean()
+    torch.testing.assert_close(scd_loss(target, student), both)
+
+
+def test_scd_gradient_reaches_the_student_only():
+    target, student = torch.rand(1, 4, 4, requires_grad=True), torch.randn(1, 4, 4)
+    student.requires_grad_()
+    scd_loss(target, student).backward()
+    assert target.grad is None
+    assert (student.grad[student <= 0] == 0).all()
+    torch.testing.assert_close(
+        student.grad, -(student > 0).float() * recentre(target.detach()) / student.numel()
+    )
+
+
+def test_sampling_swaps_the_axes_of_the_points_and_hits_pixel_centres():
+    maps = torch.arange(12.0).view(1, 1, 3, 4)
+    points = torch.zeros(1, 2, 2, 2)
+    points[0, 0, 1] = torch.tensor([1.0, -1.0])  # x right, y top: value 3
+    points[0, 1, 0] = torch.tensor([-1.0, 1.0])  # x left, y bottom: value 8
+    found = sample_points(maps, points)[0, 0]
+    assert found.tolist() == [5.5, 8.0, 3.0, 5.5]
+
+
+def test_points_are_uniform_and_fill_the_box():
+    points = draw_points(3, 50)
+    assert points.shape == (3, 50, 50, 2)
+    assert points.abs().max() <= 1
+    assert points.mean().abs() < 0.05
+    low, high = box_range(torch.tensor([[2, 5, 0, 99], [0, 1, 3, 4], [-3, 9, 1, 2]]), (9, 5))
+    torch.testing.assert_close(low[0], torch.tensor([-1.0, -0.5]))
+    torch.testing.assert_close(high[0], torch.tensor([1.0, 0.0]))
+    squeezed = spread(points, low, high)
+    torch.testing.assert_close(squeezed[1], low[1].expand(50, 50, 2))
+    torch.testing.assert_close(squeezed[2, ..., 1], points[2, ..., 1], atol=1e-6, rtol=0)
+
+
+def test_er_loss_by_hand():
+    cam, view = torch.rand(1, 3, 9, 9, requires_grad=True), torch.rand(1, 3, 5, 5)
+    wanted = (cam[:, 1:, ::2, ::2] - view[:, 1:]).abs().mean()
+    found = er_loss(cam, view)
+    torch.testing.assert_close(found, wanted.detach())
+    assert not found.requires_grad
+
+
+def test_truncation_loses_a_level_here_and_there():
+    grey = torch.arange(256.0).expand(1, 3, 1, 256) / 255
+    lost = (255 * (grey - truncate_colours(grey))).round()
+    assert set(lost.unique().tolist()) == {0.0, 1.0}
+    assert 0 < lost.mean() < 0.05
+
+
+# --- network -------------------------------------------------------------------------------------
+
+
+def test_decoder_and_affinity_in_another_order_than_written():
+    torch.manual_seed(0)
+    for symmetric in (False, True):
+        net = TSCDNetwork(tiny_backbone(), K, 16, symmetric).train()
+        net.seg_head.dropout.p = 0.0
+        images = torch.randn(2, 3, 50, 70)
+        with record_attention(net.backbone, layers=(-2, -1), what="logits") as record:
+            pyramid = net.backbone(images).pyramid
+        maps = torch.cat(record.maps, dim=1)
+        if symmetric:
+            maps = maps + maps.mT
+        found = net(images)
+        affinity = net.affinity_head(maps).sigmoid()[:, 0]
+        torch.testing.assert_close(found.affinity, affinity, atol=1e-5, rtol=1e-5)
+        plain = copy.deepcopy(net.seg_head)
+        torch.testing.assert_close(found.seg_logits, plain(pyramid), atol=1e-5, rtol=1e-4)
+        grads = []
+        for head, logits in (
+            (plain, plain(pyramid)),
+            (net.seg_head, decode(net.seg_head, pyramid)),
+        ):
+            grads.append(
+                torch.autograd.grad(
+                    logits.square().sum(), list(head.parameters()), retain_graph=True
+                )
+            )
+        for one, two in zip(*grads, strict=True):
+            torch.testing.assert_close(one, two, atol=1e-2, rtol=1e-3)
+        weight = net.affinity_head.weight
+        one, two = (
+            torch.autograd.grad(a.sum(), weight, retain_graph=True)[0]
+            for a in (affinity, found.affinity)
+        )
+        torch.testing.assert_close(one, two, atol=1e-3, rtol=1e-3)
+
+
+def test_affinity_by_hand():
+    head = torch.nn.Conv2d(2, 1, 1)
+    q, k = torch.randn(1, 3, 4), torch.randn(1, 3, 4)
+    weight, bias = head.weight.flatten(), head.bias
+    wanted = sum(
+        weight[i] * q[0, :, 2 * i : 2 * i + 2] @ k[0, :, 2 * i : 2 * i + 2].T for i in (0, 1)
+    )
+    torch.testing.assert_close(affinity_logits([(q, k, 2)], head, False)[0], wanted + bias)
+    torch.testing.assert_close(
+        affinity_logits([(q, k, 2)], head, True)[0], wanted + wanted.T + bias
+    )
+
+
+def test_modes_and_momentum_are_restored():
+    net = TSCDNetwork(tiny_backbone(0.3), K, 16).train()
+    net.backbone.net.stages[0].eval()
+    before = [m.training for m in net.modules()]
+    with without_noise(net):
+        assert not any(m.training for m in net.modules())
+    assert [m.training for m in net.modules()] == before
+    with pytest.raises(ValueError, match="sides"), without_noise(net):
+        net(torch.rand(1, 3, 2, 2))
+    assert [m.training for m in net.modules()] == before
+    norm = net.seg_head.norm
+    with keep_statistics(norm):
+        norm(torch.randn(2, 16, 4, 4))
+    with pytest.raises(ValueError, match="expected 4D"), keep_statistics(norm):
+        norm(torch.randn(2))
+    assert norm.momentum == 0.1
+    assert norm.running_mean.abs().max() == 0
+
+
+def released_state(net, prefix=""):
+    """A state with the released names and shapes."""
+    shapes = json.loads(KEYS.read_text())
+    g = torch.Generator().manual_seed(0)
+    return {f"{prefix}{key}": torch.rand(shape, generator=g) for key, shape in shapes.items()}
+
+
+def test_released_checkpoints_load_strictly():
+    method = TSCD(build_backbone("mit_b1"), 20, PRESETS["voc-released"])
+    state = released_state(method.network, "module.")
+    method.load_released(state)
+    own = method.network.state_dict()
+    assert torch.equal(own["affinity_head.weight"], state["module.attn_proj.weight"])
+    assert torch.equal(own["tag_head.linear.weight"], state["module.classifier.weight"][:, :, 0, 0])
+    assert torch.equal(
+        own["backbone.net.stages.2.blocks.1.attn.kv.weight"],
+        state["module.encoder.block3.1.attn.kv.weight"],
+    )
+    missing = dict(state)
+    del missing["module.attn_proj.bias"]
+    with pytest.raises(ValueError, match="missing"):
+        method.load_released(missing)
+    with pytest.raises(ValueError, match="not known"):
+        method.load_released(state | {"module.extra.weight": torch.zeros(1)})
+    state["module.classifier.weight"] = torch.zeros(80, 512, 1, 1)
+    with pytest.raises(ValueError, match="needs"):
+        method.load_released(state)

@@ -1,0 +1,314 @@
+"""Score a method on a data set and say under which protocol.
+
+Two folders of label images are compared in `wsss_lab.evaluate.directories`; its functions can be
+imported from here too.
+"""
+
+import importlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, runtime_checkable
+from typing import Protocol as Shape
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from wsss_lab.data.sample import Sample
+from wsss_lab.evaluate.directories import SHOWN, evaluate_directories, read_names, run_eval
+from wsss_lab.evaluate.inference import Views, multi_scale_predict
+from wsss_lab.evaluate.regions import Regions, regions_of
+from wsss_lab.evaluate.scores import ORACLE, Evaluation, Scores, summarise
+from wsss_lab.methods.common.base import Method, SegOutput
+from wsss_lab.metrics import Protocol, strongest_class
+
+__all__ = [
+    "SHOWN",
+    "Crf",
+    "Images",
+    "by_shape",
+    "evaluate",
+    "evaluate_directories",
+    "read_names",
+    "resolve_crf",
+    "run_eval",
+    "score_shard",
+    "side_by_side",
+]
+
+WAITING = 256
+"""Images that wait for others of their size before a batch that is not full goes."""
+
+Crf = Callable[[UInt8[Tensor, "b 3 h w"], Float[Tensor, "b k1 h w"]], Float[Tensor, "b k1 h w"]]
+"""(images 0..255, class probabilities) -> better class probabilities."""
+
+
+@runtime_checkable
+class Images(Shape):
+    """What is evaluated: a map-style data set of samples, with masks."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+def resolve_crf(crf: Crf | str | None) -> tuple[Crf | None, str]:
+    """A post-processing and its name for the protocol.
+
+    Args:
+        crf: None or "none"; a callable; or a key of `wsss_lab.refine.PRESETS`, which is imported
+            only now.
+
+    Raises:
+        ValueError: no such preset.
+    """
+    if crf is None or crf == "none":
+        return None, "none"
+    if not isinstance(crf, str):
+        return crf, getattr(crf, "__name__", repr(crf))
+    try:
+        presets: dict[str, Crf] = importlib.import_module("wsss_lab.refine").PRESETS
+    except (ImportError, AttributeError):
+        presets = {}
+    if crf not in presets:
+        raise ValueError(f"crf must be one of {['none', *sorted(presets)]}, got {crf!r}")
+    return presets[crf], crf
+
+
+def by_shape(
+    samples: Iterator[Sample], batch: int, waiting: int = WAITING
+) -> Iterator[list[Sample]]:
+    """Group a stream of samples so that every group holds images of one size.
+
+    Args:
+        samples: any number, any order.
+        batch: most images in a group.
+        waiting: images held back at most; beyond, the largest incomplete group goes.
+
+    Yields:
+        Every sample exactly once.
+    """
+    held: dict[tuple[int, ...], list[Sample]] = defaultdict(list)
+    for sample in samples:
+        key = tuple(sample["image"].shape[-2:])
+        held[key].append(sample)
+        if len(held[key]) == batch:
+            yield held.pop(key)
+        elif sum(map(len, held.values())) >= waiting:
+            yield held.pop(max(held, key=lambda k: len(held[k])))
+    yield from held.values()
+
+
+@torch.no_grad()
+def score_shard(
+    method: Method,
+    dataset: Images,
+    views: Views,
+    num_classes: int,
+    *,
+    thresholds: Sequence[float],
+    cam_threshold: float | None = None,
+    batch: int = 8,
+    tags_at_test: bool = False,
+    crf: Crf | None = None,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+) -> Scores:
+    """Counts of the images `rank, rank + world, ...`: nothing padded, nothing counted twice.
+
+    Arguments as in `evaluate`.
+    """
+    if not 0 <= rank < world:
+        raise ValueError(f"rank must be in 0..{world - 1}, got {rank}")
+    device = next(method.parameters()).device
+    scores = Scores(num_classes, thresholds)
+    mine: Any = Subset(dataset, range(rank, len(dataset), world))  # type: ignore[arg-type]
+    loader: Any = DataLoader(mine, batch_size=None, num_workers=workers, collate_fn=_small)  # type: ignore[arg-type]
+    was_training = method.training
+    method.eval()
+    for group in by_shape(iter(loader), batch):
+        images = torch.stack([s["image"] for s in group]).to(device)
+        truth = _masks(group).to(device).long()
+        tags = torch.stack([s["tags"] for s in group]).to(device)
+        pixels = images.float() / 255
+        output = multi_scale_predict(method.predict, pixels, views)
+        regions = regions_of(group, truth, tags)
+        _count(scores, output, images, truth, None, crf, regions, cam_threshold)
+        if tags_at_test:
+            told = output
+            if method.uses_tags:
+                told = multi_scale_predict(method.predict, pixels, views, tags)
+            _count(scores, told, images, truth, tags, crf, regions, cam_threshold)
+        if output.tag_logits is not None:
+            scores.add_tags(output.tag_logits, tags)
+        scores.images += len(group)
+    method.train(was_training)
+    return scores
+
+
+def evaluate(
+    method: Method,
+    dataset: Images,
+    views: Views | None = None,
+    *,
+    num_classes: int,
+    class_names: Sequence[str] | None = None,
+    cam_threshold: float | None = None,
+    batch: int = 8,
+    tags_at_test: bool = False,
+    crf: Crf | str | None = None,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    protocol: Protocol | None = None,
+) -> Evaluation:
+    """Score segmentation and class maps of a method in one pass over a data set.
+
+    Kinds of scores: "seg" (argmax of the logits), "seg+crf", "cam" (maps of the tags that the
+    method itself predicts, at every threshold of 0.00, 0.01 .. 0.99). With `tags_at_test` each
+    comes a second time with the true tags of every image, as some released codes report; these
+    end in "+true tags", and their protocol says so. Toy scenes also give `context` and `coverage`
+    of every kind but "seg+crf", see `wsss_lab.evaluate.regions`; coverage of maps needs
+    `cam_threshold`.
+
+    Args:
+        method: gives `predict`; put into eval mode while this runs.
+        dataset: samples with masks, images of any size. Images of one size are batched together.
+        views: scales, flips and how they are joined; None looks once.
+        num_classes: `k1`, background included.
+        class_names: `k1` names, background first.
+        cam_threshold: background score 0..1, fixed beforehand, at which the maps get a report.
+        batch: images per forward pass, at most.
+        tags_at_test: score again with the true tags.
+        crf: post-processing of the class probabilities, see `resolve_crf`.
+        rank: this process; it takes the images `rank, rank + world, ...` without padding.
+        world: number of processes. With an initialised `torch.distributed` group of that size the
+            counts are added up, and every process returns the same result.
+        workers: processes that read images.
+        protocol: what else is known: split, whose masks, policy for absent classes.
+
+    Returns:
+        Reports, sweeps, tag scores.
+
+    Raises:
+        ValueError: samples without masks; a method with another number of classes; bad arguments.
+    """
+    views = views or Views()
+    apply, name = resolve_crf(crf)
+    if cam_threshold is not None and not 0 <= cam_threshold <= 1:
+        raise ValueError(f"cam_threshold must be in 0..1, got {cam_threshold}")
+    extra = [] if cam_threshold is None else [round(cam_threshold, 4)]
+    grid = sorted({i / 100 for i in range(100)} | set(extra))
+    scores = score_shard(
+        method,
+        dataset,
+        views,
+        num_classes,
+        thresholds=grid,
+        cam_threshold=cam_threshold,
+        batch=batch,
+        tags_at_test=tags_at_test,
+        crf=apply,
+        rank=rank,
+        world=world,
+        workers=workers,
+    ).gather()
+    stated = replace(
+        protocol or Protocol(),
+        scales=views.scales,
+        flip=views.logits.flip or views.cam.flip,
+        crf=name,
+    )
+    if stated.resolution == Protocol().resolution:
+        stated = replace(stated, resolution="original")
+    return summarise(scores, stated, class_names, cam_threshold)
+
+
+def side_by_side(found: Evaluation) -> str:
+    """MIoU of every kind, without the true tags and with them, one row each.
+
+    Args:
+        found: of `evaluate` with `tags_at_test=True`; a missing column shows dashes.
+    """
+    cells: dict[str, list[str]] = {}
+    for kind, report in found.reports.items():
+        name = kind.removesuffix(ORACLE)
+        if report.protocol.thresholds.startswith("fixed"):
+            name += f", threshold {report.protocol.thresholds}"
+        cells.setdefault(name, ["-", "-"])[kind.endswith(ORACLE)] = f"{100 * report.miou:.2f}"
+    for kind, sweep in found.sweeps.items():
+        name = f"{kind.removesuffix(ORACLE)}, best threshold of this list (an oracle, too)"
+        told = kind.endswith(ORACLE)
+        best = f"{100 * sweep.best_miou:.2f} at {sweep.best_threshold:.2f}"
+        cells.setdefault(name, ["-", "-"])[told] = best
+    wide = max((len(name) for name in cells), default=0)
+    head = f"{'mIoU in %':<{wide}}  {'no true tags':>16}  {'true tags (oracle)':>18}"
+    rows = [f"{name:<{wide}}  {plain:>16}  {told:>18}" for name, (plain, told) in cells.items()]
+    return "\n".join([head, *rows])
+
+
+def _count(
+    scores: Scores,
+    output: SegOutput,
+    images: UInt8[Tensor, "b 3 h w"],
+    truth: Int[Tensor, "b h w"],
+    tags: Float[Tensor, "b k"] | None,
+    crf: Crf | None,
+    regions: Regions | None,
+    cam_threshold: float | None,
+) -> None:
+    """Add one group; `tags` are the true ones, or None."""
+    _require_classes(output, scores.num_classes)
+    end = "" if tags is None else ORACLE
+    if output.logits is not None:
+        logits = output.logits
+        if tags is not None:
+            absent = F.pad(tags <= 0, (1, 0))[:, :, None, None]
+            logits = logits.masked_fill(absent, torch.finfo(logits.dtype).min)
+        label = logits.max(dim=1).indices
+        scores.add_labels(f"seg{end}", label, truth)
+        if regions:
+            scores.regions[f"seg{end}"].add(regions, label)
+        if crf is not None:
+            scores.add_labels(
+                f"seg+crf{end}", crf(images, logits.softmax(1)).max(dim=1).indices, truth
+            )
+    if output.cam is not None:
+        allowed = tags
+        if tags is None and output.tag_logits is not None:
+            allowed = (output.tag_logits > 0).float()
+        scores.add_cam(f"cam{end}", output.cam, allowed, truth)
+        if regions:
+            made = None
+            if cam_threshold is not None:
+                best, winner = strongest_class(output.cam, allowed)
+                made = (winner + 1).masked_fill_(best <= cam_threshold, 0)
+            maps = output.cam if allowed is None else output.cam * allowed[:, :, None, None]
+            scores.regions[f"cam{end}"].add(regions, made, maps)
+
+
+def _require_classes(output: SegOutput, num_classes: int) -> None:
+    for what, found, more in (("logits", output.logits, 0), ("cam", output.cam, 1)):
+        if found is not None and found.shape[1] + more != num_classes:
+            raise ValueError(
+                f"the method's {what} are for {found.shape[1] + more} classes with background, "
+                f"the data set has {num_classes}; were these weights trained on another data set?"
+            )
+
+
+def _small(sample: Sample) -> Sample:
+    """Masks as bytes: eight times as many images may wait for others of their size."""
+    if "mask" not in sample:
+        raise ValueError(
+            f"dataset must have masks to be scored, {sample['name']} has none; make it with "
+            "masks=True"
+        )
+    return {**sample, "mask": sample["mask"].to(torch.uint8)}
+
+
+def _masks(group: Sequence[Sample]) -> Tensor:
+    return torch.stack([sample["mask"] for sample in group])

@@ -1,0 +1,70 @@
+"""Some images with everything a finished run says about them, to be looked at."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wsss_lab.data.masks import read_mask
+from wsss_lab.evaluate.inference import multi_scale_predict
+from wsss_lab.evaluate.predict import load_trained
+
+
+@torch.no_grad()
+def examples(
+    images: Any,
+    indices: Sequence[int],
+    network: Path,
+    *,
+    maps: Path | None = None,
+    labels: Path | None = None,
+    tell_tags: bool = False,
+) -> list[dict[str, Any]]:
+    """What networks say about some images of a data set.
+
+    Args:
+        images: data set of samples; masks are shown where it has them.
+        indices: which ones.
+        network: the run's folder or a weights file: makes the `prediction`.
+        maps: weights file of what makes class maps; None takes those of the network, if any.
+        labels: folder of pseudo-labels `NAME.png`; those that are there are shown.
+        tell_tags: maps of the true tags only, for training images. Otherwise maps of the tags that
+            the network names itself.
+
+    Returns:
+        Per image `name`, `image` uint8 (3, h, w), `cam` (h, w) in 0..1, the largest value over
+        classes, `pseudo_label`, `prediction` and `truth`, int (h, w); None where there is none.
+    """
+    segmenter, seg_views, classes = load_trained(network)
+    mapper, map_views = load_trained(maps)[:2] if maps else (segmenter, seg_views)
+    found = []
+    for index in indices:
+        sample = images[index]
+        pixels = sample["image"][None].float() / 255
+        tags = sample["tags"][None] if tell_tags and mapper.uses_tags else None
+        cam = multi_scale_predict(mapper.predict, pixels, map_views, tags)
+        logits = multi_scale_predict(segmenter.predict, pixels, seg_views).logits
+        file = labels / f"{sample['name']}.png" if labels else None
+        made = read_mask(file, len(classes)) if file and file.is_file() else None
+        found.append(
+            {
+                "name": sample["name"],
+                "image": sample["image"],
+                "cam": _strongest(cam, sample["tags"] if tell_tags else None),
+                "pseudo_label": made,
+                "prediction": None if logits is None else logits[0].argmax(0),
+                "truth": sample.get("mask"),
+            }
+        )
+    return found
+
+
+def _strongest(output: Any, tags: torch.Tensor | None) -> torch.Tensor | None:
+    """The largest map value at each pixel, over the classes that count."""
+    if output.cam is None:
+        return None
+    if tags is None:
+        tags = output.tag_logits[0] > 0 if output.tag_logits is not None else None
+    cam = output.cam[0] if tags is None else output.cam[0] * (tags > 0)[:, None, None]
+    return cam.amax(0).clamp(0, 1)

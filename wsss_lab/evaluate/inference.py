@@ -1,0 +1,236 @@
+"""From a method to logits and maps of whole images: several scales, mirrored copies, one pass.
+
+A method says what it sees in one view (`Method.predict`); here the views of an image are made, run
+and joined. Segmentation logits and class maps come from the same forward passes, each joined by
+its own rule: a `wsss_lab.cam.Fusion`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from wsss_lab.cam import FUSIONS, Fusion, fuse_cams, normalize_cam
+from wsss_lab.methods.common.base import SegOutput
+
+LogitsFn = Callable[[Float[Tensor, "v 3 h w"]], Float[Tensor, "v c gh gw"]]
+"""Images in [0, 1] -> logits on any grid."""
+PredictFn = Callable[[Float[Tensor, "v 3 h w"], Float[Tensor, "v k"] | None], SegOutput]
+"""What `Method.predict` is."""
+
+LOGIT_FUSIONS: dict[str, Fusion] = {
+    "single": Fusion(flip=False, relu="none"),
+    "mean": Fusion(
+        scales=(1.0, 0.5, 1.5), fuse_flip="mean", fuse_scale="mean", relu="none", source="ours"
+    ),
+    "tscd": Fusion(
+        scales=(1.0, 0.5, 0.75),
+        fuse_flip="mean",
+        fuse_scale="max",
+        relu="none",
+        source="AFA, released test script, which TSCD takes over: flips averaged, then the maximum",
+    ),
+    "cosa": Fusion(
+        scales=(1.0, 0.5, 1.5, 0.75, 1.25),
+        fuse_flip="sum",
+        relu="none",
+        source="CoSA, released code: sum of ten passes",
+    ),
+    "deeplabv2": Fusion(
+        scales=(1.0, 0.5, 0.75, 1.25, 1.5),
+        fuse_flip="max",
+        fuse_scale="max",
+        relu="none",
+        source="DeepLabV2: maximum over scales; the usual scales and flip of two-stage methods",
+    ),
+}
+"""Rules for segmentation logits, by name."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """How an image is looked at, and how what is seen is joined."""
+
+    logits: Fusion = field(default_factory=lambda: LOGIT_FUSIONS["single"])
+    """Rule for segmentation logits; its `relu` must be "none"."""
+    cam: Fusion = field(default_factory=lambda: FUSIONS["single"])
+    """Rule for class maps."""
+    cam_norm: str = "plain"
+    """How joined maps are brought to 0..1; a key of `NORMALIZATIONS`."""
+    resize: Literal["none", "long", "squash"] = "none"
+    """What happens first: nothing; the longer side becomes `side`; or both sides do."""
+    side: int = 0
+    """For `resize`, px."""
+    join_at: Literal["image", "grid"] = "image"
+    """Where logits of several scales meet: at image size, or on the grid of the first scale, which
+    is cheaper (AFA)."""
+    min_side: int = 32
+    """A view whose shorter side would fall below this is enlarged to it, in proportion, px: COCO
+    has images that no network here could see at half size. The released codes have no such rule."""
+
+    def __post_init__(self) -> None:
+        if self.logits.relu != "none":
+            raise ValueError(
+                f'logits must be joined with relu="none", got {self.logits.relu!r}; negative '
+                "logits mean something"
+            )
+        if self.resize not in ("none", "long", "squash"):
+            raise ValueError(f'resize must be "none", "long" or "squash", got {self.resize!r}')
+        if (self.side > 0) != (self.resize != "none"):
+            raise ValueError(
+                f"side must be given in px together with resize, got resize={self.resize!r} and "
+                f"side={self.side}"
+            )
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Every scale that is run, each once."""
+        return tuple(dict.fromkeys((*self.logits.scales, *self.cam.scales)))
+
+    def size_of(self, height: int, width: int) -> tuple[int, int]:
+        """Size (h, w) that an image is resized to before anything else, px."""
+        if self.resize == "squash":
+            return self.side, self.side
+        if self.resize == "long":
+            longer = max(height, width)
+            return round(height * self.side / longer), round(width * self.side / longer)
+        return height, width
+
+
+VIEWS: dict[str, Views] = {
+    "single": Views(),
+    "tscd_val": Views(cam=FUSIONS["tscd"], cam_norm="tscd"),
+    "tscd_test": Views(
+        LOGIT_FUSIONS["tscd"], FUSIONS["tscd"], "tscd", resize="long", side=512, join_at="grid"
+    ),
+    "cosa": Views(LOGIT_FUSIONS["cosa"], FUSIONS["cosa_eval"], "cosa", resize="squash", side=448),
+    "deeplabv2": Views(LOGIT_FUSIONS["deeplabv2"]),
+}
+"""Protocols by name: TSCD's validation while training, AFA's test script and CoSA's, as released;
+DeepLabV2's maximum over five scales and flip."""
+
+
+def resize_bilinear(
+    maps: Float[Tensor, "b c _ _"], size: tuple[int, int]
+) -> Float[Tensor, "b c h w"]:
+    """Bilinear resize as all released test codes do it (align_corners=False); float32."""
+    maps = maps.float()
+    if tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
+
+
+def multi_scale_logits(
+    logits_fn: LogitsFn,
+    images: Float[Tensor, "b 3 h w"],
+    fusion: Fusion,
+    *,
+    size: tuple[int, int] | Literal["image", "grid"] = "image",
+) -> Float[Tensor, "b c oh ow"]:
+    """Logits of several scales and of mirrored images, joined in float32.
+
+    Args:
+        logits_fn: runs once per scale; images and their mirrored copies share the batch.
+        images: RGB in [0, 1].
+        fusion: scales, flip and how they are joined; `LOGIT_FUSIONS` has those of the methods.
+        size: (h, w) at which the scales meet; "image" takes the size of `images`, "grid" that of
+            the first scale's own logits.
+
+    Returns:
+        Joined logits.
+
+    Raises:
+        ValueError: a scale makes an image vanish.
+    """
+    views = [logits_fn(scaled(images, scale, fusion.flip)) for scale in fusion.scales]
+    return fuse_cams(views, _meeting_size(views, images, size), fusion)
+
+
+@torch.no_grad()
+def multi_scale_predict(
+    predict: PredictFn,
+    images: Float[Tensor, "b 3 h w"],
+    views: Views,
+    tags: Float[Tensor, "b k"] | None = None,
+) -> SegOutput:
+    """Everything a method says about images, in one pass over the views.
+
+    Args:
+        predict: `Method.predict` of a method in eval mode.
+        images: RGB in [0, 1], all of one size.
+        views: scales, flips, rules.
+        tags: the true tags, only if they may be used; passed on to `predict`.
+
+    Returns:
+        At the size of `images`, float32: joined logits, maps in 0..1, and tag logits averaged over
+        all views; `None` for what the method does not have.
+
+    Raises:
+        ValueError: a scale makes an image vanish, or no view gives anything.
+    """
+    full = _size(images)
+    images = resize_bilinear(images, views.size_of(*full))
+    flip = views.logits.flip or views.cam.flip
+    both = None if tags is None else torch.cat([tags, tags]) if flip else tags
+    seen = {s: predict(scaled(images, s, flip, views.min_side), both) for s in views.scales}
+    first = seen[views.scales[0]]
+    output = SegOutput()
+    if first.logits is not None:
+        maps = _pick([seen[s].logits for s in views.logits.scales], flip, views.logits.flip)
+        joined = fuse_cams(maps, _meeting_size(maps, images, views.join_at), views.logits)
+        output = replace(output, logits=resize_bilinear(joined, full))
+    if first.cam is not None:
+        maps = _pick([seen[s].cam for s in views.cam.scales], flip, views.cam.flip)
+        cam = fuse_cams(maps, _size(images), views.cam)
+        output = replace(output, cam=resize_bilinear(normalize_cam(cam, views.cam_norm), full))
+    if first.tag_logits is not None:
+        rows = [o.tag_logits.float() for o in seen.values() if o.tag_logits is not None]
+        stacked = torch.stack(rows).unflatten(1, (-1, len(images)))  # (scales, flips, b, k)
+        output = replace(output, tag_logits=stacked.mean((0, 1)))
+    return output
+
+
+def scaled(
+    images: Float[Tensor, "b 3 h w"], scale: float, flip: bool, min_side: int = 1
+) -> Float[Tensor, "v 3 sh sw"]:
+    """One view: the images at a scale, followed by their mirrored copies if asked for.
+
+    Sides are rounded down, as in the released codes. If the shorter one would fall below `min_side`
+    px, the view is made as much larger as it takes.
+
+    Raises:
+        ValueError: nothing would be left of an image.
+    """
+    h, w = images.shape[-2:]
+    size = (int(h * scale), int(w * scale))
+    if min(size) < min_side and min_side > 1:
+        size = (math.ceil(h * min_side / min(h, w)), math.ceil(w * min_side / min(h, w)))
+    if min(size) < 1:
+        raise ValueError(f"scales must leave at least one pixel of a {h}x{w} image, got {scale}")
+    view = resize_bilinear(images, size)
+    return torch.cat([view, view.flip(-1)]) if flip else view
+
+
+def _pick(maps: Sequence[Tensor | None], have: bool, want: bool) -> list[Tensor]:
+    """Maps of some scales; without their mirrored half where a rule does not want it."""
+    found = [m for m in maps if m is not None]
+    if len(found) != len(maps):
+        raise ValueError("predict must return the same kinds of output at every scale")
+    return [m.chunk(2)[0] if have and not want else m for m in found]
+
+
+def _meeting_size(
+    maps: Sequence[Tensor], images: Tensor, size: tuple[int, int] | str
+) -> tuple[int, int]:
+    if isinstance(size, tuple):
+        return size
+    return _size(images if size == "image" else maps[0])
+
+
+def _size(maps: Tensor) -> tuple[int, int]:
+    return maps.shape[-2], maps.shape[-1]

@@ -1,0 +1,1 @@
+"""ASDT: alternative self-dual teaching."""

@@ -1,0 +1,142 @@
+"""ASDT's unified network: one backbone, a class branch and two segmentation heads."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wsss_lab.cam import FUSIONS, fuse_cams
+from wsss_lab.methods.asdt.config import ASDTConfig
+from wsss_lab.methods.common.base import normalize
+from wsss_lab.models import keymaps
+from wsss_lab.models.base import Backbone
+from wsss_lab.models.heads import DilatedHead, TagHead
+
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+
+
+class Stream(NamedTuple):
+    """What the network says about a batch, on its grid."""
+
+    tag_logits: Float[Tensor, "b k"]
+    cam: Float[Tensor, "b k gh gw"]
+    teacher_logits: Float[Tensor, "b k1 gh gw"]
+    student_logits: Float[Tensor, "b k1 gh gw"] | None
+
+
+class ASDTNetwork(nn.Module):
+    """Shared backbone, tag head (teacher A), segmentation head (teacher B), student head.
+
+    All heads send gradients into the backbone. Batch normalisation of any backbone keeps its
+    statistics, scale and shift, as in the released code; start from a trained tag classifier.
+
+    Args:
+        backbone: only its last map is read. Stride 8 in the paper.
+        classes: tags `k`.
+        config: sizes, scales, whether there is a student.
+    """
+
+    def __init__(self, backbone: Backbone, classes: int, config: ASDTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.tag_head = TagHead(backbone.width, classes, pool="gap")
+        nn.init.xavier_uniform_(self.tag_head.linear.weight)
+        self.dropout = nn.Dropout2d(config.head_dropout)
+        shape = (backbone.width, classes + config.background, config.hidden, config.dilation)
+        self.seg_head = DilatedHead(*shape)
+        self.student_head = None if config.selection == "none" else DilatedHead(*shape)
+        self.fusion = replace(FUSIONS["asdt"], scales=config.scales)
+        for layer in self._norms():
+            layer.requires_grad_(False)
+        self.train(self.training)
+
+    def _norms(self) -> list[nn.Module]:
+        kind = nn.modules.batchnorm._BatchNorm
+        return [layer for layer in self.backbone.modules() if isinstance(layer, kind)]
+
+    def train(self, mode: bool = True) -> "ASDTNetwork":
+        """Switch dropout; batch normalisation stays in evaluation mode."""
+        super().train(mode)
+        for layer in self._norms():
+            layer.eval()
+        return self
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Stream:
+        """All heads on images in [0, 1]."""
+        features = self.backbone(normalize(images)).last
+        return Stream(
+            self.tag_head(self.dropout(features)),
+            self.tag_head.cam(features),
+            self.seg_head(features),
+            None if self.student_head is None else self.student_head(features),
+        )
+
+    @torch.no_grad()
+    def fused_cam(
+        self, images: Float[Tensor, "b 3 h w"], cam: Float[Tensor, "b k gh gw"]
+    ) -> Float[Tensor, "b k gh gw"]:
+        """Maps of several scales, ReLU first, averaged on the grid of scale 1; not normalised.
+
+        Args:
+            images: RGB in [0, 1].
+            cam: raw maps of scale 1, from the training pass.
+        """
+        h, w = images.shape[-2:]
+        given = normalize(images)
+        views = [cam]
+        with self._cam_mode():
+            if not self.config.cam_dropout:
+                views = [self.tag_head.cam(self.backbone(given).last)]
+            for scale in self.config.scales[1:]:
+                sides = (int(h * scale), int(w * scale))
+                view = F.interpolate(given, sides, mode="bilinear", align_corners=False)
+                views.append(self.tag_head.cam(self.backbone(view).last))
+        return fuse_cams(views, (cam.shape[2], cam.shape[3]), self.fusion)
+
+    @contextmanager
+    def _cam_mode(self) -> Iterator[None]:
+        """Without dropout if the settings say so."""
+        kinds = () if self.config.cam_dropout else _DROPOUT
+        off = [m for m in self.backbone.modules() if isinstance(m, kinds) and m.training]
+        for layer in off:
+            layer.eval()
+        try:
+            yield
+        finally:
+            for layer in off:
+                layer.train()
+
+    def load_released(self, state: Mapping[str, Tensor]) -> None:
+        """Load a checkpoint of the released code, strictly."""
+        for name, part in keymaps.split_checkpoint(state, keymaps.ASDT).items():
+            module = getattr(self, name)
+            result = module.load_state_dict(part, strict=False)
+            missing = [k for k in result.missing_keys if not k.endswith("num_batches_tracked")]
+            if missing or result.unexpected_keys:
+                raise ValueError(
+                    f"state: part {name} does not fit, missing {missing[:3]}, unknown "
+                    f"{result.unexpected_keys[:3]}; is this a checkpoint of ASDT?"
+                )
+
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """The released four groups: backbone weights, its vectors, head weights, head biases.
+
+        Vectors have twice the rate and no weight decay. Released: 7e-4 times 1, 2, 10, 20, decay
+        1e-5. The second group is empty for Wide ResNet-38, whose convolutions have no biases.
+        """
+        heads = [self.tag_head, self.seg_head, self.student_head]
+        groups = []
+        for modules, rate in (([self.backbone], lr), (heads, head_lr)):
+            trained = [p for m in modules if m is not None for p in m.parameters()]
+            trained = [p for p in trained if p.requires_grad]
+            matrices = [p for p in trained if p.ndim > 1]
+            vectors = [p for p in trained if p.ndim <= 1]
+            groups.append({"params": matrices, "lr": rate, "weight_decay": weight_decay})
+            groups.append({"params": vectors, "lr": 2 * rate, "weight_decay": 0.0})
+        return groups

@@ -1,0 +1,1 @@
+"""What methods share: base class, consistency plug-in, AffinityNet, DeepLab."""

@@ -1,0 +1,209 @@
+"""All-pairs consistency as a plug-in: other methods shall look at a view as at the image, too.
+
+ACR's abstract says that its losses plug into other methods. So here they are without ACR's network,
+head and localisation: `with_consistency(method, config)` trains a method as ever and adds
+
+    alpha * (activation consistency + affinity consistency)
+
+between the attention of the batch's (weak) images and of one view of them, in the backbone that the
+method trains (of CoSA's two networks the online one).
+
+| backbone | activation (class token) | affinity (all pairs) | layers |
+|---|---|---|---|
+| vision transformer (`toy_vit`, `vit_b16`, `deit_*`, hybrid) | yes | yes | all |
+| MiT (`toy_mit`, `mit_b*`) | no class token | yes | stages without spatial reduction |
+| convolutional (`toy_cnn`, ResNet, WRN-38) | – | – | refused: there is no attention |
+
+It takes one more pass of the backbone over images and views, in one batch where both have one size.
+That pass leaves no trace but its gradients. Batch normalisation uses the statistics of the pass
+itself, but its running ones, which evaluation uses, learn from the method's own passes alone.
+Stochastic depth and dropout are off: two views that lose different layers would differ for that
+alone. ACR's own two passes are also its training passes, so there they do train the running
+statistics. CoSA's tag classifiers read patches, not the class token: there only the losses of other
+layers and tokens keep its attention from becoming uniform, which costs nothing and says nothing.
+
+The plug-in has no weights and no state. What it trains is saved under the method's own names, and
+is evaluated without it.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wsss_lab.methods.acr.losses import (
+    ViewName,
+    both_views,
+    comparable_layers,
+    consistency,
+    prefix_of,
+    views_of,
+)
+from wsss_lab.methods.common.base import Batch, Method, SegOutput, StepOutput, normalize
+from wsss_lab.models.base import Backbone
+
+
+@dataclass(frozen=True)
+class ConsistencyConfig:
+    """Settings of the plug-in."""
+
+    alpha: float = 0.0
+    """Weight of both losses; 0 leaves the method alone. ACR's released script: 125."""
+    activation: bool | None = None
+    """Use the class-token (activation) consistency; None: where there is a class token."""
+    affinity: bool = True
+    """Use the patch-to-patch (all-pairs) consistency."""
+    views: tuple[ViewName, ...] = ("flip",)
+    """Second views by name, taken in turn, one a step: see `NAMED_VIEWS`."""
+    layers: tuple[int, ...] | None = None
+    """Attention layers compared; None for all that can be."""
+
+    def __post_init__(self) -> None:
+        if not self.alpha >= 0:
+            raise ValueError(f"alpha: expected at least 0, got {self.alpha}")
+        views_of(self.views)  # refuses unknown names
+
+
+def with_consistency(method: Method, config: ConsistencyConfig) -> Method:
+    """The method itself where `alpha` is 0, else the method with consistency losses.
+
+    Raises:
+        ValueError: see `WithConsistency`.
+    """
+    return WithConsistency(method, config) if config.alpha > 0 else method
+
+
+class WithConsistency(Method):
+    """A method, and the consistency losses on the backbone that it trains.
+
+    Args:
+        method: trained in place, through this wrapper.
+        config: settings; `alpha` above 0.
+
+    Raises:
+        ValueError: the method does not train exactly one backbone; the backbone is not a
+            transformer; it has no class token but activation consistency is wanted; nothing is
+            left to compare.
+    """
+
+    def __init__(self, method: Method, config: ConsistencyConfig) -> None:
+        super().__init__()
+        backbone = trained_backbone(method)
+        self.method, self.config = method, config
+        self.uses_tags = method.uses_tags
+        self.layers = comparable_layers(backbone, config.layers)
+        self.prefix = prefix_of(backbone)
+        self.activation = bool(self.prefix) if config.activation is None else config.activation
+        if self.activation and not self.prefix:
+            raise ValueError(
+                f"activation: {backbone.name} has no class token whose attention could be compared;"
+                " set it to False (affinity consistency is left), or take a vision transformer"
+            )
+        if not (self.activation or config.affinity):
+            raise ValueError(
+                "activation, affinity: expected at least one of them on, or alpha 0, got neither"
+            )
+        self.views = views_of(config.views)
+
+    def training_step(self, batch: Batch, step: int) -> StepOutput:
+        """The method's own step, then the consistency of its images.
+
+        Args:
+            batch: as the method wants it; sides of the images: multiples of the backbone's stride.
+            step: 0-based; takes view ``step % number of views``.
+
+        Returns:
+            The method's output with the weighted losses added, and both of them, unweighted, as
+            parts `acr_activation` and `acr_affinity`.
+        """
+        output = self.method.training_step(batch, step)
+        backbone = trained_backbone(self.method)
+        view = self.views[step % len(self.views)]
+        images = normalize(batch["images"])
+        other = view.image(images, backbone.stride)
+        with without_a_trace(backbone):
+            _, pairs, grid = both_views(backbone, images, other, self.layers)
+        terms = consistency(
+            pairs,
+            view,
+            grid,
+            self.prefix,
+            activation=self.activation,
+            affinity=self.config.affinity,
+        )
+        loss = output.loss
+        for term in terms.values():
+            loss = loss + self.config.alpha * term
+        parts = output.parts | {f"acr_{name}": term for name, term in terms.items()}
+        return StepOutput(loss, parts, output.panels)
+
+    def predict(
+        self, images: Float[Tensor, "b 3 h w"], tags: Float[Tensor, "b k"] | None = None
+    ) -> SegOutput:
+        """The method's own prediction."""
+        return self.method.predict(images, tags)
+
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """The method's own groups."""
+        return self.method.param_groups(lr, head_lr, weight_decay)
+
+    def after_step(self, step: int) -> None:
+        """The method's own."""
+        self.method.after_step(step)
+
+    def state_dict(self, *args: Any, **options: Any) -> Any:  # type: ignore[override]
+        """State of the method under its own names."""
+        return self.method.state_dict(*args, **options)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load the state of the method, with the plug-in or without."""
+        return self.method.load_state_dict(state_dict, strict, assign)
+
+
+def trained_backbone(method: nn.Module) -> Backbone:
+    """The one backbone of a method that gets gradients.
+
+    Raises:
+        ValueError: there is none, or there are several.
+    """
+    found = [
+        module
+        for module in method.modules()
+        if isinstance(module, Backbone) and any(p.requires_grad for p in module.parameters())
+    ]
+    if len(found) != 1:
+        names = ", ".join(backbone.name for backbone in found) or "none"
+        raise ValueError(
+            f"method: {type(method).__name__} must train exactly one backbone for its attention to "
+            f"be compared, it trains {names}"
+        )
+    return found[0]
+
+
+@contextmanager
+def without_a_trace(module: nn.Module) -> Iterator[None]:
+    """A pass without noise, and without effect on running statistics.
+
+    Layers in training mode go to evaluation mode (no dropout, no stochastic depth), but for batch
+    normalisation, which goes on using the statistics of the batch and keeps none. Layers that are
+    frozen in evaluation mode stay as they are.
+    """
+    training: list[Any] = [layer for layer in module.modules() if layer.training]
+    norms = [layer for layer in training if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    tracked = [layer for layer in norms if layer.track_running_stats]
+    for layer in training:
+        layer.training = layer in norms
+    for layer in tracked:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in training:
+            layer.training = True
+        for layer in tracked:
+            layer.track_running_stats = True

@@ -1,0 +1,1 @@
+"""CoSA: co-training with swapping assignments."""

@@ -1,0 +1,1 @@
+"""TSCD: self correspondence distillation and variation-aware refinement."""

@@ -1,0 +1,1 @@
+"""Hours, memory and disk of a run beforehand; long runs from notebooks."""

@@ -1,0 +1,280 @@
+"""What the notebooks for full scale have in common: from the parameters cell to the results."""
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsss_lab.data.errors import DataError
+from wsss_lab.data.random_images import random_data
+from wsss_lab.evaluate.examples import examples
+from wsss_lab.evaluate.scores import ORACLE
+from wsss_lab.methods import find_preset
+from wsss_lab.metrics.published import protocol_in_words, rows_beside
+from wsss_lab.plan import acr_plan, end_to_end_plan
+from wsss_lab.plan.plan import Plan, data_report
+from wsss_lab.runs.folder import write_json
+from wsss_lab.runs.launch import run_here
+from wsss_lab.runs.settings import with_changes
+from wsss_lab.runs.stages import load_data
+from wsss_lab.train.log import History, read_log
+
+PARAMETERS = {
+    "data": "data.name",
+    "root": "data.root",
+    "train_split": "data.train_split",
+    "val_split": "data.val_split",
+    "crop": "data.crop",
+    "weights": "weights",
+    "steps": "run.steps",
+    "batch": "run.batch",
+    "seed": "run.seed",
+    "accelerator": "run.accelerator",
+    "devices": "run.devices",
+    "precision": "run.precision",
+    "accumulate": "run.accumulate",
+    "workers": "run.workers",
+    "log_every": "run.log_every",
+    "save_every": "run.save_every",
+    "mask_steps": "mask_steps",
+    "affinity_steps": "affinity.steps",
+    "report": "report",
+    "warmup": "method.warmup",
+    "scales": "method.scales",
+}
+"""Parameter of a notebook -> setting on the command line."""
+LEFT_OUT = "probe only: left out"
+
+
+def configure(method: str, parameters: Mapping[str, Any]) -> Any:
+    """Settings of a run from the parameters of a notebook.
+
+    Args:
+        method: a key of `wsss_lab.methods.METHODS`.
+        parameters: by name, e.g. `globals()`: `preset`, `more` (other settings by their dotted
+            names) and those of `PARAMETERS`; what else is in it is not looked at. Empty `data` and
+            `weights` are the preset's, an empty `root` none.
+
+    Raises:
+        ValueError: a name that does not exist, a value of the wrong type, or one that is refused.
+    """
+    config = find_preset(method, parameters["preset"])
+    changes = {PARAMETERS[name]: parameters[name] for name in PARAMETERS if name in parameters}
+    changes["data.name"] = changes["data.name"] or config.data.name
+    changes["weights"] = changes["weights"] or config.weights
+    changes["data.root"] = changes["data.root"] or None
+    return with_changes(config, changes | parameters["more"])
+
+
+def make_plan(
+    method: str, config: Any, out: Path, steps: int, images: int, data: Any = None
+) -> Plan:
+    """The plan of a run of one of the papers' methods.
+
+    Args:
+        method: tscd, asdt, acr or cosa.
+        config: its settings.
+        out: folder of the run.
+        steps: to time of each kind; 0 times nothing.
+        images: to time.
+        data: lists to train on and to evaluate on, if others than those of the settings.
+
+    Raises:
+        ValueError: another method.
+    """
+    if method not in ("acr", *end_to_end_plan.KINDS):
+        known = ", ".join(("acr", *end_to_end_plan.KINDS))
+        raise ValueError(f"method: expected one of {known}, got {method!r}")
+    if method == "acr":
+        return acr_plan.plan(config, out, steps, images, data)
+    return end_to_end_plan.plan(method, config, out, steps, images, data)
+
+
+def probe(method: str, config: Any, steps: int = 10, images: int = 16) -> dict[str, Any]:
+    """Time a run at full size without its data and weights, which cost no less if they are random.
+
+    Images are random ones of the data set's usual size, in memory: crops and colours are timed,
+    reading and decoding files are not.
+
+    Args:
+        method: tscd, asdt, acr or cosa.
+        config: its settings.
+        steps: to time of each kind.
+        images: to label and to score.
+
+    Returns:
+        `plan`, the `Plan`; and for a JSON file method, settings of speed, image size and the plan's
+        numbers.
+
+    Raises:
+        ValueError: your own folder or list.
+    """
+    data = random_data(config.data)
+    names = [f.name for f in dataclasses.fields(config) if f.name.endswith("weights")]
+    run = dataclasses.replace(config.run, nonfinite="skip")
+    if method == "acr":
+        affinity = dataclasses.replace(config.affinity, weights="random")
+        config = dataclasses.replace(config, affinity=affinity)
+    config = dataclasses.replace(config, run=run, **dict.fromkeys(names, "random"))
+    with tempfile.TemporaryDirectory(prefix="wsss_lab_probe_") as nowhere:
+        plan = make_plan(method, config, Path(nowhere) / "new", steps, images, data)
+    height, width = data[0].images.shape[-2:]
+    return {
+        "plan": plan,
+        "method": method,
+        "data": f"random images of {width} x {height} px in the place of {config.data.name}",
+        "weights": "random",
+        "crop": config.data.crop,
+        "batch": run.batch,
+        "precision": run.precision,
+        "devices": run.devices * run.nodes,
+    }
+
+
+@dataclass(frozen=True)
+class LongRun:
+    """A run, from a notebook's parameters to what is shown of it.
+
+    With `probe_only` nothing is trained: the plan is made with random images of the data set's
+    size and random weights, and written to the folder as `probe.json`.
+    """
+
+    method: str
+    config: Any
+    folder: Path
+    probe_only: bool = False
+
+    @classmethod
+    def of(cls, method: str, parameters: Mapping[str, Any]) -> "LongRun":
+        """The run that a notebook's parameters ask for.
+
+        Args:
+            method: a key of `wsss_lab.methods.METHODS`.
+            parameters: see `configure`; also `out`, empty for a new temporary folder, and
+                `probe_only`.
+        """
+        config = configure(method, parameters)
+        folder = Path(parameters["out"] or tempfile.mkdtemp(prefix=f"{method}_"))
+        return cls(method, config, folder, parameters["probe_only"])
+
+    def check(self, look: int) -> str:
+        """What `wsss_lab.plan.plan.data_report` says.
+
+        Raises:
+            ValueError, DataError: see there.
+        """
+        if self.probe_only:
+            return "probe only: random images, no data set is read"
+        return data_report(self.config.data, look=look)
+
+    def plan(self, steps: int, images: int) -> str:
+        """The plan as a table; with `probe_only`, of random images, and kept as `probe.json`.
+
+        Args:
+            steps: to time of each kind.
+            images: to time.
+        """
+        if not self.probe_only:
+            return str(make_plan(self.method, self.config, self.folder, steps, images))
+        found = probe(self.method, self.config, max(1, steps), max(1, images))
+        plan = found.pop("plan")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "probe.json", found | plan.as_dict())
+        return f"{found['data']}, random weights\n{plan}"
+
+    def train(self) -> dict[str, Any]:
+        """Train and score, or go on with what an earlier start has left.
+
+        Returns:
+            The content of `metrics.json`; empty with `probe_only`.
+        """
+        if self.probe_only:
+            return {}
+        return run_here(self.method, self.config, self.folder)
+
+    def beside_published(self, metrics: Mapping[str, Any]) -> str:
+        """All scores with their protocols, above published ones of the same list.
+
+        Args:
+            metrics: what `train` returned.
+        """
+        if not metrics:
+            return LEFT_OUT
+        data = self.config.data
+        tables = [self._table(metrics["results"]["val"], data.split_of("val"), "segmentation")]
+        found = metrics["results"]
+        maps = found.get("train_maps", {}) | found.get("train_labels", {})
+        if maps:
+            split = "train" if data.name == "voc" else data.split_of("train")
+            tables.append(self._table(maps, split, "labels"))
+        return "\n\n".join(tables)
+
+    def _table(self, scores: Mapping[str, Any], split: str, what: str) -> str:
+        rows = []
+        for kind, found in scores.items():
+            told = ", TRUE TAGS" if kind.endswith(ORACLE) else ", no true tags"
+            name = f"{self.method}, {kind.removesuffix(ORACLE)}"
+            if "protocol" in found:
+                words = protocol_in_words(found["protocol"])
+                rows.append((found["miou"], name, words))
+            if "best_miou_on_truth" in found:
+                at = found["best_threshold_on_truth"]
+                words = f"best threshold of this list, {at:.2f}: chosen on the truth{told}"
+                rows.append((found["best_miou_on_truth"], name, words))
+        return rows_beside(rows, self.config.data.name, split, what)
+
+    def logs(self) -> dict[str, History]:
+        """Logs of all trainings of the run by name, in the order in which they were written."""
+        files = [self.folder / "log.csv", *self.folder.glob("*/log.csv")]
+        files = sorted((f for f in files if f.is_file()), key=lambda f: f.stat().st_mtime_ns)
+        return {f.parent.name if f.parent != self.folder else "fit": read_log(f) for f in files}
+
+    def examples(self, role: str, count: int) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+        """First images of a list with everything the run says about them, see `examples`.
+
+        Args:
+            role: "train", whose tags are told, with pseudo-labels and truth where there are any;
+                or "val", about which nothing is told.
+            count: of images; 0 reads nothing.
+
+        Returns:
+            Rows for `wsss_lab.viz.gallery`, and the class names, background first.
+        """
+        if not count:
+            return [], ()
+        train = role == "train"
+        data = self.config.data  # toy scenes: draw no more than are shown
+        some = dataclasses.replace(
+            data, count=min(data.count, count), val_count=min(data.val_count, count)
+        )
+        try:
+            images = load_data(some, role, masks=True)
+        except DataError:  # training images need no masks
+            images = load_data(some, role)
+        maps = self.folder / "fit" / "model.safetensors"
+        labels = self.folder / "propagated"
+        labels = labels if labels.is_dir() else self.folder / "labels"
+        whole = (self.folder / "model.safetensors").is_file()  # else the run ends with its maps
+        rows = examples(
+            images,
+            range(min(count, len(images))),
+            self.folder if whole else maps,
+            maps=maps if maps.is_file() else None,
+            labels=labels if train else None,
+            tell_tags=train,
+        )
+        return rows, ("background", *images.class_names)
+
+    def files(self) -> str:
+        """What lies in the folder of the run; label images are counted only."""
+        lines = []
+        for file in sorted(self.folder.glob("*.*")) + sorted(self.folder.glob("*/*.*")):
+            if file.is_file() and file.suffix != ".png":
+                size = file.stat().st_size / 1e6
+                lines.append(f"{size:9.3f} MB  {file.relative_to(self.folder)}")
+        for folder in sorted({file.parent for file in self.folder.glob("*/*.png")}):
+            count = len(list(folder.glob("*.png")))
+            lines.append(f"{count:>9} files  {folder.relative_to(self.folder)}/")
+        return "\n".join(lines)

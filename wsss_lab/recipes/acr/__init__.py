@@ -1,0 +1,1 @@
+"""ACR from data to `metrics.json`."""

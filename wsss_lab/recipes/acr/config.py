@@ -1,0 +1,205 @@
+"""Settings and presets of the recipe of ACR, see `wsss_lab.recipes.acr.recipe`."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+from wsss_lab.config import OptimConfig, RunConfig
+from wsss_lab.data.config import DataConfig
+from wsss_lab.methods.acr import config as acr
+from wsss_lab.methods.acr.config import ACRConfig
+from wsss_lab.methods.common import deeplab
+from wsss_lab.runs.end_to_end import TestConfig
+
+NAME = "acr"
+
+
+@dataclass(frozen=True)
+class AffinityConfig:
+    """Settings of the two stages of AffinityNet-style propagation; defaults fit the toy world."""
+
+    backbone: str = "toy_cnn"
+    """Network whose features become affinities. Paper: Wide ResNet-38 (`wrn38`, whose weights timm
+    does not have)."""
+    weights: str = "toy"
+    """What it starts from."""
+    widths: tuple[int, ...] = (16, 32, 64)
+    """Channels of its last maps, see `AffinityNetwork`. Paper: 64, 128, 256."""
+    radius: float = 5.0
+    """Pairs nearer than this count, cells (paper)."""
+    crop: int = 0
+    """Side of its training crops, px; 0 takes `data.crop`. Released code of AffinityNet: 448."""
+    steps: int = 100
+    """Its training steps."""
+    batch: int = 8
+    """Images per step."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Its optimiser."""
+    power: float = 8.0
+    """beta of the walk (paper). ACR's history names 36 (code, 2022)."""
+    walk: int = 16
+    """Steps t of the walk. Paper: 256, on grids of some 60 cells a side. How far maps get grows
+    with the root of t, and a toy grid has 16 cells a side: 256 steps wash its maps out."""
+    crf: str = "none"
+    """CRF after the walk, a name of `wsss_lab.refine.PRESETS`; "none" for none."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("crop", 0), ("steps", 1), ("batch", 1), ("power", 0), ("walk", 0)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a run of ACR."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    """Which images, and how they are cut for training."""
+    method: ACRConfig = field(default_factory=ACRConfig)
+    """Settings of the method."""
+    backbone: str = "toy_vit"
+    """A transformer with a class token: r50_vit_b16 (the paper's), vit_b16, deit_*, toy_vit."""
+    weights: str = "toy"
+    """What it starts from: `toy`, `imagenet`, `random`, the exact name of timm weights, or a
+    file."""
+    start: str = ""
+    """Go on from the end of a training with tags alone, head included, see
+    `wsss_lab.runs.start`: `toy`, a weights file, or nothing."""
+    until: Literal["maps", "masks"] = "masks"
+    """Last stage: the maps, scored without a segmentation network, or all."""
+    run: RunConfig = field(default_factory=RunConfig)
+    """Training with tags; seed, devices, precision and log hold for both networks."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser of the transformer."""
+    label_crf: str = "acr-cam"
+    """CRF between maps and pseudo-labels, a name of `wsss_lab.refine.PRESETS`; "none" for none."""
+    background: tuple[float, float] = (1.0, 12.0)
+    """Exponents a of the background score (1 - largest map value)^a; parser defaults of the
+    released code. A pixel is a class if it wins against the first, background if that wins with the
+    second, else ignored (rule of PSA, whose format the released code writes)."""
+    propagation: Literal["crf", "affinity"] = "crf"
+    """What the segmentation network learns from: `crf`, the labels above; `affinity`, maps that
+    walked along affinities which the labels above taught."""
+    affinity: AffinityConfig = field(default_factory=AffinityConfig)
+    """Settings of `affinity`."""
+    exponent: float = 0.75
+    """Exponent of the background score that walks with the maps. 0.75 ties with a map at 0.55, the
+    background threshold in ACR's history and about the best one for its maps (code, 2022)."""
+    mask_network: Literal["decoder", "deeplabv2"] = "decoder"
+    """Kind of the segmentation network: our small decoder (`MaskNetwork`), or `DeepLabV2`."""
+    mask_backbone: str = "toy_cnn"
+    """Backbone of the segmentation network."""
+    mask_weights: str = "toy"
+    """What that starts from."""
+    mask_batch: int = 0
+    """Images per step of the segmentation network; 0 takes `run.batch`."""
+    mask_steps: int = 0
+    """Steps of the segmentation network; 0 takes `run.steps`."""
+    mask_optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser of the segmentation network."""
+    mask_crop: int = 0
+    """Side of its training crops, px; 0 takes `data.crop`."""
+    mask_scale: tuple[float, float] | None = None
+    """Smallest and largest factor on the size of its training images; None takes the rule of
+    `data`."""
+    hidden: int = 64
+    """Channels of our small decoder; DeepLabV2 has none in between."""
+    report_train: int = 200
+    """Training images on which maps and labels are compared with the truth, if there is one; 0 for
+    none. For the report only: nothing is chosen by it."""
+    test: TestConfig = field(default_factory=lambda: TestConfig(cam_threshold=None))
+    """How both networks are scored; `views` is the segmentation network's."""
+
+    def __post_init__(self) -> None:
+        low, high = self.background
+        if not 0 < low <= high:
+            raise ValueError(f"background: expected 0 < first <= second, got {self.background}")
+        for name in ("mask_batch", "mask_steps", "mask_crop", "report_train"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
+        for name, known in (
+            ("until", ("maps", "masks")),
+            ("propagation", ("crf", "affinity")),
+            ("mask_network", ("decoder", "deeplabv2")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}: expected one of {known}, got {getattr(self, name)!r}")
+        if not self.exponent > 0:
+            raise ValueError(f"exponent: expected a number above 0, got {self.exponent}")
+        if self.hidden < 1:
+            raise ValueError(f"hidden: expected at least 1, got {self.hidden}")
+
+
+def _photos(name: str) -> Config:
+    """The recipe for photos: the method's preset, and two stages that its release does not have."""
+    preset, dataset = acr.PRESETS[name], name.removesuffix("-released")
+    voc = dataset == "voc"
+    affinity = AffinityConfig(
+        backbone="resnet50",
+        weights="resnet50.tv_in1k",
+        widths=(64, 128, 256),
+        crop=448,
+        # five epochs, as ACR's history says for VOC; rates of AffinityNet's released code
+        steps=6_610 if voc else 51_735,
+        optim=dataclasses.replace(deeplab.OPTIM, lr=0.01),
+        power=36.0,
+        walk=256,
+        crf="acr-cam",
+    )
+    return Config(
+        data=DataConfig(
+            name=dataset,  # type: ignore[arg-type]
+            crop=preset.crop,
+            resize="long_side",
+            scale=(0.9, 1 / 0.875),
+            pad="mean",
+            form="released" if name.endswith("-released") else "ours",
+        ),
+        method=preset.config,
+        backbone=preset.backbone,
+        weights="imagenet",
+        run=dataclasses.replace(preset.run, workers=4, save_every=2000),
+        optim=preset.optim,
+        propagation="affinity",
+        affinity=affinity,
+        mask_network="deeplabv2",
+        mask_backbone="resnet101",
+        mask_weights="resnet101.tv_in1k",
+        mask_batch=deeplab.BATCH,
+        mask_steps=20_000 if voc else 60_000,
+        mask_optim=deeplab.OPTIM,
+        mask_crop=deeplab.CROP,
+        mask_scale=deeplab.SCALE,
+        test=TestConfig(
+            views="deeplabv2", batch=4, crf="acr-seg", cam_threshold=None, tags_at_test=True
+        ),
+    )
+
+
+def _toy() -> Config:
+    preset = acr.PRESETS["toy"]
+    return Config(
+        data=DataConfig(crop=preset.crop),
+        method=preset.config,
+        backbone=preset.backbone,
+        run=dataclasses.replace(preset.run, save_every=100),
+        optim=preset.optim,
+        label_crf="none",
+        propagation="affinity",
+        mask_steps=500,
+    )
+
+
+PRESETS: dict[str, Config] = {
+    "toy": _toy(),
+    **{name: _photos(name) for name in acr.PRESETS if name != "toy"},
+}
+"""`toy` is ours, and so is the choice of what follows the maps: the release has nothing there.
+Its history holds runs of AffinityNet (6,610 steps, rate 0.01, beta 36) and of IRN; which of them
+fed the paper is not known. `-released` is about the maps only."""
+NO_PRESET = {
+    "toy-released": "the released code does not know the toy world; take toy",
+    "stuff10k": "ACR's released code has no settings for it; start from coco, and change --data",
+    "stuff10k-released": "ACR's released code has no settings for it",
+}
+"""Presets that do not exist, and why."""

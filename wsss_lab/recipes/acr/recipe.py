@@ -1,0 +1,261 @@
+"""ACR from data to `metrics.json`: transformer -> maps -> pseudo-labels -> segmentation network.
+
+====================================================================  =============================
+stage                                                                 it leaves in its folder
+====================================================================  =============================
+fit: train `wsss_lab.methods.acr.method.ACR` on tags                         `fit/model.safetensors`
+labels: localise with the true tags, CRF, sure pixels                 `labels/NAME.png`
+affinity: train `AffinityNetwork` on these labels                     `affinity/model.safetensors`
+propagate: maps walk along affinities, then the CRF                   `propagated/NAME.png`
+masks: train `DeepLabV2` or `MaskNetwork` on the last labels          `model.safetensors`
+evaluate: on the validation list; maps and labels of training images  `metrics.json`
+====================================================================  =============================
+
+`propagation="crf"` leaves out the third and the fourth stage, `until="maps"` all between the first
+and the last.
+
+Settings of the method are those of `wsss_lab.methods.acr.config.PRESETS`. Its released code ends
+with the maps: it saves them, and scores them by the best of 100 thresholds on VOC train (1464
+images), with the true tags. Nothing of it turns maps into a segmentation network. The numbers
+listed for ACR are of a DeepLabV2 on ResNet-101, and the repository's history holds trials of
+AffinityNet and of IRN in between; which of them fed the paper is not known. This recipe takes the
+AffinityNet-style route (`wsss_lab.methods.common.affinity_net`) for photos. Nobody has run it at
+full size here.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from wsss_lab.evaluate.evaluate import resolve_crf
+from wsss_lab.evaluate.inference import VIEWS, Views
+from wsss_lab.methods.acr import config as acr
+from wsss_lab.methods.acr.method import ACR
+from wsss_lab.methods.common.base import Method, SegOutput
+from wsss_lab.models import keymaps
+from wsss_lab.models.backbones import build_backbone
+from wsss_lab.models.weights import load_backbone_weights, load_strictly
+from wsss_lab.recipes.acr.config import NAME, NO_PRESET, PRESETS, Config
+from wsss_lab.recipes.acr.labels import label_rule, score_labels, walk_rule
+from wsss_lab.recipes.acr.stages import (
+    Stages,
+    build_affinity,
+    build_masks,
+    require_weights,
+    stage_runs,
+)
+from wsss_lab.runs.end_to_end import (
+    count_classes,
+    released_preset,
+    score,
+    score_training_maps,
+)
+from wsss_lab.runs.folder import RunFolder, device_name, restore
+from wsss_lab.runs.stages import (
+    Log,
+    launch,
+    load_data,
+    require_images,
+    seeded,
+)
+from wsss_lab.runs.start import start_method
+from wsss_lab.train.devices import require_even_shares
+
+__all__ = [
+    "NAME",
+    "NO_PRESET",
+    "PRESETS",
+    "TAGS_NOTE",
+    "Config",
+    "Localiser",
+    "build",
+    "label_rule",
+    "load_method",
+    "load_released",
+    "load_views",
+    "train",
+    "views",
+]
+
+TAGS_NOTE = (
+    "ACR's released code localises with the true tags and reports the best threshold of the scored "
+    "list; its list is VOC train (--data.val-split train)"
+)
+"""Which column of an evaluation corresponds to published numbers."""
+
+
+class Localiser(Method):
+    """A trained ACR that is asked for maps. Without true tags it takes those it sees itself.
+
+    Args:
+        method: trained.
+    """
+
+    uses_tags = True
+
+    def __init__(self, method: ACR):
+        super().__init__()
+        self.acr = method
+
+    def predict(
+        self, images: Float[Tensor, "b 3 h w"], tags: Float[Tensor, "b k"] | None = None
+    ) -> SegOutput:
+        """Maps in 0..1 at the size of the images, mirror image included, and tag logits.
+
+        Args:
+            images: RGB in [0, 1].
+            tags: true tags, if they may be used.
+        """
+        return SegOutput(cam=self.acr.localise(images, tags), tag_logits=self.acr(images))
+
+
+def build(config: Config, classes: int, pretrained: bool, **options: Any) -> ACR:
+    """The method; its head comes from the current random seed.
+
+    Args:
+        config: uses `method`, `backbone` and `weights`.
+        classes: foreground classes `k`.
+        pretrained: load the backbone's weights.
+        **options: of the backbone, beyond those of the method's presets.
+    """
+    known = {preset.backbone: preset.options for preset in acr.PRESETS.values()}
+    backbone = build_backbone(config.backbone, **{**known.get(config.backbone, {}), **options})
+    if pretrained and config.weights != "random":
+        load_backbone_weights(backbone, config.weights)
+    return ACR(backbone, classes, config.method)
+
+
+def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> dict[str, Any]:
+    """Run all stages, or go on with those that are not done.
+
+    Args:
+        config: the settings.
+        out: folder of the run.
+        resume: go on with the run in `out`.
+        log: gets lines of text.
+
+    Returns:
+        The content of `metrics.json`.
+
+    Raises:
+        ValueError, FileExistsError, FileNotFoundError: settings, data or folder do not fit.
+        OutputError: a result cannot be written.
+    """
+    folder = RunFolder(out, NAME, config, resume)
+    for name in (config.test.crf, config.label_crf, config.affinity.crf):
+        resolve_crf(name)
+    fabric, log = launch(config.run, log)
+    runs = stage_runs(config)
+    for run in runs.values():
+        require_even_shares(run, fabric.world_size)
+    images, val = load_data(config.data, "train"), load_data(config.data, "val")
+    if config.until == "masks":
+        require_weights(config)
+    seeded(config.run.seed)
+    method = build(config, images.num_classes, True)
+    start_method(method, config.start, NAME, config.backbone)
+    require_images(images, max(run.batch for run in runs.values()))
+    folder.begin()
+    origin = {
+        "seed": config.run.seed,
+        "device": device_name(fabric.device),
+        "weights": config.weights,
+    }
+    stages = Stages(folder, config, runs, images, fabric, log)
+    localiser = Localiser(stages.fit(method)).eval()
+    if config.until == "maps":
+        return folder.write_metrics(_score(config, localiser, None, val, fabric, log), **origin)
+    stages.label("labels", localiser, label_rule(config))
+    folders = {"sure": out / "labels"}
+    if config.propagation == "affinity":
+        rule = walk_rule(config, stages.affinity(folders["sure"]))
+        stages.label("propagated", localiser, rule)
+        folders["propagated"] = out / "propagated"
+    network = stages.masks(list(folders.values())[-1])
+    results = _score(config, localiser, network, val, fabric, log)
+    labels = score_labels(localiser, folders, config, fabric, log)
+    return folder.write_metrics(results | ({"train_labels": labels} if labels else {}), **origin)
+
+
+def _score(
+    config: Config,
+    localiser: Localiser,
+    network: Method | None,
+    val: Any,
+    fabric: Fabric,
+    log: Log,
+) -> dict[str, Any]:
+    """Segmentation, if there is one, and maps on the validation list; maps of training images."""
+    seg = score(network, val, VIEWS[config.test.views], config, fabric) if network else None
+    cam = score(localiser, val, VIEWS["single"], config, fabric)
+    train = score_training_maps(localiser, VIEWS["single"], config, fabric, log)
+    for heading, found in (
+        *([("segmentation network, validation list", seg)] if seg else []),
+        ("maps, validation list", cam),
+        *(("maps of training images, whose tags are given", found) for found in train.values()),
+    ):
+        log(f"\n{heading}\n{found.table()}")
+    shown = {"val": (seg.as_dict() if seg else {}) | cam.as_dict()}
+    return shown | {name: found.as_dict() for name, found in train.items()}
+
+
+def load_method(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> Method:
+    """A network of a weights file that `train` wrote, in eval mode, whichever stage it is from.
+
+    Args:
+        facts: see `wsss_lab.runs.folder.read_facts`.
+        state: its tensors.
+
+    Raises:
+        ValueError: the tensors do not fit.
+    """
+    config = restore(Config, facts["config"])
+    classes = len(facts["classes"])
+    method: Any
+    if facts["part"] == "ACR":
+        method = build(config, classes - 1, False)
+    elif facts["part"] == "AffinityNetwork":
+        method = build_affinity(config, False)
+    else:
+        method = build_masks(config, classes, False)
+    load_strictly(method, state, what=f"weights of {NAME}")
+    return (Localiser(method) if facts["part"] == "ACR" else method).eval()
+
+
+def load_views(facts: Mapping[str, Any]) -> Views:
+    """How the network of a weights file looks at images."""
+    if facts["part"] == "ACR":
+        return VIEWS["single"]
+    return VIEWS[restore(Config, facts["config"]).test.views]
+
+
+def views(config: Config) -> Views:
+    """How a released network looks at images: `localise` takes the mirror image itself."""
+    return VIEWS["single"]
+
+
+def load_released(state: Mapping[str, Tensor]) -> tuple[Method, Config]:
+    """The authors' network, in eval mode, and the settings it had.
+
+    Args:
+        state: the released tensors by name: the hybrid, ViT-B or DeiT-B.
+
+    Raises:
+        ValueError: the tensors do not fit, or no released preset has this number of classes.
+    """
+    classes = count_classes(state, keymaps.ACR, NAME)
+    config = PRESETS[released_preset(PRESETS, classes, NAME)]
+    options: dict[str, Any] = {}
+    plain = not any(".patch_embed.backbone." in key for key in state)
+    if plain and config.backbone == "r50_vit_b16":
+        tokens = state["pretrained.model.pos_embed"].shape[1] - 1
+        config = dataclasses.replace(config, backbone="vit_b16")
+        options = {"img_size": 16 * round(tokens**0.5)}
+    method = build(config, classes, False, **options)
+    method.load_released(state)
+    return Localiser(method).eval(), config

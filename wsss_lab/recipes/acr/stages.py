@@ -1,0 +1,171 @@
+"""The training and labelling stages of the recipe of ACR, `wsss_lab.recipes.acr.recipe`."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from wsss_lab.config import OptimConfig, RunConfig
+from wsss_lab.data.config import DataConfig
+from wsss_lab.evaluate.inference import VIEWS
+from wsss_lab.methods.acr.method import ACR
+from wsss_lab.methods.cam_baseline import MaskNetwork
+from wsss_lab.methods.common.affinity_net import AffinityNetwork
+from wsss_lab.methods.common.base import Method
+from wsss_lab.methods.common.deeplab import DeepLabV2
+from wsss_lab.models.backbones import build_backbone
+from wsss_lab.models.base import Backbone
+from wsss_lab.models.weights import load_backbone_weights
+from wsss_lab.recipes.acr.config import NAME, Config
+from wsss_lab.runs.folder import RunFolder
+from wsss_lab.runs.stages import (
+    Labelled,
+    LabelRule,
+    Log,
+    fit_stage,
+    label_stage,
+    seeded,
+)
+
+
+def stage_runs(config: Config) -> dict[str, RunConfig]:
+    """Length and batch of every training stage of a run."""
+    if config.until == "maps":
+        return {"fit": config.run}
+    steps, batch = config.mask_steps or config.run.steps, config.mask_batch or config.run.batch
+    masks = dataclasses.replace(config.run, steps=steps, batch=batch)
+    runs = {"fit": config.run, "masks": masks}
+    if config.propagation == "affinity":
+        steps, batch = config.affinity.steps, config.affinity.batch
+        runs["affinity"] = dataclasses.replace(config.run, steps=steps, batch=batch)
+    return runs
+
+
+def stage_data(config: Config, stage: str) -> DataConfig:
+    """Crops of a training stage."""
+    data = config.data
+    if stage == "affinity":
+        return dataclasses.replace(data, crop=config.affinity.crop or data.crop)
+    if stage == "masks":
+        data = dataclasses.replace(data, crop=config.mask_crop or data.crop)
+        if config.mask_scale is not None:
+            data = dataclasses.replace(data, resize="scale", scale=config.mask_scale)
+    return data
+
+
+def require_weights(config: Config) -> None:
+    """Report what the later stages lack now, not after hours."""
+    if config.propagation == "affinity":
+        _pretrained(config.affinity.backbone, config.affinity.weights)
+    _pretrained(config.mask_backbone, config.mask_weights)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages of one run, each of which goes on where an earlier start has stopped."""
+
+    folder: RunFolder
+    config: Config
+    runs: Mapping[str, RunConfig]
+    images: Any
+    """Training list, without masks."""
+    fabric: Fabric
+    log: Log
+
+    def fit(self, method: ACR) -> Any:
+        """Train the transformer on tags."""
+        weights = self.folder.path / "fit" / "model.safetensors"
+        return self._train("fit", method, self.images, self.config.optim, weights)
+
+    def label(self, name: str, localiser: Method, rule: LabelRule) -> None:
+        """Write labels of all training images into the folder `name`."""
+        label_stage(
+            localiser,
+            self.images,
+            self.folder.path / name,
+            views=VIEWS["single"],
+            rule=rule,
+            batch=self.config.test.batch,
+            workers=self.config.run.workers,
+            fabric=self.fabric,
+            log=lambda line: self.log(line.replace("labels", name, 1)),
+        )
+
+    def affinity(self, labels: Path) -> Any:
+        """Train the affinity network on sure labels."""
+        seeded(self.config.run.seed)
+        network = build_affinity(self.config, True)
+        weights = self.folder.path / "affinity" / "model.safetensors"
+        optim = self.config.affinity.optim
+        return self._train("affinity", network, self._labelled(labels), optim, weights)
+
+    def masks(self, labels: Path) -> Method:
+        """Train the segmentation network on labels."""
+        seeded(self.config.run.seed)
+        network = build_masks(self.config, self.images.num_classes + 1, True)
+        weights = self.folder.path / "model.safetensors"
+        optim = self.config.mask_optim
+        return self._train("masks", network, self._labelled(labels), optim, weights)
+
+    def _labelled(self, labels: Path) -> Labelled:
+        return Labelled(self.images, labels, self.images.num_classes + 1)
+
+    def _train(
+        self, stage: str, method: Method, images: Any, optim: OptimConfig, weights: Path
+    ) -> Method:
+        config = self.config
+        starts = {"affinity": config.affinity.weights, "masks": config.mask_weights}
+        facts = {
+            "method": NAME,
+            "part": type(method).__name__,
+            "classes": ["background", *self.images.class_names],
+            "config": config,
+            "weights": starts.get(stage, config.weights),
+        }
+        return fit_stage(
+            self.folder,
+            stage,
+            method,
+            images,
+            self.runs[stage],
+            optim,
+            data=stage_data(config, stage),
+            fabric=self.fabric,
+            weights=weights,
+            facts=facts,
+            log=self.log,
+        )
+
+
+def _pretrained(name: str, weights: str) -> Backbone:
+    backbone = build_backbone(name)
+    return backbone if weights == "random" else load_backbone_weights(backbone, weights)
+
+
+def build_affinity(config: Config, pretrained: bool) -> AffinityNetwork:
+    """The affinity network; its 1x1 convolutions come from the current random seed.
+
+    Args:
+        config: uses `affinity`.
+        pretrained: load the backbone's weights.
+    """
+    settings = config.affinity
+    backbone = _pretrained(settings.backbone, settings.weights if pretrained else "random")
+    return AffinityNetwork(backbone, settings.widths, settings.radius)
+
+
+def build_masks(config: Config, classes: int, pretrained: bool) -> MaskNetwork | DeepLabV2:
+    """The segmentation network; its head comes from the current random seed.
+
+    Args:
+        config: uses `mask_network`, `mask_backbone`, `mask_weights` and `hidden`.
+        classes: `k1`, background included.
+        pretrained: load the backbone's weights.
+    """
+    backbone = _pretrained(config.mask_backbone, config.mask_weights if pretrained else "random")
+    if config.mask_network == "deeplabv2":
+        return DeepLabV2(backbone, classes)
+    return MaskNetwork(backbone, classes, hidden=config.hidden)

@@ -1,0 +1,153 @@
+"""ASDT from data to `metrics.json`: one stage, see `wsss_lab.runs.end_to_end`.
+
+Settings of the method, length and batch are those of `wsss_lab.methods.asdt.config`; data and test
+stand here. ASDT needs maps that are good from the start: the released code begins with PSA's
+`res38_cls.pth`, tag classifier included. So if the file that `weights` names holds a tag classifier
+with the right number of classes, it is taken over, too; the toy preset begins with the packaged
+classifier. Any run of the baseline makes such a file: `--weights RUN/tags/model.safetensors`.
+
+Test: one view of the whole image, the larger probability of both heads, and their CRF by name
+(`asdt-seg`), which gets them divided by their sum; the released inference does not divide. With
+`report`, also every head and both teachers' labels alone: `wsss_lab.recipes.asdt_report`.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wsss_lab.data.config import DataConfig
+from wsss_lab.evaluate.predict import toy_classifier
+from wsss_lab.methods.asdt import config as asdt_config
+from wsss_lab.methods.asdt.config import ASDTConfig
+from wsss_lab.methods.asdt.method import ASDT
+from wsss_lab.models import keymaps
+from wsss_lab.models.backbones import build_backbone
+from wsss_lab.models.weights import load_backbone_weights, load_strictly
+from wsss_lab.recipes.asdt_report import report_voices, watcher
+from wsss_lab.runs.end_to_end import EndToEnd, EndToEndConfig, TestConfig
+from wsss_lab.runs.safe_read import read_checkpoint
+from wsss_lab.train.optim import PRESETS as OPTIMISERS
+
+NAME = "asdt"
+TAGS_NOTE = "ASDT's released inference uses no tags"
+"""Which column of an evaluation corresponds to published numbers."""
+
+
+@dataclass(frozen=True)
+class Config(EndToEndConfig):
+    """Settings of a run of ASDT."""
+
+    method: ASDTConfig = field(default_factory=ASDTConfig)
+    """Settings of the method."""
+    report: int = 0
+    """Training images on which teachers' labels and heads are compared with the truth at the end,
+    if there is one (and the heads on the validation list); 0 for none. For the report only."""
+    watch: int = 0
+    """Training images on which teachers and student are compared during training; 0 for none."""
+    watch_every: int = 4
+    """Steps between two such looks."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("report", 0), ("watch", 0), ("watch_every", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name}: expected at least {least}, got {getattr(self, name)}; it counts "
+                    f"{'steps' if name == 'watch_every' else 'images, 0 switches it off'}"
+                )
+
+
+def _photos(name: str, crop: int = 321, **changes: Any) -> Config:
+    """A recipe for photos, with the released views: one factor a batch, padding 0 for the net."""
+    method, dataset = asdt_config.PRESETS[name], "stuff10k" if "stuff" in name else "voc"
+    return Config(
+        data=DataConfig(
+            name=dataset,  # type: ignore[arg-type]
+            crop=crop,
+            scale=(0.7, 1.3),
+            scale_per="batch",
+            pad="mean",
+            **changes,
+        ),
+        weights="imagenet",
+        run=dataclasses.replace(asdt_config.RUNS[name], workers=4, save_every=2000),
+        optim=OPTIMISERS[method.optim],
+        method=method,
+        test=TestConfig(crf="asdt-seg", cam_threshold=None, tags_at_test=True),
+    )
+
+
+PRESETS: dict[str, Config] = {
+    "toy": Config(
+        run=dataclasses.replace(asdt_config.RUNS["toy"], log_every=20, save_every=50),
+        optim=OPTIMISERS[asdt_config.PRESETS["toy"].optim],
+        method=asdt_config.PRESETS["toy"],
+        test=TestConfig(cam_threshold=None),
+        report=200,
+    ),
+    "voc": _photos("voc"),
+    "voc-released": _photos("voc-released", form="released"),
+    "stuff10k": _photos("stuff10k"),
+    "stuff10k-things": _photos("stuff10k-things", convention="things"),
+    "small": _photos("small", crop=129),
+}
+"""`toy`, `small` (on VOC) and all that regards COCO-Stuff are ours."""
+NO_PRESET = {
+    "toy-released": "the released code does not know the toy world; take toy",
+    "coco": "ASDT's released code has no settings for it; start from voc, and change --data",
+    "coco-released": "ASDT's released code has no settings for it",
+    "stuff10k-released": "the released code is for VOC; settings for COCO-Stuff are not known",
+    "small-released": "small is ours",
+}
+"""Presets that do not exist, and why."""
+
+
+def build(config: Config, classes: int, pretrained: bool) -> ASDT:
+    """The method; heads come from the current random seed, or the tag head from the weights.
+
+    Args:
+        config: uses `method` and `weights`.
+        classes: foreground classes `k`.
+        pretrained: load the weights.
+    """
+    method = ASDT(build_backbone(config.method.backbone), classes, config.method)
+    if not pretrained or config.weights == "random":
+        return method
+    backbone, head = method.network.backbone, method.network.tag_head.linear
+    file = Path(config.weights)
+    if config.weights == "toy" and backbone.name == "toy_cnn":
+        _take_over(toy_classifier().state_dict(), backbone, head, "the toy classifier")
+    elif file.is_file() and "head.linear.weight" in (state := read_checkpoint(file)[0]):
+        _take_over(state, backbone, head, config.weights)
+    else:
+        load_backbone_weights(backbone, config.weights)
+        if file.is_file() and "fc8.weight" in (state := read_checkpoint(file)[0]):
+            _fill(head, state["fc8.weight"].flatten(1))
+    backbone.weight_tag = config.weights
+    return method
+
+
+def _take_over(state: dict[str, Tensor], backbone: Any, head: nn.Linear, what: str) -> None:
+    """Backbone and tag head of our own tag classifier."""
+    inner = {k: v for k, v in state.items() if k.startswith("backbone.")}
+    load_strictly(backbone, {k.removeprefix("backbone."): v for k, v in inner.items()}, what=what)
+    _fill(head, state["head.linear.weight"])
+
+
+def _fill(head: nn.Linear, weight: Tensor) -> None:
+    """A classifier of another number of classes is of no use, and the head starts at random."""
+    if weight.shape == head.weight.shape:
+        with torch.no_grad():
+            head.weight.copy_(weight)
+
+
+RECIPE = EndToEnd(NAME, Config, PRESETS, build, keymaps.ASDT, report_voices, watcher)
+train, views = RECIPE.train, RECIPE.views
+load_method, load_views, load_released = (
+    RECIPE.load_method,
+    RECIPE.load_views,
+    RECIPE.load_released,
+)

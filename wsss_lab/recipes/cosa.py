@@ -1,0 +1,103 @@
+"""CoSA from data to `metrics.json`: one stage, see `wsss_lab.runs.end_to_end`.
+
+Settings of the method are those of `wsss_lab.methods.cosa.config.PRESETS`; data, optimiser and
+length stand here. `voc-released` and `coco-released` also make pixels as the released code does,
+and average losses over two halves of a batch, because that code ran on two GPUs without joining
+their pixels. The released evaluation squashes images, joins five scales with their mirror images
+and uses the true tags; all presets for photos look in the same way, and report both with true tags
+and without.
+"""
+
+from dataclasses import dataclass, field
+
+from wsss_lab.config import OptimConfig, RunConfig
+from wsss_lab.data.config import DataConfig
+from wsss_lab.methods.cosa import config as cosa_config
+from wsss_lab.methods.cosa.config import CoSAConfig
+from wsss_lab.methods.cosa.method import CoSA
+from wsss_lab.methods.cosa.network import cosa_backbone
+from wsss_lab.models import keymaps
+from wsss_lab.runs.end_to_end import EndToEnd, EndToEndConfig, TestConfig
+from wsss_lab.train.optim import PRESETS as OPTIMISERS
+
+NAME = "cosa"
+TAGS_NOTE = "CoSA's released evaluation, whose numbers are the published ones, uses the true tags"
+"""Which column of an evaluation corresponds to published numbers."""
+
+
+@dataclass(frozen=True)
+class Config(EndToEndConfig):
+    """Settings of a run of CoSA."""
+
+    method: CoSAConfig = field(default_factory=CoSAConfig)
+    """Settings of the method."""
+
+
+_LENGTHS = {"voc": (32_000, 4), "coco": (60_000, 8)}  # steps, images per step; released scripts
+
+
+def _photos(name: str) -> Config:
+    """The recipe for photos; the released pipeline's values, from two GPUs."""
+    dataset, released = name.removesuffix("-released"), name.endswith("-released")
+    steps, batch = _LENGTHS[dataset]
+    return Config(
+        data=DataConfig(
+            name=dataset,  # type: ignore[arg-type]
+            crop=448,
+            scale=(0.5, 2.0),
+            blur=0.5,
+            strong=True,
+            form="released" if released else "ours",
+        ),
+        weights="imagenet",
+        run=RunConfig(
+            steps,
+            batch,
+            accumulate=2 if released else 1,
+            precision="32-true" if released else "bf16-mixed",
+            workers=4,
+            save_every=2000,
+        ),
+        optim=OPTIMISERS[NAME],
+        method=cosa_config.PRESETS[name],
+        test=TestConfig("cosa", crf="cosa-eval", tags_at_test=True),
+    )
+
+
+PRESETS: dict[str, Config] = {
+    "toy": Config(
+        data=DataConfig(strong=True, blur=0.5),
+        run=RunConfig(600, batch=16, log_every=20, save_every=50),
+        optim=OptimConfig(lr=5e-4),
+        method=cosa_config.PRESETS["toy"],
+    ),
+    **{name: _photos(name) for name in cosa_config.PRESETS if name != "toy"},
+}
+"""`toy` is ours."""
+NO_PRESET = {
+    "toy-released": "the released code does not know the toy world; take toy",
+    "stuff10k": "CoSA's released code has no settings for it; start from coco, and change --data",
+    "stuff10k-released": "CoSA's released code has no settings for it",
+}
+"""Presets that do not exist, and why."""
+
+
+def build(config: Config, classes: int, pretrained: bool) -> CoSA:
+    """The method; heads come from the current random seed.
+
+    Args:
+        config: uses `method` and `weights`.
+        classes: foreground classes `k`.
+        pretrained: load the backbone's weights.
+    """
+    backbone = cosa_backbone(config.method, config.weights if pretrained else "random")
+    return CoSA(backbone, classes, config.method)
+
+
+RECIPE = EndToEnd(NAME, Config, PRESETS, build, keymaps.COSA)
+train, views = RECIPE.train, RECIPE.views
+load_method, load_views, load_released = (
+    RECIPE.load_method,
+    RECIPE.load_views,
+    RECIPE.load_released,
+)

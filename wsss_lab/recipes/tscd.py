@@ -1,0 +1,108 @@
+"""TSCD from data to `metrics.json`: one stage, see `wsss_lab.runs.end_to_end`.
+
+Settings of the method are those of `wsss_lab.methods.tscd.config.PRESETS`; data, optimiser and
+length stand here. Values for VOC are those of the released code; for COCO it lacks its settings
+file, so length and batch are those of AFA, on which it is built. It ran on two GPUs (COCO: four)
+that joined their batch statistics, but averaged pixel losses each for itself; here one process
+averages over the whole batch.
+
+Photos are tested as AFA's test script does it (TSCD's release has none): long side 512 px, three
+scales with mirror images, then a dense CRF.
+"""
+
+from dataclasses import dataclass, field
+
+from wsss_lab.config import OptimConfig, RunConfig
+from wsss_lab.data.config import DataConfig
+from wsss_lab.methods.tscd import config as tscd_config
+from wsss_lab.methods.tscd.config import TSCDConfig
+from wsss_lab.methods.tscd.method import TSCD
+from wsss_lab.methods.tscd.network import tscd_backbone
+from wsss_lab.models import keymaps
+from wsss_lab.runs.end_to_end import EndToEnd, EndToEndConfig, TestConfig
+from wsss_lab.train.optim import PRESETS as OPTIMISERS
+
+NAME = "tscd"
+TAGS_NOTE = (
+    "TSCD's released validation scores maps with the true tags (at 0.45) and the segmentation "
+    "without; its author reports the better one of the segmentation and of maps that were spread "
+    "along the affinity, again with true tags"
+)
+"""Which column of an evaluation corresponds to published numbers."""
+
+
+@dataclass(frozen=True)
+class Config(EndToEndConfig):
+    """Settings of a run of TSCD."""
+
+    method: TSCDConfig = field(default_factory=TSCDConfig)
+    """Settings of the method."""
+
+
+_LENGTHS = {"voc": (20_000, 4), "coco": (80_000, 8)}  # steps, images per step
+
+
+def _photos(name: str) -> Config:
+    """The recipe for photos."""
+    dataset, method = name.removesuffix("-released"), tscd_config.PRESETS[name]
+    released = name.endswith("-released")
+    steps, batch = _LENGTHS[dataset]
+    return Config(
+        data=DataConfig(
+            name=dataset,  # type: ignore[arg-type]
+            crop=method.crop,
+            scale=(0.5, 2.0),
+            form="released" if released else "ours",
+        ),
+        weights="imagenet",
+        run=RunConfig(
+            steps,
+            batch,
+            precision="32-true" if released else "bf16-mixed",
+            workers=4,
+            save_every=2000,
+        ),
+        optim=OPTIMISERS[NAME],
+        method=method,
+        test=TestConfig("tscd_test", crf="tscd-eval", cam_threshold=0.45, tags_at_test=True),
+    )
+
+
+PRESETS: dict[str, Config] = {
+    "toy": Config(
+        data=DataConfig(crop=tscd_config.PRESETS["toy"].crop),
+        run=RunConfig(600, batch=8, log_every=20, save_every=50),
+        optim=OptimConfig(lr=5e-4),
+        method=tscd_config.PRESETS["toy"],
+        test=TestConfig(cam_threshold=0.45),
+    ),
+    **{name: _photos(name) for name in tscd_config.PRESETS if name != "toy"},
+}
+"""`toy` is ours."""
+NO_PRESET = {
+    "toy-released": "the released code does not know the toy world; take toy",
+    "stuff10k": "TSCD's released code has no settings for it; start from coco, and change --data",
+    "stuff10k-released": "TSCD's released code has no settings for it",
+}
+"""Presets that do not exist, and why."""
+
+
+def build(config: Config, classes: int, pretrained: bool) -> TSCD:
+    """The method; heads come from the current random seed.
+
+    Args:
+        config: uses `method` and `weights`.
+        classes: foreground classes `k`.
+        pretrained: load the backbone's weights.
+    """
+    backbone = tscd_backbone(config.method, config.weights if pretrained else "random")
+    return TSCD(backbone, classes, config.method)
+
+
+RECIPE = EndToEnd(NAME, Config, PRESETS, build, keymaps.TSCD)
+train, views = RECIPE.train, RECIPE.views
+load_method, load_views, load_released = (
+    RECIPE.load_method,
+    RECIPE.load_views,
+    RECIPE.load_released,
+)

@@ -1,0 +1,1 @@
+"""Runs: their folder, their stages, weights of others."""

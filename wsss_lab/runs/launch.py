@@ -1,0 +1,74 @@
+"""Start or continue a run from a notebook, on one device or on several."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from wsss_lab.methods import find_method
+from wsss_lab.runs.folder import RunFolder
+
+
+def run_here(
+    method: str, config: Any, out: Path, log: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Run a recipe to its end, or go on with what an earlier start has left in the folder.
+
+    With one device it runs in this process. With several, a notebook would have to fork, which
+    fails as soon as anything in it has touched a GPU: so the settings are written to the folder and
+    the command line goes on with them in processes of its own. Its lines arrive here.
+
+    Args:
+        method: a key of `wsss_lab.methods.METHODS`.
+        config: the recipe's settings.
+        out: folder of the run, new or of this very run.
+        log: gets lines of text.
+
+    Returns:
+        The content of `metrics.json`.
+
+    Raises:
+        ValueError, FileExistsError, FileNotFoundError: settings, data or folder do not fit.
+        RuntimeError: the command has failed; its last line says why.
+    """
+    recipe = find_method(method).load()
+    if config.run.devices == 1:
+        return recipe.train(config, out, resume=True, log=log)
+    RunFolder(out, method, config, resume=True).begin()
+    run, data = config.run, config.data
+    options = ["--run.devices", run.devices, "--run.nodes", run.nodes]
+    options += ["--run.workers", run.workers, "--run.accelerator", run.accelerator]
+    options += ["--data.root", data.root] if data.root else []
+    command = [sys.executable, "-m", "wsss_lab", "train", method, "--out", out, "--resume"]
+    follow([str(part) for part in [*command, *options]], log)
+    return json.loads((out / "metrics.json").read_text())
+
+
+def follow(command: list[str], log: Callable[[str], None]) -> None:
+    """Run a command and hand on its lines as they come; it ends with this process.
+
+    Raises:
+        RuntimeError: it ended with another exit code than 0; names its last line.
+    """
+    last = ""
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        for line in process.stdout or ():
+            last = line.rstrip() or last
+            log(line.rstrip())
+        code = process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+    if code:
+        raise RuntimeError(f"{' '.join(command[:5])} ended with exit code {code}: {last}")

@@ -1,0 +1,344 @@
+"""Stages that recipes are made of: train, label, score. Each may be killed and started again."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from wsss_lab.cam import cam_to_label
+from wsss_lab.config import OptimConfig, RunConfig
+from wsss_lab.data.config import DataConfig, build_dataset
+from wsss_lab.data.loader import StepLoader
+from wsss_lab.data.masks import read_mask
+from wsss_lab.data.sample import Sample
+from wsss_lab.data.toy import ToyWorld
+from wsss_lab.data.views import Views as TrainingViews
+from wsss_lab.evaluate.evaluate import by_shape
+from wsss_lab.evaluate.inference import Views, multi_scale_predict
+from wsss_lab.methods.common.base import Method, StepOutput
+from wsss_lab.models.weights import load_strictly
+from wsss_lab.runs.folder import RunFolder, read_tensors, save_label, save_weights
+from wsss_lab.train.devices import make_fabric, require_even_shares
+from wsss_lab.train.fit import fit
+
+CHUNK = 64
+"""Images that are labelled together; all or none of them are done again after a kill."""
+
+Log = Callable[[str], None]
+OnStep = Callable[[int, StepOutput], None]
+"""See `wsss_lab.train.fit.fit`."""
+LabelRule = Callable[
+    [UInt8[Tensor, "b 3 h w"], Float[Tensor, "b k h w"], Float[Tensor, "b k"]],
+    Int[Tensor, "b h w"],
+]
+"""(images 0..255, class maps 0..1, true tags) -> labels, 255 where it has no opinion."""
+
+
+class InMemory(Dataset[Sample]):
+    """A toy world drawn once and kept; it would draw every scene again for every epoch.
+
+    Args:
+        world: which scenes; samples carry masks if its own do, and the extras, without `part`.
+        workers: processes that draw.
+    """
+
+    def __init__(self, world: ToyWorld, workers: int = 2):
+        drawn = world.tensors(workers)
+        self.image, self.tags = drawn["image"], drawn["tags"]
+        self.mask = drawn["mask"] if world.masks else None
+        names = ("distinctive", "context", "instance") if world.extras else ()
+        self.extras: dict[str, Tensor] = {name: drawn[name] for name in names}  # type: ignore
+        self.names = [world.name(i) for i in range(len(world))]
+        self.class_names, self.num_classes = world.class_names, world.num_classes
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample: Sample = {
+            "image": self.image[index],
+            "tags": self.tags[index],
+            "name": self.names[index],
+        }
+        if self.mask is not None:
+            sample["mask"] = self.mask[index].long()
+        sample.update({name: rows[index] for name, rows in self.extras.items()})  # type: ignore
+        return sample
+
+
+class Kept(Dataset[Sample]):
+    """A toy world whose scenes are drawn when they are first asked for, and then kept.
+
+    Args:
+        world: which scenes.
+    """
+
+    def __init__(self, world: ToyWorld):
+        self.world = world
+        self.names = [world.name(i) for i in range(len(world))]
+        self.class_names, self.num_classes = world.class_names, world.num_classes
+        self._drawn: dict[int, Sample] = {}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Sample:
+        if index not in self._drawn:
+            self._drawn[index] = self.world[index]
+        return self._drawn[index].copy()
+
+
+def load_data(
+    data: DataConfig, split: str, *, masks: bool | None = None, wanted: int | None = None
+) -> Any:
+    """`build_dataset`, with toy scenes kept in memory.
+
+    Args:
+        data: which one.
+        split: see `build_dataset`.
+        masks: see `build_dataset`.
+        wanted: images that will be asked for, if that is known; a short run on the toy world draws
+            no scene that it does not need.
+    """
+    dataset = build_dataset(data, split, masks=masks)
+    if not isinstance(dataset, ToyWorld):
+        return dataset
+    few = wanted is not None and wanted < len(dataset)
+    return Kept(dataset) if few else InMemory(dataset)
+
+
+def launch(run: RunConfig, log: Log) -> tuple[Fabric, Log]:
+    """Start the processes of a run; all but the first fall silent.
+
+    Raises:
+        ValueError: devices that are not there, or a batch that they cannot share equally.
+    """
+    fabric = make_fabric(run)
+    fabric.launch()
+    require_even_shares(run, fabric.world_size)
+    return fabric, log if fabric.is_global_zero else silent
+
+
+def silent(line: str) -> None:
+    """A log that keeps nothing."""
+
+
+def require_images(images: Any, batch: int) -> None:
+    """Refuse a training list that does not fill one batch.
+
+    Raises:
+        ValueError: names both numbers.
+    """
+    if len(images) < batch:
+        raise ValueError(
+            f"run.batch: {batch} images per step, but the training list has only {len(images)}; "
+            "use a smaller batch"
+        )
+
+
+class Labelled(Dataset[Sample]):
+    """A data set whose masks are label images in a folder, `NAME.png`: pseudo-labels.
+
+    Args:
+        images: gives images, tags and names; masks of its own are replaced.
+        folder: label images.
+        num_classes: `k1`, background included.
+    """
+
+    def __init__(self, images: Any, folder: Path, num_classes: int):
+        self.images, self.folder, self.num_classes = images, folder, num_classes
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample: Sample = dict(self.images[index])  # type: ignore[assignment]
+        label = read_mask(self.folder / f"{sample['name']}.png", self.num_classes)
+        sample["mask"] = torch.from_numpy(label).long()
+        return sample
+
+
+class First(Dataset[Sample]):
+    """The first images of a data set."""
+
+    def __init__(self, images: Any, count: int):
+        self.images, self.count = images, min(count, len(images))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Those of the data set."""
+        return self.images.class_names
+
+    @property
+    def num_classes(self) -> int:
+        """Those of the data set, without background."""
+        return self.images.num_classes
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.images[index]
+
+
+def fit_stage(
+    folder: RunFolder,
+    part: str,
+    method: Method,
+    dataset: Any,
+    run: RunConfig,
+    optim: OptimConfig,
+    *,
+    data: DataConfig,
+    fabric: Fabric,
+    weights: Path,
+    facts: dict[str, Any],
+    log: Log,
+    on_step: OnStep | None = None,
+) -> Method:
+    """Train one network, or take it from its weights file if it is done.
+
+    Args:
+        folder: of the run.
+        part: name of the stage and of its sub-folder for checkpoints and log; "" for the run's own.
+        method: freshly built, seeded.
+        dataset: map-style, of samples.
+        run: length and batch.
+        optim: optimiser.
+        data: crops and colours of the training views.
+        fabric: launched.
+        weights: file that marks the stage as done, written at its end.
+        facts: what the weights file says about itself.
+        log: gets lines of text.
+        on_step: looks on.
+
+    Returns:
+        The trained method in eval mode, on the fabric's device.
+    """
+    if weights.is_file():
+        log(f"{part or 'training'}: done already, {weights.name}")
+        load_strictly(method, read_tensors(weights), what=str(weights))
+        # laid out as `fit` leaves it: the layout decides the last bit of a convolution
+        method.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return method.eval()
+    loader = StepLoader(
+        dataset,
+        run.batch,
+        run.seed,
+        TrainingViews(data),
+        rank=fabric.global_rank,
+        world=fabric.world_size,
+        workers=run.workers,
+    )
+    with loader:
+        batches: Any = loader
+        fit(
+            method,
+            batches,
+            run,
+            optim,
+            fabric=fabric,
+            out=folder.path / part,
+            log=log,
+            on_step=on_step,
+        )
+    if fabric.is_global_zero:
+        save_weights(weights, method, facts)
+    fabric.barrier()
+    return method.eval()
+
+
+@torch.no_grad()
+def label_stage(
+    method: Method,
+    dataset: Any,
+    out: Path,
+    *,
+    views: Views,
+    threshold: float = 0.4,
+    band: tuple[float, float] | None = None,
+    rule: LabelRule | None = None,
+    batch: int,
+    workers: int,
+    fabric: Fabric,
+    log: Log,
+) -> None:
+    """Write the class maps of a data set, made into labels, as palette PNGs `NAME.png`.
+
+    Only tagged classes can win, and truth is not looked at. Images are handled in chunks that are
+    the same in every run, because a batch's composition may change the last bit of a result. A
+    chunk whose files are all there is passed over.
+
+    Args:
+        method: gives class maps; in eval mode.
+        dataset: images, tags, names.
+        out: folder of the label images.
+        views: scales and flips.
+        threshold: background score, 0..1.
+        band: see `cam_to_label`.
+        rule: makes labels of maps instead of threshold and band.
+        batch: images per forward pass, at most.
+        workers: processes that read images.
+        fabric: chunk `c` is done by the process `c % world`.
+        log: gets a line per ten chunks.
+    """
+    names = _names(dataset)
+    chunks = [range(i, min(i + CHUNK, len(names))) for i in range(0, len(names), CHUNK)]
+    mine = chunks[fabric.global_rank :: fabric.world_size]
+    todo = [c for c in mine if not all((out / f"{names[i]}.png").is_file() for i in c)]
+    device = next(method.parameters()).device
+    wanted: Any = Subset(dataset, [i for chunk in todo for i in chunk])
+    samples = iter(DataLoader(wanted, batch_size=None, num_workers=workers))
+    for number, chunk in enumerate(todo):
+        for group in by_shape(itertools.islice(samples, len(chunk)), batch):
+            pixels = torch.stack([s["image"] for s in group]).to(device).float() / 255
+            tags = torch.stack([s["tags"] for s in group]).to(device)
+            told = tags if method.uses_tags else None
+            cam = multi_scale_predict(method.predict, pixels, views, told).cam
+            if cam is None:
+                raise ValueError(f"{type(method).__name__} gives no class maps to label with")
+            if rule is None:
+                made = cam_to_label(cam, tags, threshold, band=band)
+            else:
+                made = rule(torch.stack([s["image"] for s in group]).to(device), cam, tags)
+            labels = made.to(torch.uint8).cpu()
+            for sample, label in zip(group, labels, strict=True):
+                save_label(out / f"{sample['name']}.png", label.numpy())
+        if number % 10 == 0:
+            log(f"labels: {chunk.stop}/{len(names)} images")
+    fabric.barrier()
+
+
+def _names(dataset: Any) -> list[str]:
+    """Names of all images, without reading them where the data set knows them."""
+    names = getattr(dataset, "names", None)
+    return list(names) if names is not None else [dataset[i]["name"] for i in range(len(dataset))]
+
+
+def seeded(seed: int) -> None:
+    """Seed torch before new heads are made, so that a stage does not depend on the one before."""
+    torch.manual_seed(seed)
+
+
+__all__ = [
+    "CHUNK",
+    "First",
+    "InMemory",
+    "Kept",
+    "LabelRule",
+    "Labelled",
+    "OnStep",
+    "fit_stage",
+    "label_stage",
+    "launch",
+    "load_data",
+    "require_images",
+    "seeded",
+    "silent",
+]

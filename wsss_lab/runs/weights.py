@@ -1,0 +1,193 @@
+"""Trained networks from weights files, ours and the authors', ready to predict and to be scored.
+
+| file | becomes |
+|---|---|
+| folder of a run, or a `.safetensors` file from one | the network with the settings of its run |
+| checkpoint of a released code | the network with the settings of a `-released` preset |
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wsss_lab.config import provenance, write_json
+from wsss_lab.data.catalog import DATASETS
+from wsss_lab.data.config import DataConfig
+from wsss_lab.evaluate.evaluate import evaluate, resolve_crf, side_by_side
+from wsss_lab.evaluate.inference import Views
+from wsss_lab.methods import METHODS, find_method
+from wsss_lab.methods.common.base import Method
+from wsss_lab.runs.end_to_end import protocol_of
+from wsss_lab.runs.folder import plain, read_facts, restore
+from wsss_lab.runs.identify import released_by
+from wsss_lab.runs.safe_read import read_checkpoint
+from wsss_lab.runs.stages import First, load_data
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network from a weights file."""
+
+    name: str
+    """Key of `wsss_lab.methods.METHODS`."""
+    method: Method
+    """In eval mode, on the CPU."""
+    views: Views
+    """How it looks at images."""
+    classes: tuple[str, ...]
+    """Background first."""
+    config: Any
+    """Settings of its run, or of the released preset it belongs to."""
+    file: Path
+    """Where it came from."""
+    released: bool
+    """Whether the authors' code wrote it."""
+
+
+def load_trained(weights: Path, expected: str | None = None) -> Trained:
+    """The network of a weights file; nothing stored in the file is run.
+
+    Args:
+        weights: a run's folder, a `.safetensors` file from one, or a released checkpoint.
+        expected: name of the method it has to be of; None takes any.
+
+    Raises:
+        FileNotFoundError: no such file or folder, or a run that is not done.
+        ValueError: the file is damaged, not safe to load, does not fit, or is of something else;
+            says what it is, if that is known.
+    """
+    file = weights / "model.safetensors" if weights.is_dir() else weights
+    if not file.is_file():
+        more = "; is the run done?" if (weights / "config.json").is_file() else ""
+        raise FileNotFoundError(f"weights: there is no {file}{more}")
+    facts = read_facts(file)
+    state, rest = read_checkpoint(file)
+    name = released_by(file, state, rest) if facts is None else str(facts.get("method"))
+    if expected not in (None, name):
+        raise ValueError(f"weights: {file} is of {name}, not of {expected}")
+    if name not in METHODS:
+        raise ValueError(f"weights: {file} is of {name!r}, which this version cannot run")
+    recipe = find_method(name).load()
+    try:
+        if facts is None:
+            method, config = recipe.load_released(state)
+            classes = ("background", *DATASETS[config.data.name].classes)
+            views = recipe.views(config)
+        else:
+            method, config = (
+                recipe.load_method(facts, state),
+                restore(recipe.Config, facts["config"]),
+            )
+            classes, views = tuple(facts["classes"]), recipe.load_views(facts)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{file}: its description is incomplete ({error!r})") from error
+    except ValueError as error:
+        raise ValueError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
+    return Trained(name, method, views, classes, config, file, facts is None)
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """What a network is scored on. How it looks at images comes with its weights."""
+
+    data: DataConfig
+    """Which images. Only name, root, val split, tags and, for the toy world, count and seed
+    matter."""
+    crf: str = "none"
+    """Post-processing of the segmentation, a name of `wsss_lab.refine.PRESETS`; "none" for none."""
+    cam_threshold: float | None = None
+    """Background score, 0..1, at which class maps get a report; None reports the sweep only."""
+    batch: int = 8
+    """Images of one size per forward pass, at most."""
+    first: int = 0
+    """Only so many images, from the start of the list; 0 for all."""
+    workers: int = 0
+    """Processes that read images."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch", 1), ("first", 0), ("workers", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+
+
+def score_config(config: Any) -> ScoreConfig:
+    """The settings under which a run is scored, from those of the run."""
+    test = config.test
+    threshold = getattr(test, "cam_threshold", getattr(config, "threshold", None))
+    return ScoreConfig(config.data, test.crf, threshold, test.batch)
+
+
+def score_weights(
+    trained: Trained,
+    config: ScoreConfig,
+    *,
+    out: Path | None = None,
+    log: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Score a network with the true tags of every image and without, in one pass.
+
+    Args:
+        trained: see `load_trained`.
+        config: on what.
+        out: JSON file to write.
+        log: gets the tables.
+
+    Returns:
+        Numbers, protocols and provenance, as in a run's `metrics.json`.
+
+    Raises:
+        ValueError: the data set has other classes, or no masks; a wrong argument.
+        OutputError: `out` cannot be written.
+    """
+    resolve_crf(config.crf)
+    place = choose_device(config.device)
+    images = load_data(config.data, "val", masks=True, wanted=config.first or None)
+    if (k1 := images.num_classes + 1) != len(trained.classes):
+        raise ValueError(
+            f"{trained.file}: the network was trained for {len(trained.classes)} classes with "
+            f"background, {config.data.name} {config.data.split_of('val')} has {k1}; choose the "
+            "data set with --data.name and --data.root"
+        )
+    found = evaluate(
+        trained.method.to(place),
+        First(images, config.first) if config.first else images,
+        trained.views,
+        num_classes=k1,
+        class_names=("background", *images.class_names),
+        cam_threshold=config.cam_threshold,
+        batch=config.batch,
+        tags_at_test=True,
+        crf=config.crf,
+        workers=config.workers,
+        protocol=protocol_of(config.data),
+    )
+    recipe = find_method(trained.name).load()
+    log(found.table())
+    log(f"\n{side_by_side(found)}")
+    if trained.released and hasattr(recipe, "TAGS_NOTE"):
+        log(recipe.TAGS_NOTE)
+    settings = plain({"score": config, "run": trained.config})
+    facts = {"method": trained.name, "weights": str(trained.file), "released": trained.released}
+    content = provenance(settings, seed=0, device=str(place), results=found.as_dict(), **facts)
+    if out is not None:
+        write_json(out, content)
+    return content
+
+
+def choose_device(name: str) -> torch.device:
+    """The device behind "auto", "cpu" or "cuda".
+
+    Raises:
+        ValueError: a GPU is asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device: cuda asked for, but this machine has no usable GPU; take cpu")
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device: expected auto, cpu or cuda, got {name!r}")
+    wanted = "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)

@@ -1,0 +1,1 @@
+"""Studies that belong to the toy world: calibration, pre-training, warm-up, localisation."""

@@ -1,0 +1,1 @@
+"""Training: the loop, optimisers, checkpoints, the guard against bad steps, the log."""
