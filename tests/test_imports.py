@@ -1,72 +1,158 @@
-"""The import direction of the package: a layer imports what lies below it, never back."""
+"""The import direction of the package: a room imports what lies below it, never back.
+
+Inside a room modules may import one another, but not in a circle, and a paper's folder imports
+neither another paper nor a recipe. Module names in strings (lazy imports) count like imports.
+"""
 
 import ast
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wsss_lab"
-
-# layer -> layers it may import from (itself is always allowed, except between methods)
-ALLOWED = {
-    "__main__": {"*"},
-    "plan": {"*"},
-    "recipes": {"*"},
-    "runs": {"*"},
-    "evaluate": {"*"},
-    "train": {"methods", "config"},
-    "methods": {"cam", "refine", "losses", "ema", "models", "config"},
-    "cam": {"models"},
-    "losses": {"refine"},
-    "refine": set(),
-    "ema": set(),
-    "models": set(),
-    "data": {"config"},
+FLOORS = [
+    {"__main__", "studies", "exercises"},
+    {"recipes"},
+    {"plan"},
+    {"runs"},
+    {"evaluate", "train"},
+    {"methods"},
+    {"viz"},
+    {"cam"},
+    {"losses", "data"},
+    {"refine", "metrics", "models", "ema"},
+    {"config", "registry"},
+]
+"""From the top; a room imports from the floors below its own."""
+APART = {
+    "data": {"models", "refine", "metrics", "ema"},
     "metrics": set(),
-    "studies": {"*"},
-    "exercises": {"*"},
-    "viz": {"data"},  # palettes and class names: wsss_lab.data.catalog only
-    "weights": set(),
-    "config": set(),
-    "__init__": set(),
+    "viz": {"cam", "refine", "models", "metrics", "ema", "losses"},
+    "methods": {"data", "viz", "metrics"},
+    "cam": {"data", "losses", "refine", "metrics", "ema"},
+    "models": {"ema", "metrics"},
 }
+"""Below, and nevertheless not to be imported from there."""
+ROOT = {"IGNORE", "__version__"}
+TEXT = re.compile(r"wsss_lab(?:\.\w+)+(?::\w+)?")
+PAPERS = ("acr", "asdt", "cosa", "tscd")
 
 
-def modules():
-    for path in sorted(PACKAGE.rglob("*.py")):
-        relative = path.relative_to(PACKAGE).with_suffix("")
-        yield path, relative.parts[0]
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def own_imports(path: Path, layer: str):
-    """Names of the layers of wsss_lab that a file imports, absolute or relative."""
-    depth = len(path.relative_to(PACKAGE).parts)  # 1 for a top-level module
-    for node in ast.walk(ast.parse(path.read_text())):
+FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {module_of(path): path for path in FILES}
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def docstrings(tree):
+    """Nodes of docstrings, under fields too: they may name anything."""
+    return {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+
+
+@cache
+def imports_of(path: Path) -> dict[str, bool]:
+    """Modules of the package that a file names -> whether at its top level, outside functions."""
+    tree = ast.parse(path.read_text())
+    skipped = docstrings(tree)
+    late = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for inner in ast.walk(node)
+    }
+    # names that exist for the type checker alone
+    late |= {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    found: dict[str, bool] = {}
+    for node in ast.walk(tree):
+        names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            if node.level == 0:
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-                names = [n if node.module == "wsss_lab" else node.module for n in names]
-            elif node.level >= depth:
-                base = f"wsss_lab.{node.module}" if node.module else "wsss_lab"
-                names = [base if node.module else f"wsss_lab.{a.name}" for a in node.names]
-            else:
-                names = [f"wsss_lab.{layer}"]
-        else:
-            continue
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            raise AssertionError(f"{path}: relative import; write the whole name")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if id(node) in skipped or not TEXT.fullmatch(node.value):
+                continue
+            names = [node.value.partition(":")[0]]
         for name in names:
-            parts = name.split(".")
-            if parts[0] == "wsss_lab" and len(parts) > 1:
-                yield parts[1]
+            if not name.startswith("wsss_lab"):
+                continue
+            while name not in MODULES and "." in name:
+                name = name.rpartition(".")[0]
+            top = id(node) not in late and not isinstance(node, ast.Constant)
+            found[name] = found.get(name, False) or top
+    return found
 
 
-@pytest.mark.parametrize(
-    ("path", "layer"), list(modules()), ids=lambda value: getattr(value, "name", value)
-)
-def test_import_direction(path, layer):
-    allowed = ALLOWED[layer]
-    for target in own_imports(path, layer):
-        if target in {"IGNORE", "__version__"} or target == layer or "*" in allowed:
+def room_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_import_direction(path):
+    room = room_of(module_of(path))
+    if not room:
+        return  # the package's own file: the one place that knows all rooms
+    for target in imports_of(path):
+        other = room_of(target)
+        if other in ("", room):
             continue
-        assert target in allowed, f"{path.name} ({layer}) may not import wsss_lab.{target}"
+        assert FLOOR[other] > FLOOR[room], f"{room} may not import {target}: it lies above"
+        assert other not in APART.get(room, set()), f"{room} keeps apart from {target}"
+
+
+def test_rooms_are_those_of_the_package():
+    assert {room_of(module) for module in MODULES} - {""} == {*FLOOR, "weights"} - {"weights"}
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_papers_do_not_know_each_other(paper):
+    others = [f"wsss_lab.methods.{other}" for other in PAPERS if other != paper]
+    for module, path in MODULES.items():
+        if f"{module}.".startswith(f"wsss_lab.methods.{paper}."):
+            for target in imports_of(path):
+                assert not target.startswith(tuple(others)), f"{module} imports {target}"
+
+
+def test_no_circles_when_the_package_is_imported():
+    """Imports at the top of files; one inside a function is made when all modules are there."""
+    graph = {
+        module: [t for t, top in imports_of(path).items() if top and t != module]
+        for module, path in MODULES.items()
+    }
+    done: set[str] = set()
+
+    def visit(module, way):
+        assert module not in way, " -> ".join([*way[way.index(module) :], module])
+        if module in done:
+            return
+        for target in graph[module]:
+            if not f"{module}.".startswith(f"{target}."):  # a package's own face
+                visit(target, [*way, module])
+        done.add(module)
+
+    for module in graph:
+        visit(module, [])
+
+
+def test_the_rule_sees_strings_and_importlib(tmp_path):
+    text = 'import importlib\n"""wsss_lab.plan"""\nimportlib.import_module("wsss_lab.plan.plan")\n'
+    file = tmp_path / "odd.py"
+    file.write_text(text)
+    assert list(imports_of(file)) == ["wsss_lab.plan.plan"]

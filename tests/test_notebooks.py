@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from wsss_lab.data.config import USUAL_SPLITS
-from wsss_lab.methods import METHODS, find_preset
+from wsss_lab.data.config import DATA_SETS
 from wsss_lab.plan.long_run import PARAMETERS
 from wsss_lab.runs.folder import plain
+from wsss_lab.runs.recipe import RECIPES, find_preset
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -41,7 +41,7 @@ def method_of(path):
 
 
 def notebook_of(config):
-    name = max((m for m in METHODS if config.stem.startswith(m)), key=len)
+    name = max((m for m in RECIPES if config.stem.startswith(m)), key=len)
     return FOLDER / f"train_{name}.ipynb"
 
 
@@ -61,7 +61,7 @@ def test_there_are_notebooks():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebook(path):
-    assert method_of(path) in METHODS
+    assert method_of(path) in RECIPES
     cells = code(path)
     assert "parameters" in cells[0]["metadata"]["tags"]
     assert all(c["outputs"] == [] and c["execution_count"] is None for c in cells)
@@ -116,7 +116,7 @@ def test_config_is_the_preset_of_its_name(path, tmp_path):
     assert made == preset
     assert root == f"data/{name}"
     text = path.read_text()
-    for split in USUAL_SPLITS[name]:
+    for split in DATA_SETS[name].splits:
         assert f"# the usual one: {split}\n" in text
 
 

@@ -103,7 +103,7 @@ def test_scenes_counted_one_by_one_add_up_to_the_whole():
 def test_the_warm_up_packs_what_a_study_starts_from(tmp_path, monkeypatch):
     import safetensors.torch
 
-    from wsss_lab.methods import find_method
+    from wsss_lab.runs.recipe import find_recipe
     from wsss_lab.studies.toy import warm_up
 
     few = {"data.count": 4, "data.val_count": 2, "data.size": 64, "data.crop": 64}
@@ -116,8 +116,8 @@ def test_the_warm_up_packs_what_a_study_starts_from(tmp_path, monkeypatch):
         record = warm_up.run(warm_up.WarmUp(kind, folder, tmp_path))
         packed = safetensors.torch.load_file(tmp_path / f"{backbone}_{name}.safetensors")
         assert {v.dtype for v in packed.values() if v.is_floating_point()} == {torch.float16}
-        recipe = find_method(name).load()
-        method = recipe.build(recipe.PRESETS["toy"], 10, False)
+        recipe = find_recipe(name)
+        method = recipe.build(recipe.presets["toy"], 10, False)
         method.start_from({k: v.float() for k, v in packed.items()})  # strict
         assert record["method"] == name
         assert (tmp_path / f"{backbone}_{name}.json").is_file()

@@ -22,7 +22,26 @@ class; ``*_label`` is an integer map in which 0 is background and 255 (`IGNORE`)
 normalisation.
 """
 
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
 
 IGNORE = 255
 """Label value that every loss and every metric leaves out."""
+
+_HOMES = {
+    "register_method": "wsss_lab.runs.recipe",
+    "register_backbone": "wsss_lab.models.backbones",
+    "register_dataset": "wsss_lab.data.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+# The one place that knows all rooms: the package's own methods enter their table, as text.
+importlib.import_module("wsss_lab.recipes")

@@ -1,4 +1,4 @@
-"""Command line: `python -m wsss_lab {info,data,train,eval,predict}`.
+"""Command line: `python -m wsss_lab {info,data,train,plan,eval,predict}`.
 
 Every command is a dataclass: its fields are the options, the docstrings under them are the help,
 `run` does the work and returns the exit code (0 done, 1 problems found, 2 bad input).
@@ -169,6 +169,18 @@ class Train:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """Hours, memory and disk of a run beforehand; `plan METHOD --help` lists every setting."""
+
+    method: Positional[str]
+    """A method of `python -m wsss_lab info`, for example cosa."""
+
+    def run(self) -> int:
+        """Plan the preset toy."""
+        return plan([self.method])
+
+
+@dataclass(frozen=True)
 class Predict:
     """Name and outline what is in images: a mask and an overlay per image, no tags needed."""
 
@@ -190,7 +202,12 @@ class Predict:
         """Write `<name>.png` and `<name>_overlay.jpg` per image."""
         from wsss_lab.evaluate.predict import predict_folder
 
-        options: dict[str, Any] = {"weights": self.weights, "soft": self.soft}
+        trained = None
+        if self.weights is not None:
+            from wsss_lab.runs.weights import load_trained
+
+            trained = load_trained(self.weights)
+        options: dict[str, Any] = {"trained": trained, "soft": self.soft}
         for line in predict_folder(
             self.images, self.out, self.threshold, device=self.device, **options
         ):
@@ -215,7 +232,7 @@ class Info:
 
             facts: Any = dataclasses.asdict(identify(self.weights))
         else:
-            from wsss_lab.evaluate.predict import describe
+            from wsss_lab.runs.describe import describe
 
             facts = describe()
         print(json.dumps(facts, indent=2, sort_keys=True))
@@ -226,6 +243,7 @@ Command = (
     Annotated[Info, subcommand("info")]
     | Annotated[Data, subcommand("data")]
     | Annotated[Train, subcommand("train")]
+    | Annotated[Plan, subcommand("plan")]
     | Annotated[Eval, subcommand("eval")]
     | Annotated[Predict, subcommand("predict")]
 )
@@ -241,10 +259,10 @@ def train(arguments: list[str]) -> int:
     Args:
         arguments: what follows `train`.
     """
-    from wsss_lab.methods import find_method, find_preset
+    from wsss_lab.runs.recipe import find_recipe
 
     method = arguments[0]
-    recipe = find_method(method).load()
+    recipe = find_recipe(method)
     preset, out = (_option(arguments, name) for name in ("preset", "out"))
     if preset is None and "--resume" in arguments and out and (Path(out) / "config.json").exists():
         from wsss_lab.runs.folder import read_run, restore
@@ -252,9 +270,9 @@ def train(arguments: list[str]) -> int:
         there = read_run(Path(out))
         if there["method"] != method:
             raise ValueError(f"out: {out} holds a run of {there['method']}, not of {method}")
-        default = restore(recipe.Config, there["config"])
+        default = restore(recipe.config, there["config"])
     else:
-        default = find_preset(method, preset or "toy")
+        default = recipe.preset(preset or "toy")
     settings: Any = _parse(
         dataclasses.make_dataclass(
             "Train",
@@ -263,18 +281,61 @@ def train(arguments: list[str]) -> int:
                 ("resume", _setting(bool, "Go on with the run in the folder."), False),
                 (
                     "preset",
-                    _setting(str, f"One of {', '.join(recipe.PRESETS)}."),
+                    _setting(str, f"One of {', '.join(recipe.presets)}."),
                     preset or "toy",
                 ),
-                ("config", _unnamed(recipe.Config), dataclasses.field(default=default)),
+                ("config", _unnamed(recipe.config), _default(default)),
             ],
             frozen=True,
         ),
         arguments[1:],
         prog=f"{PROGRAM} train {method}",
-        description=f"{find_method(method).summary}. The values shown are those of the preset.",
+        description=f"{recipe.summary}. The values shown are those of the preset.",
     )
     recipe.train(settings.config, settings.out, settings.resume)
+    return 0
+
+
+def plan(arguments: list[str]) -> int:
+    """`plan METHOD ...`: time a few steps and images, and print hours, memory and disk of a run.
+
+    Args:
+        arguments: what follows `plan`; settings as for `train`.
+    """
+    import json
+
+    from wsss_lab.config import write_json
+    from wsss_lab.plan.long_run import probe
+    from wsss_lab.runs.recipe import find_recipe
+
+    method = arguments[0]
+    recipe = find_recipe(method)
+    preset = _option(arguments, "preset") or "toy"
+    settings: Any = _parse(
+        dataclasses.make_dataclass(
+            "Plan",
+            [
+                ("preset", _setting(str, f"One of {', '.join(recipe.presets)}."), preset),
+                ("out", _setting(Path | None, "JSON file to write, too."), None),
+                ("timed_steps", _setting(int, "Steps of each kind to time; two warm up."), 10),
+                ("timed_images", _setting(int, "Images to label and to score."), 16),
+                ("config", _unnamed(recipe.config), _default(recipe.preset(preset))),
+            ],
+            frozen=True,
+        ),
+        arguments[1:],
+        prog=f"{PROGRAM} plan {method}",
+        description="Hours, memory and disk of a run beforehand. Images and weights are random, "
+        "of the data set's usual size: reading and decoding files is not timed.",
+    )
+    found = probe(method, settings.config, settings.timed_steps, settings.timed_images)
+    table = found.pop("plan")
+    found = {"preset": preset, **found, **table.as_dict()}
+    print(table, file=sys.stderr)
+    print(json.dumps(found, indent=1))
+    if settings.out:
+        settings.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(settings.out, found)
     return 0
 
 
@@ -286,13 +347,13 @@ def score(arguments: list[str]) -> int:
     """
     import json
 
-    from wsss_lab.methods import find_method
+    from wsss_lab.runs.recipe import find_recipe
     from wsss_lab.runs.weights import ScoreConfig, load_trained, score_config, score_weights
 
     method = arguments[0]
-    entry, weights = find_method(method), _option(arguments, "weights")
+    recipe, weights = find_recipe(method), _option(arguments, "weights")
     trained = load_trained(Path(weights), method) if weights else None
-    default = score_config(trained.config if trained else entry.load().PRESETS["toy"])
+    default = score_config(trained.config if trained else recipe.preset("toy"))
     settings: Any = _parse(
         dataclasses.make_dataclass(
             "Eval",
@@ -300,7 +361,7 @@ def score(arguments: list[str]) -> int:
                 ("weights", _setting(Path, "Run folder, model.safetensors, or released file.")),
                 ("out", _setting(Path | None, "JSON file for all numbers."), None),
                 ("json", _setting(bool, "Print that instead of the tables."), False),
-                ("config", _unnamed(ScoreConfig), dataclasses.field(default=default)),
+                ("config", _unnamed(ScoreConfig), _default(default)),
             ],
             frozen=True,
         ),
@@ -318,6 +379,11 @@ def score(arguments: list[str]) -> int:
 def _setting(kind: Any, text: str) -> Any:
     """Type of an option, with its help."""
     return Annotated[kind, tyro.conf.arg(help=text)]
+
+
+def _default(value: Any) -> Any:
+    """Default of a field that is itself a dataclass."""
+    return dataclasses.field(default=value)
 
 
 def _unnamed(kind: Any) -> Any:
@@ -355,18 +421,45 @@ def _one_line(text: str) -> str:
     return re.sub(r"\s+", " ", " ".join(rows))
 
 
+def _use(arguments: list[str]) -> list[str]:
+    """Run the files of `--use FILE.py` (any number, anywhere); return the other arguments.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    from wsss_lab.registry import use_file
+
+    rest, waiting = [], False
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if waiting or (name == "--use" and equals):
+            use_file(argument if waiting else value)
+            waiting = False
+        elif name == "--use":
+            waiting = True
+        else:
+            rest.append(argument)
+    if waiting:
+        raise ValueError("use: expected a Python file after --use, got nothing")
+    return rest
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; problems with its input or output end in one line and exit code 2."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
-        if given[:1] in (["train"], ["eval"]) and len(given) > 1 and not given[1].startswith("-"):
-            return (train if given[0] == "train" else score)(given[1:])
+        given = _use(given)
+        commands = {"train": train, "plan": plan, "eval": score}
+        if given and given[0] in commands and len(given) > 1 and not given[1].startswith("-"):
+            return commands[given[0]](given[1:])
         command = _parse(
             Command,
             given,
             prog=PROGRAM,
             config=CONFIG,
-            description="Weakly supervised semantic segmentation, from tags to pixels.",
+            description="Weakly supervised semantic segmentation, from tags to pixels. With "
+            "`--use FILE.py` any command also knows the methods, backbones and data sets that the "
+            "file registers.",
         )
         return command.run()
     except KeyboardInterrupt:

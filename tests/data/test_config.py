@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from wsss_lab.data.config import USUAL_SPLITS, DataConfig, build_dataset
+from wsss_lab.data.config import DATA_SETS, DataConfig, build_dataset
 from wsss_lab.data.errors import DataError, MissingFileError
 from wsss_lab.data.masks import write_mask
 from wsss_lab.data.toy import write_voc
@@ -79,7 +79,7 @@ def test_no_root(name, tmp_path):
 
 
 def test_usual_splits():
-    for name, (train, val) in USUAL_SPLITS.items():
+    for name, (train, val) in ((n, d.splits) for n, d in DATA_SETS.items()):
         data = DataConfig(name=name)
         assert (data.split_of("train"), data.split_of("val")) == (train, val)
     data = DataConfig(name="voc", train_split="train", val_split="trainval")

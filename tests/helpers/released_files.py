@@ -13,7 +13,7 @@ from wsss_lab.data.config import DataConfig
 from wsss_lab.methods.asdt import config as asdt_config
 from wsss_lab.models import keymaps
 from wsss_lab.models.backbones import build_backbone
-from wsss_lab.runs.end_to_end import TestConfig
+from wsss_lab.runs.scoring import TestConfig
 
 KEYS = Path(__file__).parent.parent / "models" / "state_keys"
 _WRN = {new: old for old, new in keymaps._WRN_LAYERS.items()}
@@ -79,10 +79,10 @@ RULES = {
 def tiny_presets(name, monkeypatch):
     """Make the released VOC preset a tiny network; everything else stays."""
     recipe = recipe_of(name)
-    config = recipe.PRESETS["toy"]
+    config = recipe.presets["toy"]
     if name == "asdt":
         small = functools.partial(build_backbone, width_factor=1 / 16)
-        monkeypatch.setattr(recipe, "build_backbone", small)
+        monkeypatch.setattr("wsss_lab.recipes.asdt.build_backbone", small)
         method = dataclasses.replace(asdt_config.PRESETS["voc-released"], hidden=32)
         config = dataclasses.replace(config, method=method, weights="random")
     if name == "cosa":  # the released files are of a transformer
@@ -90,7 +90,7 @@ def tiny_presets(name, monkeypatch):
         config = dataclasses.replace(config, method=method)
     test = TestConfig(cam_threshold=0.5)
     config = dataclasses.replace(config, data=DataConfig(name="voc"), test=test)
-    monkeypatch.setitem(recipe.PRESETS, "voc-released", config)
+    monkeypatch.setitem(recipe.presets, "voc-released", config)
     return config
 
 

@@ -1,12 +1,13 @@
 """Settings with which every paper's method trains in a second, and batches for it."""
 
 import dataclasses
+import importlib
 
 import torch
 
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
-from wsss_lab.methods import find_method
+from wsss_lab.runs.recipe import find_recipe
 
 NAMES = ("tscd", "asdt", "acr", "cosa")
 SIDE = 64
@@ -22,12 +23,12 @@ CHANGES = {
 
 
 def recipe_of(name):
-    return find_method(name).load()
+    return find_recipe(name)
 
 
 def tiny_config(name, **changes):
     """The toy preset with small crops and few steps."""
-    config = recipe_of(name).PRESETS["toy"]
+    config = recipe_of(name).presets["toy"]
     method = dataclasses.replace(config.method, **CHANGES[name])
     data = dataclasses.replace(config.data, crop=SIDE)
     run = RunConfig(steps=2, batch=2, log_every=0)
@@ -52,3 +53,18 @@ def batch(step=0, count=2):
 def optim(name):
     """Of the overfitting test: fast, without warm-up."""
     return OptimConfig(lr=1e-3, warmup=0, schedule="constant")
+
+
+def step_kind(name):
+    """(settings, step) -> name of the kind of step, of a method of one stage."""
+    return importlib.import_module(f"wsss_lab.recipes.{name}").METHOD.step_kind
+
+
+def option(name, value):
+    """A setting as the command line has it."""
+    if isinstance(value, bool):
+        head, dot, last = name.rpartition(".")
+        return [f"--{head}{dot}{'' if value else 'no-'}{last}"]
+    if isinstance(value, list | tuple):
+        return [f"--{name}", *map(str, value)]
+    return [f"--{name}", str(value)]

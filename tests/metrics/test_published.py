@@ -1,13 +1,13 @@
 """Published numbers: only with a source, and never beside a run of another kind."""
 
-from wsss_lab.data.config import USUAL_SPLITS
+from wsss_lab.data.config import DATA_SETS
 from wsss_lab.metrics import Protocol
 from wsss_lab.metrics.published import PUBLISHED, beside, protocol_in_words
 
 
 def test_every_row_can_be_checked():
     for row in PUBLISHED:
-        assert row.data in USUAL_SPLITS
+        assert row.data in DATA_SETS
         assert row.what in ("segmentation", "labels")
         assert 10 < row.miou < 100
         assert row.source

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny_recipes import step_kind
 
 from wsss_lab.__main__ import main
 from wsss_lab.data.catalog import ARCHIVES, DATASETS
 from wsss_lab.data.random_images import SIZES
-from wsss_lab.methods import METHODS, find_preset
-from wsss_lab.plan.end_to_end_plan import KINDS
 from wsss_lab.recipes import cam_baseline
 from wsss_lab.recipes.acr import stages as acr_stages
+from wsss_lab.runs.recipe import RECIPES, find_preset
 from wsss_lab.runs.settings import with_changes
-from wsss_lab.studies import load_study, probe
+from wsss_lab.studies import load_study
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "book" / "full_scale.md").read_text(encoding="utf-8")
@@ -71,10 +71,9 @@ def test_own_data_from_the_first_line_to_the_score(tmp_path, monkeypatch, capsys
 def test_every_training_command_parses(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     started = []
-    for entry in METHODS.values():
-        monkeypatch.setattr(
-            entry.load(), "train", lambda config, out, resume: started.append(config)
-        )
+    for name, recipe in RECIPES.items():
+        noted = dataclasses.replace(recipe, train=lambda config, *_: started.append(config))
+        monkeypatch.setitem(RECIPES._found, name, noted)
     trainings = [
         [{"$OUT": "runs/x"}.get(word, word) for word in arguments]
         for arguments in commands()
@@ -85,7 +84,7 @@ def test_every_training_command_parses(tmp_path, monkeypatch):
         assert main(arguments) == 0, arguments
     assert len(started) == len(trainings) >= 6
     assert {config.run.devices for config in started} == {1, 4}
-    assert {arguments[1] for arguments in trainings} == set(METHODS)
+    assert {arguments[1] for arguments in trainings} == set(RECIPES)
 
 
 @pytest.mark.parametrize("script", blocks("bash"), ids=lambda s: s.split()[0])
@@ -152,11 +151,13 @@ def test_rows_of_the_methods_are_their_presets(name, preset):
 def test_kinds_of_steps_are_counted_as_stated():
     for name, kind in (("tscd", "fit, tags only"), ("cosa", "fit, tags only")):
         config = find_preset(name, "voc")
-        count = sum(KINDS[name](config, step) == kind for step in range(config.run.steps))
+        count = sum(step_kind(name)(config, step) == kind for step in range(config.run.steps))
         words = [f"{number:,}".replace(",", " ") for number in (count, config.run.steps)]
         assert f"{words[0]} of {words[1]}" in PAGE.replace("\n", " ")
     config = find_preset("asdt", "voc")
-    both = sum(KINDS["asdt"](config, s) == "fit, both teachers" for s in range(config.run.steps))
+    both = sum(
+        step_kind("asdt")(config, s) == "fit, both teachers" for s in range(config.run.steps)
+    )
     assert f"{both:,} of {config.run.steps:,} steps".replace(",", " ") in PAGE.replace("\n", " ")
 
 
@@ -167,10 +168,10 @@ def test_probe_commands_parse(monkeypatch):
         timed.append((method, config.run.devices, config.run.precision, steps))
         raise ValueError("seen")
 
-    monkeypatch.setattr(probe, "probe", note)
-    lines = [line for line in PAGE.splitlines() if "-m wsss_lab.studies.probe " in line]
-    for line in lines:
-        probe.main(shlex.split(line.partition("-m wsss_lab.studies.probe ")[2]))
+    monkeypatch.setattr("wsss_lab.plan.long_run.probe", note)
+    for arguments in commands():
+        if arguments[0] == "plan":
+            assert main(arguments) == 2
     assert timed == [("tscd", 1, "bf16-mixed", 10), ("cosa", 4, "32-true", 20)]
     for height, width in set(SIZES.values()):
         assert f"{width} x {height} px" in PAGE

@@ -6,16 +6,16 @@ import math
 
 import pytest
 import torch
+from tiny_recipes import option, step_kind
 
 from wsss_lab import viz
+from wsss_lab.__main__ import main
 from wsss_lab.data.config import DataConfig
 from wsss_lab.data.random_images import RandomImages, random_data
-from wsss_lab.methods import find_preset
 from wsss_lab.methods.tscd.method import TSCD
-from wsss_lab.plan.end_to_end_plan import KINDS
 from wsss_lab.plan.long_run import LEFT_OUT, PARAMETERS, LongRun, configure, make_plan
 from wsss_lab.runs.folder import plain
-from wsss_lab.studies.probe import main
+from wsss_lab.runs.recipe import find_preset
 
 MORE = {
     "tscd": {"method.scales": [1.0], "method.warmup": 0, "method.view_scale": 0.6},
@@ -65,7 +65,7 @@ def test_settings_come_from_parameters(tmp_path):
 )
 def test_kinds_of_steps_are_counted(name, preset, kind, count):
     config = find_preset(name, preset)
-    kinds = [KINDS[name](config, step) for step in range(config.run.steps)]
+    kinds = [step_kind(name)(config, step) for step in range(config.run.steps)]
     assert kinds.count(kind) == count
     assert len(set(kinds)) == 1 + (count > 0)
 
@@ -92,16 +92,16 @@ def test_a_probe_times_the_kind_it_names(tmp_path, monkeypatch):
     assert math.isnan(make_plan("tscd", config, tmp_path / "new", 0, 1).hours)
 
 
-def test_other_methods_have_their_own_plan(tmp_path):
-    with pytest.raises(ValueError, match="expected one of acr, tscd"):
-        make_plan("cam_baseline", None, tmp_path, 1, 1)
+def test_the_plan_of_a_method_that_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="expected one of cam_baseline, tscd"):
+        make_plan("magic", None, tmp_path, 1, 1)
 
 
 @pytest.mark.parametrize("name", MORE)
 def test_probe_from_the_command_line(name, tmp_path, capsys):
-    changes = [f"{k}={json.dumps(v)}" for k, v in (TINY | MORE[name]).items()]
-    words = [name, "toy", "--steps", "1", "--images", "1", "--out", str(tmp_path / "a" / "p.json")]
-    assert main([*words, "--change", *changes]) == 0
+    changes = [word for item in (TINY | MORE[name]).items() for word in option(*item)]
+    words = ["plan", name, "--timed-steps", "1", "--timed-images", "1"]
+    assert main([*words, "--out", str(tmp_path / "a" / "p.json"), *changes]) == 0
     printed = capsys.readouterr()
     found = json.loads(printed.out)
     assert found == json.loads((tmp_path / "a" / "p.json").read_text())
@@ -117,9 +117,9 @@ def test_probe_from_the_command_line(name, tmp_path, capsys):
 
 
 def test_a_wrong_probe_is_one_line(capsys):
-    assert main(["tscd", "stuff10k"]) == 2
-    assert main(["tscd", "toy", "--change", "run.batch"]) == 2
-    assert main(["tscd", "toy", "--change", "data.name=folder"]) == 2
+    assert main(["plan", "tscd", "--preset", "stuff10k"]) == 2
+    assert main(["plan", "tscd", "--run.batch", "many"]) == 2
+    assert main(["plan", "tscd", "--data.name", "folder"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert all(line.startswith("error: ") for line in lines)

@@ -12,11 +12,11 @@ from wsss_lab.config import RunConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.data.errors import DataError
 from wsss_lab.data.toy import write_voc
-from wsss_lab.evaluate.examples import examples
-from wsss_lab.plan.cam_baseline_plan import plan
 from wsss_lab.plan.plan import Plan, Stage, data_report, steps_done
 from wsss_lab.plan.probe import Probe, _together
 from wsss_lab.recipes.cam_baseline import Config, train
+from wsss_lab.recipes.cam_baseline_plan import plan
+from wsss_lab.runs.examples import examples
 from wsss_lab.runs.folder import plain
 from wsss_lab.runs.launch import follow, run_here
 from wsss_lab.runs.stages import load_data

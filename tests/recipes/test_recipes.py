@@ -14,11 +14,11 @@ from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.data.masks import read_mask
 from wsss_lab.data.toy import write_voc
-from wsss_lab.evaluate.predict import load_trained
-from wsss_lab.methods import METHODS, find_method, find_preset
 from wsss_lab.recipes.cam_baseline import PRESETS, Config, TestConfig, train
 from wsss_lab.runs.folder import RunFolder, plain, read_facts, read_run, restore
+from wsss_lab.runs.recipe import RECIPES, find_preset, find_recipe
 from wsss_lab.runs.stages import silent
+from wsss_lab.runs.weights import load_trained
 
 CLASSES = 10
 
@@ -104,11 +104,13 @@ def test_weights_files_say_what_they_are(done):
     facts = read_facts(out / "model.safetensors")
     assert (facts["method"], facts["part"]) == ("cam_baseline", "MaskNetwork")
     assert len(facts["classes"]) == CLASSES + 1
-    method, views, classes = load_trained(out)
+    trained = load_trained(out)
+    method, views, classes = trained.method, trained.views, trained.classes
     output = method.predict(torch.rand(1, 3, 48, 64))
     assert output.logits.shape[1] == len(classes)
     assert views.logits.fuse_scale == "mean"
-    tags, views, _ = load_trained(out / "tags" / "model.safetensors")
+    trained = load_trained(out / "tags" / "model.safetensors")
+    tags, views = trained.method, trained.views
     assert tags.predict(torch.rand(1, 3, 48, 64)).cam.shape[1] == CLASSES
     assert views.cam.flip
 
@@ -292,15 +294,15 @@ def test_presets_name_exact_weights_and_have_no_released_form():
 
 
 def test_the_table_of_methods():
-    for name, entry in METHODS.items():
-        recipe = entry.load()
-        assert {"toy", "voc"} <= set(recipe.PRESETS), name
-        assert all(isinstance(preset, recipe.Config) for preset in recipe.PRESETS.values())
+    for name, recipe in RECIPES.items():
+        assert recipe.name == name
+        assert {"toy", "voc"} <= set(recipe.presets), name
+        assert all(isinstance(preset, recipe.config) for preset in recipe.presets.values())
         assert callable(recipe.train)
         assert callable(recipe.load_method)
         assert callable(recipe.load_views)
     with pytest.raises(ValueError, match=r"METHOD: expected one of .*cam_baseline"):
-        find_method("magic")
+        find_recipe("magic")
 
 
 def test_other_processes_write_nothing(world, tmp_path, monkeypatch):

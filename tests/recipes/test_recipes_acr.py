@@ -179,7 +179,7 @@ def test_labels_of_a_walk_that_stands_still():
 
 
 def test_lengths_and_crops_of_the_stages():
-    config = acr.PRESETS["voc"]
+    config = acr.presets["voc"]
     runs = acr_stages.stage_runs(config)
     lengths = {stage: (run.steps, run.batch) for stage, run in runs.items()}
     assert lengths == {"fit": (26_450, 4), "masks": (20_000, 10), "affinity": (6_610, 8)}
@@ -231,7 +231,7 @@ def test_bad_settings(kind, change, message):
 
 
 def test_settings_of_affinities_for_photos():
-    settings = acr.PRESETS["voc"].affinity
+    settings = acr.presets["voc"].affinity
     assert (settings.radius, settings.power, settings.walk) == (5, 36, 256)
     assert settings.widths == (64, 128, 256)
     optim = settings.optim

@@ -9,9 +9,9 @@ from tiny_recipes import CHANGES, SIDE, batch, build, optim, tiny_config
 
 from wsss_lab.__main__ import main
 from wsss_lab.config import RunConfig
-from wsss_lab.methods import find_method
 from wsss_lab.methods.common.plugin import ConsistencyConfig, with_consistency
 from wsss_lab.runs.folder import read_run, restore
+from wsss_lab.runs.recipe import find_recipe
 from wsss_lab.runs.settings import with_changes
 from wsss_lab.runs.weights import load_trained
 from wsss_lab.train.fit import fit
@@ -40,7 +40,7 @@ def test_from_the_command_line_to_a_network_without_it(name, more, terms, tmp_pa
     plug = ("--acr.alpha", 20, "--acr.views", "vflip", "scale")
     assert main(command(name, tmp_path / "run", *more, *plug)) == 0
     there = read_run(tmp_path / "run")
-    config = restore(find_method(name).load().Config, there["config"])
+    config = restore(find_recipe(name).config, there["config"])
     assert config.acr == ConsistencyConfig(20.0, views=("vflip", "scale"))
     columns = (tmp_path / "run" / "log.csv").read_text().splitlines()[0].split(",")
     assert {c for c in columns if c.startswith("acr_")} == terms

@@ -12,17 +12,17 @@ from tiny_recipes import NAMES, recipe_of
 from wsss_lab.__main__ import main
 from wsss_lab.data.catalog import DATASETS
 from wsss_lab.data.toy import ToyWorld
-from wsss_lab.methods import find_preset
 from wsss_lab.methods.acr import config as acr_method
 from wsss_lab.methods.acr.views import Flip, Scale, Shift, Turn
 from wsss_lab.methods.asdt import config as asdt_config
 from wsss_lab.methods.cosa import config as cosa_config
 from wsss_lab.methods.tscd import config as tscd_config
-from wsss_lab.runs.end_to_end import TestConfig, released_preset
 from wsss_lab.runs.folder import plain, restore
+from wsss_lab.runs.recipe import find_preset
+from wsss_lab.runs.scoring import TestConfig, released_preset
 from wsss_lab.train.optim import PRESETS as OPTIMISERS
 
-ALL = [(name, preset) for name in NAMES for preset in recipe_of(name).PRESETS]
+ALL = [(name, preset) for name in NAMES for preset in recipe_of(name).presets]
 ids = "{0[0]} {0[1]}".format
 
 
@@ -42,9 +42,9 @@ def test_every_method_has_the_presets_of_its_own_settings():
         ("acr", acr_method.PRESETS),
     ):
         recipe = recipe_of(name)
-        assert set(recipe.PRESETS) == set(source)
-        assert not set(recipe.PRESETS) & set(recipe.NO_PRESET)
-        for preset, config in recipe.PRESETS.items():
+        assert set(recipe.presets) == set(source)
+        assert not set(recipe.presets) & set(recipe.missing_presets)
+        for preset, config in recipe.presets.items():
             wanted = source[preset]
             assert config.method == (wanted.config if name == "acr" else wanted)
 
@@ -134,7 +134,7 @@ def test_views_of_every_kind_survive_json():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_missing_presets_have_reasons(name):
-    for preset, why in recipe_of(name).NO_PRESET.items():
+    for preset, why in recipe_of(name).missing_presets.items():
         with pytest.raises(ValueError, match=f"got '{preset}': .+") as error:
             find_preset(name, preset)
         assert why in str(error.value)
@@ -157,12 +157,12 @@ def test_info_lists_methods_presets_and_what_is_missing():
     methods = json.loads(text.getvalue())["methods"]
     assert set(methods) == {"cam_baseline", *NAMES}
     for name in NAMES:
-        assert methods[name]["presets"] == list(recipe_of(name).PRESETS)
-        assert methods[name]["no such preset"] == recipe_of(name).NO_PRESET
+        assert methods[name]["presets"] == list(recipe_of(name).presets)
+        assert methods[name]["no such preset"] == recipe_of(name).missing_presets
 
 
 def test_the_released_preset_of_a_number_of_classes():
-    presets = recipe_of("cosa").PRESETS
+    presets = recipe_of("cosa").presets
     assert released_preset(presets, 20, "CoSA") == "voc-released"
     assert released_preset(presets, 80, "CoSA") == "coco-released"
     with pytest.raises(ValueError, match=r"has 7 classes; .*voc-released 20, coco-released 80"):
@@ -192,4 +192,4 @@ def test_bad_settings_of_the_test(change, message):
 )
 def test_bad_settings_of_acr(change, message):
     with pytest.raises(ValueError, match=message):
-        recipe_of("acr").Config(**change)
+        recipe_of("acr").config(**change)

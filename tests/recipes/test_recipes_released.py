@@ -17,6 +17,7 @@ from wsss_lab.data.catalog import VOC_CLASSES
 from wsss_lab.data.masks import read_mask
 from wsss_lab.data.toy import write_voc
 from wsss_lab.evaluate.inference import multi_scale_predict
+from wsss_lab.recipes.acr.recipe import Localiser
 from wsss_lab.runs.weights import ScoreConfig, load_trained
 
 VAL = 3
@@ -61,7 +62,7 @@ def test_both_protocols_side_by_side(released, voc, capsys):
     text = capsys.readouterr().out
     assert "no true tags  true tags (oracle)" in text
     assert "tags at test: yes" in text or name == "acr"
-    assert recipe_of(name).TAGS_NOTE in text
+    assert recipe_of(name).tags_note in text
     if name != "acr":
         assert text.count("aeroplane") == text.count("tvmonitor") >= 4
 
@@ -93,7 +94,7 @@ def test_it_is_the_network_that_was_saved(released):
     assert found.classes == ("background", *VOC_CLASSES)
     assert found.released
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    wanted = recipe_of(name).Localiser(method) if name == "acr" else method
+    wanted = Localiser(method) if name == "acr" else method
     one, other = (
         multi_scale_predict(m.predict, images, found.views) for m in (found.method, wanted)
     )
@@ -167,7 +168,7 @@ def test_files_that_are_not_read(released, tmp_path, capsys):
 
 def test_files_that_do_not_fit(released, voc, tmp_path, capsys, monkeypatch):
     name, file, _ = released
-    config = recipe_of(name).PRESETS["voc-released"]
+    config = recipe_of(name).presets["voc-released"]
     for other in NAMES:
         if other != name:
             refused(["eval", other, "--weights", file], capsys, f"is of {name}, not of {other}")
@@ -217,7 +218,7 @@ def test_released_presets_fit_the_recorded_checkpoints(name, variant, backbone):
 def test_the_released_preset_of_asdt_fits_a_checkpoint_of_its_size():
     recipe = recipe_of("asdt")
     with torch.device("meta"):
-        state, _ = released_state("asdt", recipe.PRESETS["voc-released"])
+        state, _ = released_state("asdt", recipe.presets["voc-released"])
         method, _ = recipe.load_released(state)
     assert method.network.backbone.net.widths[-1] == 4096
 
@@ -225,4 +226,4 @@ def test_the_released_preset_of_asdt_fits_a_checkpoint_of_its_size():
 @pytest.mark.parametrize("change", [{"batch": 0}, {"first": -1}, {"workers": -1}])
 def test_bad_settings(change):
     with pytest.raises(ValueError, match=f"{next(iter(change))}: expected at least"):
-        ScoreConfig(recipe_of("cosa").PRESETS["toy"].data, **change)
+        ScoreConfig(recipe_of("cosa").presets["toy"].data, **change)

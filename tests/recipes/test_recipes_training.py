@@ -237,7 +237,7 @@ def test_a_short_run_draws_no_scene_that_it_does_not_need():
 
 
 def test_asdt_starts_from_a_tag_classifier(tmp_path):
-    recipe, config = recipe_of("asdt"), recipe_of("asdt").PRESETS["toy"]
+    recipe, config = recipe_of("asdt"), recipe_of("asdt").presets["toy"]
     packaged = toy_classifier().state_dict()
     network = recipe.build(config, CLASSES, True).network
     assert torch.equal(network.tag_head.linear.weight, packaged["head.linear.weight"])

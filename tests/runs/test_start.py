@@ -96,7 +96,7 @@ def test_other_tensors_are_refused(tmp_path):
 )
 def test_packaged_starts_fit_and_know_the_tags(name, backbone):
     recipe = recipe_of(name)
-    config = recipe.PRESETS["toy"]
+    config = recipe.presets["toy"]
     if name == "cosa":
         changed = dataclasses.replace(config.method, backbone=backbone, aux_level=-2)
         config = dataclasses.replace(config, method=changed)

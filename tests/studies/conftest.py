@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from wsss_lab.methods import METHODS, MethodEntry
+from wsss_lab.runs.recipe import RECIPES
 from wsss_lab.studies.declare import read_declaration
 
 HERE = Path(__file__).parent
@@ -58,6 +58,6 @@ class Place:
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(HERE))
-    monkeypatch.setitem(METHODS, "fake", MethodEntry("adds up numbers", "fake_recipe"))
+    monkeypatch.setitem(RECIPES._found, "fake", "fake_recipe:RECIPE")
     yield Place(tmp_path)
     sys.modules.pop("fake_recipe", None)

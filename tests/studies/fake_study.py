@@ -5,9 +5,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from wsss_lab.methods import METHODS, MethodEntry
+from wsss_lab.runs.recipe import RECIPES
 
-METHODS["fake"] = MethodEntry("adds up numbers", "fake_recipe")
+RECIPES.register("fake", "fake_recipe:RECIPE")
 
 if __name__ == "__main__":
     if sys.argv[1] == "runner":

@@ -6,8 +6,8 @@ import subprocess
 import pytest
 
 from wsss_lab.config import write_json
-from wsss_lab.methods import find_preset
 from wsss_lab.methods.asdt.config import ARMS
+from wsss_lab.runs.recipe import find_preset
 from wsss_lab.studies.declare import declared_names, is_committed, read_declaration
 from wsss_lab.studies.plan import foreign, plan, require_none_foreign
 

@@ -10,14 +10,14 @@ import dataclasses
 import pytest
 import torch
 
-from wsss_lab.methods import find_method
+from wsss_lab.runs.recipe import find_recipe
 from wsss_lab.runs.stages import load_data
 
 
 @pytest.mark.parametrize("name", ["tscd", "asdt", "acr", "cosa"])
 def test_gradients_in_bf16_are_those_of_float32(name):
-    recipe = find_method(name).load()
-    config = recipe.PRESETS["toy"]
+    recipe = find_recipe(name)
+    config = recipe.presets["toy"]
     torch.manual_seed(0)
     method = recipe.build(config, 10, True).train()
     scenes = load_data(dataclasses.replace(config.data, count=2), "train", wanted=2)

@@ -2,23 +2,33 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from wsss_lab.data.datasets import ImageTagDataset
 from wsss_lab.data.errors import Problem
 from wsss_lab.data.toy import ToyWorld
+from wsss_lab.registry import Registry
 
-DataName = Literal["toy", "voc", "coco", "stuff10k", "folder"]
 
-USUAL_SPLITS: dict[str, tuple[str, str]] = {
-    "toy": ("train", "val"),
-    "voc": ("train_aug", "val"),
-    "coco": ("train", "val"),
-    "stuff10k": ("train", "test"),
-    "folder": ("train", "val"),
-}
-"""Lists to train on and to evaluate on, as all four papers use them (stuff10k: CoSA calls its test
-list val)."""
+class Reader(Protocol):
+    """Build the data set of one list; `masks`: samples carry pixel truth."""
+
+    def __call__(self, data: "DataConfig", split: str, masks: bool) -> Any: ...  # noqa: D102
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """A kind of data set, as `DataConfig.name` selects it."""
+
+    read: Reader
+    """(settings, name of a list, masks) -> map-style data set of `wsss_lab.data.sample.Sample` with
+    `class_names` (k foreground classes), `num_classes` (k) and `names`."""
+    splits: tuple[str, str] = ("train", "val")
+    """Lists to train on and to evaluate on, where the settings name none."""
+    needs_root: str = ""
+    """How to get the folder `data.root`; "" where the data set needs none."""
+    truth: str = "the data set's masks"
+    """Where the pixel truth comes from, for reports."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,13 +38,14 @@ class DataConfig:
     The defaults are ours and fit the toy world; the presets of the methods hold their papers'.
     """
 
-    name: DataName = "toy"
-    """The toy world, PASCAL VOC 2012 (or its layout), COCO 2014, COCO-Stuff 10K, or your folder."""
+    name: str = "toy"
+    """toy, voc (PASCAL VOC 2012 or its layout), coco (2014), stuff10k (COCO-Stuff), folder (yours),
+    or a data set that `register_dataset` added."""
     root: Path | None = None
     """Folder of the data set; the toy world needs none. `folder`: has `images/`, `tags_train.csv`
     (or `tags.csv`), `tags_val.csv`, `classes.txt`, and `masks/` for evaluation."""
     train_split: str = ""
-    """List to train on; empty takes the usual one, see `USUAL_SPLITS`."""
+    """List to train on; empty takes the usual one of the data set."""
     val_split: str = ""
     """List to evaluate on; empty takes the usual one."""
     tags: str = "auto"
@@ -80,7 +91,8 @@ class DataConfig:
     """Which toy world; the order of the images comes from the run's seed."""
 
     def __post_init__(self) -> None:
-        for field in ("name", "resize", "scale_per", "pad", "form", "convention"):
+        DATA_SETS.find(self.name)
+        for field in ("resize", "scale_per", "pad", "form", "convention"):
             legal = get_args(_LITERALS[field])
             if getattr(self, field) not in legal:
                 raise ValueError(
@@ -102,7 +114,7 @@ class DataConfig:
 
     def split_of(self, role: str) -> str:
         """Name of the list behind "train" or "val"; any other name stands for itself."""
-        usual = USUAL_SPLITS[self.name]
+        usual = DATA_SETS[self.name].splits
         if role == "train":
             return self.train_split or usual[0]
         return (self.val_split or usual[1]) if role == "val" else role
@@ -130,27 +142,42 @@ def build_dataset(
         ValueError: no root, or an unknown split.
         DataError: a file is missing or wrong; the message says which, and what to do.
     """
-    name = data.split_of(split)
+    found = DATA_SETS[data.name]
+    if found.needs_root and data.root is None:
+        raise ValueError(f"root: expected the folder of {data.name}, got None; {found.needs_root}")
     masks = split == "val" if masks is None else masks
-    if data.name == "toy":
-        count = data.val_count if split == "val" else data.count
-        # whoever may see the truth may see all of it: parts and contexts, too
-        return ToyWorld(name, count, seed=data.seed, size=data.size, masks=masks, extras=masks)
-    if data.root is None:
-        raise ValueError(f"root: expected the folder of {data.name}, got None; {_how(data)}")
-    if data.name == "voc":
-        return ImageTagDataset.voc(data.root, name, masks=masks, tags=data.tags)
-    if data.name == "coco":
-        return ImageTagDataset.coco(data.root, name, masks=masks)
-    if data.name == "stuff10k":
-        return ImageTagDataset.stuff10k(data.root, name, masks=masks, convention=data.convention)
-    return _folder(Path(data.root), name, masks, alone=split == "train")
+    return found.read(_role(data, split), data.split_of(split), masks)
 
 
-def _how(data: DataConfig) -> str:
-    if data.name == "folder":
-        return "pass the folder that holds images/ and tags.csv"
-    return f"pass it, and fill it once with: python -m wsss_lab data {data.name} --root DIR"
+def _role(data: DataConfig, split: str) -> DataConfig:
+    """Settings in which `count` is the number of scenes of this list."""
+    return dataclasses.replace(data, count=data.val_count) if split == "val" else data
+
+
+def _toy(data: DataConfig, split: str, masks: bool) -> ToyWorld:
+    # whoever may see the truth may see all of it: parts and contexts, too
+    return ToyWorld(split, data.count, seed=data.seed, size=data.size, masks=masks, extras=masks)
+
+
+def _voc(data: DataConfig, split: str, masks: bool) -> ImageTagDataset:
+    return ImageTagDataset.voc(_root(data), split, masks=masks, tags=data.tags)
+
+
+def _coco(data: DataConfig, split: str, masks: bool) -> ImageTagDataset:
+    return ImageTagDataset.coco(_root(data), split, masks=masks)
+
+
+def _stuff10k(data: DataConfig, split: str, masks: bool) -> ImageTagDataset:
+    return ImageTagDataset.stuff10k(_root(data), split, masks=masks, convention=data.convention)
+
+
+def _own_folder(data: DataConfig, split: str, masks: bool) -> ImageTagDataset:
+    # `tags.csv` without a list's name is for training; truth goes with a list of its own
+    return _folder(_root(data), split, masks, alone=split == (data.train_split or "train"))
+
+
+def _root(data: DataConfig) -> Path:
+    return Path(data.root or "")
 
 
 def _folder(root: Path, split: str, masks: bool, alone: bool) -> ImageTagDataset:
@@ -167,3 +194,40 @@ def _folder(root: Path, split: str, masks: bool, alone: bool) -> ImageTagDataset
                 missing=True,
             ).error()
     return ImageTagDataset.folder(root / "images", listed, root / "masks" if masks else None)
+
+
+def _fill(name: str) -> str:
+    return f"pass it, and fill it once with: python -m wsss_lab data {name} --root DIR"
+
+
+DATA_SETS: Registry[DataSet] = Registry("name", "wsss_lab.datasets")
+"""Name -> data set."""
+for _name, _set in {
+    "toy": DataSet(_toy, truth="procedural truth"),
+    "voc": DataSet(_voc, ("train_aug", "val"), _fill("voc")),
+    "coco": DataSet(_coco, ("train", "val"), _fill("coco")),
+    # CoSA calls its test list val
+    "stuff10k": DataSet(_stuff10k, ("train", "test"), _fill("stuff10k")),
+    "folder": DataSet(
+        _own_folder, ("train", "val"), "pass the folder that holds images/ and tags.csv"
+    ),
+}.items():
+    DATA_SETS.register(_name, _set)
+DATA_SETS.close()
+
+
+def register_dataset(
+    name: str, read: Reader, splits: tuple[str, str] = ("train", "val"), needs_root: str = ""
+) -> None:
+    """Make a data set known to every command and preset.
+
+    Args:
+        name: value of the setting `data.name`; must be free.
+        read: see `DataSet.read`.
+        splits: lists to train on and to evaluate on.
+        needs_root: how to get the folder `data.root`; "" where none is needed.
+
+    Raises:
+        ValueError: this package has a data set of that name.
+    """
+    DATA_SETS.register(name, DataSet(read, splits, needs_root))

@@ -126,3 +126,17 @@ def write_mask(path: str | Path, label: Integer[np.ndarray, "h w"]) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)  # left only if the disk is full or the program was stopped
+
+
+def save_label(path: Path, label: Integer[np.ndarray, "h w"]) -> None:
+    """`write_mask`, which leaves nothing behind where the disk is full.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        write_mask(path, label)
+    except OSError as error:
+        for leftover in path.parent.glob(f".{path.name}.*.tmp") if path.parent.is_dir() else ():
+            leftover.unlink(missing_ok=True)
+        raise output_error(path, error) from error

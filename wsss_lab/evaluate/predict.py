@@ -18,17 +18,15 @@ from PIL import Image
 from torch import Tensor
 
 from wsss_lab.cam import normalize_cam
-from wsss_lab.config import git_revision, versions, write_atomically
+from wsss_lab.config import write_atomically
 from wsss_lab.data.catalog import TOY_CLASSES, voc_palette
 from wsss_lab.data.images import read_image
+from wsss_lab.data.masks import save_label
 from wsss_lab.evaluate.inference import Views, multi_scale_predict
-from wsss_lab.methods import METHODS
+from wsss_lab.evaluate.trained import Trained, choose_device
 from wsss_lab.methods.cam_baseline import TagClassifier
-from wsss_lab.methods.common.base import Method, SegOutput
-from wsss_lab.models.backbones import BACKBONES, build_backbone
-from wsss_lab.runs.folder import save_label
-from wsss_lab.runs.weights import choose_device
-from wsss_lab.runs.weights import load_trained as load
+from wsss_lab.methods.common.base import SegOutput
+from wsss_lab.models.backbones import build_backbone
 
 WEIGHTS = "toy_cnn_tags"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -83,7 +81,7 @@ def predict_folder(
     out: Path,
     threshold: float = 0.4,
     *,
-    weights: Path | None = None,
+    trained: Trained | None = None,
     soft: bool = False,
     device: str = "auto",
 ) -> Iterator[str]:
@@ -94,8 +92,8 @@ def predict_folder(
         out: created if need be.
         threshold: background score of class maps, 0..1; see `predict`. Without meaning for
             networks that segment.
-        weights: folder of a trained run, its `model.safetensors`, or a released checkpoint; None
-            takes the packaged toy classifier.
+        trained: a network, see `wsss_lab.runs.weights.load_trained`; None takes the packaged toy
+            classifier.
         soft: also write `<name>.npz` with `probs`, float16 (k1, h, w), and the class names.
         device: "auto", "cpu" or "cuda".
 
@@ -104,10 +102,10 @@ def predict_folder(
 
     Raises:
         FileNotFoundError: no such file, or no image in the folder.
-        ValueError: an image cannot be read, two images share a name, or the weights do not fit.
+        ValueError: an image cannot be read, or two images share a name.
     """
     files = _image_files(source)
-    label, classes = _labeller(weights, threshold, device, soft)
+    label, classes = _labeller(trained, threshold, device, soft)
     for file in files:
         pixels = read_image(file, exif=True)
         try:
@@ -145,16 +143,15 @@ Labeller = Callable[[Tensor], tuple[np.ndarray, Tensor | None, str]]
 
 
 def _labeller(
-    weights: Path | None, threshold: float, device: str, soft: bool
+    trained: Trained | None, threshold: float, device: str, soft: bool
 ) -> tuple[Labeller, tuple[str, ...]]:
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold: expected 0..1, got {threshold}")
     place = choose_device(device)
-    if weights is None:
+    if trained is None:
         classifier = toy_classifier().to(place)
         return _toy_labeller(classifier, threshold, soft), ("background", *TOY_CLASSES)
-    method, views, classes = load_trained(weights)
-    method.to(place)
+    method, views, classes = trained.method.to(place), trained.views, trained.classes
 
     def label(image: Tensor) -> tuple[np.ndarray, Tensor | None, str]:
         pixels = image[None].to(place).float() / 255
@@ -209,23 +206,6 @@ def class_probabilities(output: SegOutput, threshold: float) -> Float[Tensor, "b
     return scores / scores.sum(1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
 
 
-def load_trained(weights: Path) -> tuple[Method, Views, tuple[str, ...]]:
-    """A trained network, ready to predict.
-
-    Args:
-        weights: a run's folder, a `.safetensors` file from one, or a released checkpoint.
-
-    Returns:
-        The method in eval mode, how it looks at images, and its class names, background first.
-
-    Raises:
-        FileNotFoundError: no such file or folder, or a run that is not done.
-        ValueError: see `wsss_lab.runs.weights.load_trained`.
-    """
-    found = load(weights)
-    return found.method, found.views, found.classes
-
-
 def _write_soft(path: Path, probs: Tensor, classes: tuple[str, ...]) -> None:
     content: dict[str, Any] = {"probs": probs.half().cpu().numpy(), "classes": np.array(classes)}
     write_atomically(path, lambda file: np.savez_compressed(file, **content))
@@ -240,23 +220,3 @@ def _write(out: Path, name: str, pixels: np.ndarray, mask: np.ndarray) -> None:
     write_atomically(
         out / f"{name}_overlay.jpg", lambda file: picture.save(file, "JPEG", quality=92)
     )
-
-
-def describe() -> dict[str, Any]:
-    """Methods with their presets (and why some are missing), versions, backbones, weights."""
-    folder = resources.files("wsss_lab") / "weights"
-    packed = [f.name for f in folder.iterdir() if f.name.endswith(".safetensors")]
-    methods = {}
-    for name, entry in METHODS.items():
-        recipe = entry.load()
-        missing = getattr(recipe, "NO_PRESET", {})
-        facts = {"presets": list(recipe.PRESETS), "no such preset": missing}
-        methods[name] = {"summary": entry.summary, **facts}
-    return {
-        "methods": methods,
-        "versions": versions(),
-        "git": git_revision(),
-        "backbones": list(BACKBONES),
-        "weights": sorted(packed) if folder.is_dir() else [],
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-    }

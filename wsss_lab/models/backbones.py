@@ -29,6 +29,7 @@ from wsss_lab.models.onednn import multiply_by_onednn
 from wsss_lab.models.pyramid import ConvBackbone, MiTBackbone
 from wsss_lab.models.vit import PosEmbedMode, ViTBackbone
 from wsss_lab.models.wrn38 import WRN38Backbone
+from wsss_lab.registry import Registry
 
 
 def _vit(
@@ -111,7 +112,7 @@ def _resnet(name: str, output_stride: int = 8, **net_options: Any) -> ConvBackbo
     )
 
 
-BACKBONES: dict[str, Callable[..., Backbone]] = {
+_OWN: dict[str, Callable[..., Backbone]] = {
     "toy_cnn": toynets.toy_cnn,
     "toy_mit": toynets.toy_mit,
     "toy_vit": toynets.toy_vit,
@@ -123,7 +124,24 @@ BACKBONES: dict[str, Callable[..., Backbone]] = {
     **{f"resnet{n}": partial(_resnet, f"resnet{n}") for n in (18, 34, 50, 101)},
     "wrn38": WRN38Backbone,
 }
+BACKBONES: Registry[Callable[..., Backbone]] = Registry("backbone", "wsss_lab.backbones")
 """Name -> builder. The builder's arguments are the options of `build_backbone`."""
+for _name, _builder in _OWN.items():
+    BACKBONES.register(_name, _builder)
+BACKBONES.close()
+
+
+def register_backbone(name: str, builder: Callable[..., Backbone]) -> None:
+    """Make a backbone known to every command and preset.
+
+    Args:
+        name: value of the settings `backbone`; must be free.
+        builder: returns it with random weights; its arguments are the options of `build_backbone`.
+
+    Raises:
+        ValueError: this package has a backbone of that name.
+    """
+    BACKBONES.register(name, builder)
 
 
 def build_backbone(name: str, **options: Any) -> Backbone:
@@ -149,9 +167,8 @@ def build_backbone(name: str, **options: Any) -> Backbone:
     Raises:
         ValueError: unknown name, or an option that this backbone does not have.
     """
-    if name not in BACKBONES:
-        raise ValueError(f"name must be one of {', '.join(BACKBONES)}; got {name!r}")
+    builder = BACKBONES.find(name)
     try:
-        return multiply_by_onednn(BACKBONES[name](**options))
+        return multiply_by_onednn(builder(**options))
     except TypeError as error:
         raise ValueError(f"options {sorted(options)} do not all fit {name}: {error}") from error

@@ -9,15 +9,14 @@ from typing import Any
 
 from wsss_lab.data.errors import DataError
 from wsss_lab.data.random_images import random_data
-from wsss_lab.evaluate.examples import examples
 from wsss_lab.evaluate.scores import ORACLE
-from wsss_lab.methods import find_preset
 from wsss_lab.metrics.published import protocol_in_words, rows_beside
-from wsss_lab.plan import acr_plan, end_to_end_plan
 from wsss_lab.plan.plan import Plan, data_report
+from wsss_lab.runs.examples import examples
 from wsss_lab.runs.folder import write_json
 from wsss_lab.runs.launch import run_here
-from wsss_lab.runs.settings import with_changes
+from wsss_lab.runs.recipe import find_preset, find_recipe
+from wsss_lab.runs.settings import setting_names, with_changes
 from wsss_lab.runs.stages import load_data
 from wsss_lab.train.log import History, read_log
 
@@ -52,7 +51,7 @@ def configure(method: str, parameters: Mapping[str, Any]) -> Any:
     """Settings of a run from the parameters of a notebook.
 
     Args:
-        method: a key of `wsss_lab.methods.METHODS`.
+        method: a key of `wsss_lab.runs.recipe.RECIPES`.
         parameters: by name, e.g. `globals()`: `preset`, `more` (other settings by their dotted
             names) and those of `PARAMETERS`; what else is in it is not looked at. Empty `data` and
             `weights` are the preset's, an empty `root` none.
@@ -71,10 +70,10 @@ def configure(method: str, parameters: Mapping[str, Any]) -> Any:
 def make_plan(
     method: str, config: Any, out: Path, steps: int, images: int, data: Any = None
 ) -> Plan:
-    """The plan of a run of one of the papers' methods.
+    """Plan a run: steps, memory, hours and disk, from a short probe of every kind of work.
 
     Args:
-        method: tscd, asdt, acr or cosa.
+        method: name of a recipe.
         config: its settings.
         out: folder of the run.
         steps: to time of each kind; 0 times nothing.
@@ -82,14 +81,9 @@ def make_plan(
         data: lists to train on and to evaluate on, if others than those of the settings.
 
     Raises:
-        ValueError: another method.
+        ValueError: there is no such method.
     """
-    if method not in ("acr", *end_to_end_plan.KINDS):
-        known = ", ".join(("acr", *end_to_end_plan.KINDS))
-        raise ValueError(f"method: expected one of {known}, got {method!r}")
-    if method == "acr":
-        return acr_plan.plan(config, out, steps, images, data)
-    return end_to_end_plan.plan(method, config, out, steps, images, data)
+    return find_recipe(method).plan(config, out, steps, images, data)
 
 
 def probe(method: str, config: Any, steps: int = 10, images: int = 16) -> dict[str, Any]:
@@ -99,7 +93,7 @@ def probe(method: str, config: Any, steps: int = 10, images: int = 16) -> dict[s
     reading and decoding files are not.
 
     Args:
-        method: tscd, asdt, acr or cosa.
+        method: name of a recipe.
         config: its settings.
         steps: to time of each kind.
         images: to label and to score.
@@ -112,12 +106,10 @@ def probe(method: str, config: Any, steps: int = 10, images: int = 16) -> dict[s
         ValueError: your own folder or list.
     """
     data = random_data(config.data)
-    names = [f.name for f in dataclasses.fields(config) if f.name.endswith("weights")]
     run = dataclasses.replace(config.run, nonfinite="skip")
-    if method == "acr":
-        affinity = dataclasses.replace(config.affinity, weights="random")
-        config = dataclasses.replace(config, affinity=affinity)
-    config = dataclasses.replace(config, run=run, **dict.fromkeys(names, "random"))
+    names = [n for n in setting_names(config) if n.rpartition(".")[2].endswith("weights")]
+    names = [n for n in names if not n.startswith("method.")]  # those are weights of losses
+    config = dataclasses.replace(with_changes(config, dict.fromkeys(names, "random")), run=run)
     with tempfile.TemporaryDirectory(prefix="wsss_lab_probe_") as nowhere:
         plan = make_plan(method, config, Path(nowhere) / "new", steps, images, data)
     height, width = data[0].images.shape[-2:]
@@ -151,7 +143,7 @@ class LongRun:
         """The run that a notebook's parameters ask for.
 
         Args:
-            method: a key of `wsss_lab.methods.METHODS`.
+            method: a key of `wsss_lab.runs.recipe.RECIPES`.
             parameters: see `configure`; also `out`, empty for a new temporary folder, and
                 `probe_only`.
         """

@@ -1,4 +1,4 @@
-"""ASDT from data to `metrics.json`: one stage, see `wsss_lab.runs.end_to_end`.
+"""ASDT from data to `metrics.json`: one stage, see `wsss_lab.recipes.end_to_end`.
 
 Settings of the method, length and batch are those of `wsss_lab.methods.asdt.config`; data and test
 stand here. ASDT needs maps that are good from the start: the released code begins with PSA's
@@ -24,11 +24,12 @@ from wsss_lab.evaluate.predict import toy_classifier
 from wsss_lab.methods.asdt import config as asdt_config
 from wsss_lab.methods.asdt.config import ASDTConfig
 from wsss_lab.methods.asdt.method import ASDT
+from wsss_lab.methods.asdt.signal import student_share
 from wsss_lab.models import keymaps
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.weights import load_backbone_weights, load_strictly
 from wsss_lab.recipes.asdt_report import report_voices, watcher
-from wsss_lab.runs.end_to_end import EndToEnd, EndToEndConfig, TestConfig
+from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
 from wsss_lab.runs.safe_read import read_checkpoint
 from wsss_lab.train.optim import PRESETS as OPTIMISERS
 
@@ -144,10 +145,36 @@ def _fill(head: nn.Linear, weight: Tensor) -> None:
             head.weight.copy_(weight)
 
 
-RECIPE = EndToEnd(NAME, Config, PRESETS, build, keymaps.ASDT, report_voices, watcher)
-train, views = RECIPE.train, RECIPE.views
+def step_kind(config: Config, step: int) -> str:
+    """Kind of a step: with both teachers it takes longer than with the first alone."""
+    method = config.method
+    both = step > method.warmup
+    if method.selection != "images":
+        share = student_share(
+            step, method.selection, **method.pulse, mix=method.mix, seed=method.choice_seed
+        )
+        both = share > 0
+    both = both and (method.aligned_crop or method.pulse_in_loss)
+    return "fit, both teachers" if both else "fit, teacher A"
+
+
+METHOD = EndToEnd(
+    NAME,
+    "two teachers take turns by a pulse signal (TIP 2025)",
+    Config,
+    PRESETS,
+    build,
+    keymaps.ASDT,
+    NO_PRESET,
+    tags_note=TAGS_NOTE,
+    report=report_voices,
+    watcher=watcher,
+    step_kind=step_kind,
+)
+RECIPE = METHOD.recipe()
+train, views = METHOD.train, METHOD.views
 load_method, load_views, load_released = (
-    RECIPE.load_method,
-    RECIPE.load_views,
-    RECIPE.load_released,
+    METHOD.load_method,
+    METHOD.load_views,
+    METHOD.load_released,
 )

@@ -28,7 +28,7 @@ from wsss_lab.evaluate.evaluate import by_shape
 from wsss_lab.methods.asdt.method import ASDT
 from wsss_lab.methods.asdt.predictions import PAIRS, agreement, image_counts, voices
 from wsss_lab.metrics import mean_iou
-from wsss_lab.runs.end_to_end import protocol_of
+from wsss_lab.runs.scoring import protocol_of
 from wsss_lab.runs.stages import First, Log, load_data
 
 PER_IMAGE = "per_image.npz"

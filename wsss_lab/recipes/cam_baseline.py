@@ -12,7 +12,7 @@ habit of the field, the docstring says so.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,20 +23,20 @@ from torch import Tensor
 from wsss_lab.cam import Fusion
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
-from wsss_lab.data.errors import DataError
-from wsss_lab.evaluate.evaluate import evaluate, resolve_crf
+from wsss_lab.evaluate.evaluate import resolve_crf
 from wsss_lab.evaluate.inference import LOGIT_FUSIONS, Views
-from wsss_lab.evaluate.scores import ORACLE, Evaluation
 from wsss_lab.methods.cam_baseline import MaskNetwork, TagClassifier
 from wsss_lab.methods.common.base import Method
-from wsss_lab.metrics import Protocol
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.weights import load_backbone_weights, load_strictly
+from wsss_lab.recipes.cam_baseline_plan import plan
 from wsss_lab.runs.folder import RunFolder, device_name, restore
+from wsss_lab.runs.recipe import Recipe
+from wsss_lab.runs.scoring import score, score_training_maps
 from wsss_lab.runs.stages import (
-    First,
     Labelled,
+    Log,
     fit_stage,
     label_stage,
     launch,
@@ -154,9 +154,7 @@ def seg_views(config: Config) -> Views:
     return Views(logits=rule)
 
 
-def train(
-    config: Config, out: Path, resume: bool = False, log: Callable[[str], None] = print
-) -> dict[str, Any]:
+def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> dict[str, Any]:
     """Run all stages, or go on with those that are not done.
 
     Args:
@@ -173,75 +171,63 @@ def train(
         OutputError: a result cannot be written.
     """
     folder = RunFolder(out, NAME, config, resume)
-    resolve_crf(config.test.crf)
+    resolve_crf(config.test.crf)  # a misspelt name ends here, not after two trainings
     fabric, log = launch(config.run, log)
     images, val = load_data(config.data, "train"), load_data(config.data, "val")
     require_images(images, config.run.batch)
-    classifier = _classifier(config, images.num_classes)  # missing weights are reported here
+    seeded(config.run.seed)
+    classifier = build(config, images.num_classes)  # and missing weights end here
     folder.begin()
-
     facts = {
         "method": NAME,
         "classes": ["background", *images.class_names],
         "config": config,
         "weights": classifier.backbone.weight_tag,
     }
-    run, optim, data = config.run, config.optim, config.data
-    common: dict[str, Any] = {"data": data, "fabric": fabric, "log": log}
-    fit_stage(
-        folder,
-        "tags",
-        classifier,
-        images,
-        run,
-        optim,
-        weights=out / "tags" / "model.safetensors",
-        facts=facts | {"part": "TagClassifier"},
-        **common,
-    )
-    labels = out / "labels"
-    label_stage(
-        classifier,
-        images,
-        labels,
-        views=cam_views(config),
-        threshold=config.threshold,
-        band=config.band,
-        batch=config.test.batch,
-        workers=run.workers,
-        fabric=fabric,
-        log=log,
-    )
-    network = _network(config, images.num_classes + 1)
-    fit_stage(
-        folder,
-        "masks",
-        network,
-        Labelled(images, labels, images.num_classes + 1),
-        dataclasses.replace(run, steps=config.mask_steps or run.steps),
-        config.mask_optim,
-        weights=out / "model.safetensors",
-        facts=facts | {"part": "MaskNetwork"},
-        **common,
-    )
-    results = _score(config, classifier, network, val, fabric, log)
+    common: dict[str, Any] = {"data": config.data, "fabric": fabric, "log": log}
+
+    # 1. tags -> a network that names what is in an image
+    target, part = out / "tags" / "model.safetensors", {"part": "TagClassifier"}
+    fit_stage(folder, "tags", classifier, images, config.run, config.optim,
+              weights=target, facts=facts | part, **common)  # fmt: skip
+    # 2. its class maps, cut at a threshold that no truth has chosen -> pseudo-labels
+    label_stage(classifier, images, out / "labels", views=cam_views(config),
+                threshold=config.threshold, band=config.band, batch=config.test.batch,
+                workers=config.run.workers, fabric=fabric, log=log)  # fmt: skip
+    # 3. pseudo-labels -> a segmentation network, which needs no tags afterwards
+    classes = images.num_classes + 1
+    network, labelled = build_network(config, classes), Labelled(images, out / "labels", classes)
+    target, part = out / "model.safetensors", {"part": "MaskNetwork"}
+    fit_stage(folder, "masks", network, labelled, mask_run(config), config.mask_optim,
+              weights=target, facts=facts | part, **common)  # fmt: skip
+    # 4. both against the truth
     return folder.write_metrics(
-        results, seed=run.seed, device=device_name(fabric.device), weights=facts["weights"]
+        _score(config, classifier, network, val, fabric, log),
+        seed=config.run.seed,
+        device=device_name(fabric.device),
+        weights=facts["weights"],
     )
 
 
-def _backbone(config: Config) -> Backbone:
-    return load_backbone_weights(build_backbone(config.backbone), config.weights)
+def build(config: Config, classes: int, pretrained: bool = True) -> TagClassifier:
+    """Build the tag classifier for `classes` foreground classes."""
+    return TagClassifier(_backbone(config, pretrained), classes, pool=config.pool)
 
 
-def _classifier(config: Config, classes: int) -> TagClassifier:
-    seeded(config.run.seed)
-    return TagClassifier(_backbone(config), classes, pool=config.pool)
+def build_network(config: Config, classes: int) -> MaskNetwork:
+    """Build the segmentation network for `classes` classes, background included."""
+    seeded(config.run.seed)  # so that it does not depend on the stage before
+    return MaskNetwork(_backbone(config, True), classes, hidden=config.hidden)
 
 
-def _network(config: Config, classes: int) -> MaskNetwork:
-    seeded(config.run.seed)
-    return MaskNetwork(_backbone(config), classes, hidden=config.hidden)
+def _backbone(config: Config, pretrained: bool) -> Backbone:
+    backbone = build_backbone(config.backbone)
+    return load_backbone_weights(backbone, config.weights) if pretrained else backbone
+
+
+def mask_run(config: Config) -> RunConfig:
+    """Length and batch of the segmentation network's training."""
+    return dataclasses.replace(config.run, steps=config.mask_steps or config.run.steps)
 
 
 def _score(
@@ -250,80 +236,27 @@ def _score(
     network: MaskNetwork,
     val: Any,
     fabric: Fabric,
-    log: Callable[[str], None],
+    log: Log,
 ) -> dict[str, Any]:
     """Segmentation and maps on the validation list; pseudo-labels on some training images."""
-    data, test = config.data, config.test
-    names = ("background", *val.class_names)
-    protocol = Protocol(
-        split=f"{data.name} {data.split_of('val')}",
-        label_source="procedural truth" if data.name == "toy" else "the data set's masks",
-    )
-    options: dict[str, Any] = {
-        "num_classes": val.num_classes + 1,
-        "class_names": names,
-        "batch": test.batch,
-        "tags_at_test": test.tags_at_test,
-        "rank": fabric.global_rank,
-        "world": fabric.world_size,
-        "workers": config.run.workers,
-    }
-    seg = evaluate(
-        network.eval(), val, seg_views(config), crf=test.crf, protocol=protocol, **options
-    )
-    cam = evaluate(
-        classifier,
-        val,
-        cam_views(config),
-        cam_threshold=config.threshold,
-        protocol=protocol,
-        **options,
-    )
-    pseudo = _pseudo_label_report(config, classifier, protocol, options, log)
+    views, at = cam_views(config), config.threshold
+    seg = score(network.eval(), val, seg_views(config), config, fabric)
+    cam = score(classifier, val, views, config, fabric, at)
+    pseudo = score_training_maps(classifier, views, config, fabric, log, at)
     for heading, found in (
         ("segmentation network, validation list", seg),
         ("tag classifier's maps, validation list", cam),
         *(("pseudo-labels: training images, whose tags are given", p) for p in pseudo.values()),
     ):
         log(f"\n{heading}\n{found.table()}")
-    shown = {"val": seg.as_dict() | cam.as_dict()}
-    return shown | {name: found.as_dict() for name, found in pseudo.items()}
-
-
-def _pseudo_label_report(
-    config: Config,
-    classifier: TagClassifier,
-    protocol: Protocol,
-    options: Mapping[str, Any],
-    log: Callable[[str], None],
-) -> dict[str, Evaluation]:
-    """Maps against the truth of training images, if there is one. Nothing is chosen by it."""
-    if not config.report_train:
-        return {}
-    data = dataclasses.replace(config.data, count=min(config.data.count, config.report_train))
-    try:
-        images = First(load_data(data, "train", masks=True), config.report_train)
-    except DataError as error:
-        log(f"no report on the pseudo-labels of the training images: {error}")
-        return {}
-    stated = dataclasses.replace(
-        protocol, split=f"{data.name} {data.split_of('train')}, first {len(images)}"
-    )
-    found = evaluate(
-        classifier,
-        images,
-        cam_views(config),
-        cam_threshold=config.threshold,
-        protocol=stated,
-        **{**options, "tags_at_test": True},
-    )
-    told = f"cam{ORACLE}"
-    only = Evaluation({told: found.reports[told]}, {told: found.sweeps[told]})
-    return {"pseudo_labels": only}
+    results: dict[str, Any] = {"val": seg.as_dict() | cam.as_dict()}
+    for found in pseudo.values():
+        results["pseudo_labels"] = found.as_dict()
+    return results
 
 
 def load_method(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> Method:
-    """The network of a weights file that `train` wrote, in eval mode.
+    """Return the network of a weights file that `train` wrote, in eval mode.
 
     Args:
         facts: see `wsss_lab.runs.folder.read_facts`.
@@ -345,6 +278,20 @@ def load_method(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> Method
 
 
 def load_views(facts: Mapping[str, Any]) -> Views:
-    """How the network of a weights file looks at images."""
+    """Return the scales and flips with which the network of a weights file is run."""
     config = restore(Config, facts["config"])
     return cam_views(config) if facts["part"] == "TagClassifier" else seg_views(config)
+
+
+RECIPE = Recipe(
+    name=NAME,
+    summary="tag classifier, its class activation maps as labels, a segmentation network on them",
+    config=Config,
+    presets=PRESETS,
+    build=build,
+    train=train,
+    load_method=load_method,
+    load_views=load_views,
+    plan=plan,
+    missing_presets=NO_PRESET,
+)

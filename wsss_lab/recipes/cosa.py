@@ -1,4 +1,4 @@
-"""CoSA from data to `metrics.json`: one stage, see `wsss_lab.runs.end_to_end`.
+"""CoSA from data to `metrics.json`: one stage, see `wsss_lab.recipes.end_to_end`.
 
 Settings of the method are those of `wsss_lab.methods.cosa.config.PRESETS`; data, optimiser and
 length stand here. `voc-released` and `coco-released` also make pixels as the released code does,
@@ -17,7 +17,8 @@ from wsss_lab.methods.cosa.config import CoSAConfig
 from wsss_lab.methods.cosa.method import CoSA
 from wsss_lab.methods.cosa.network import cosa_backbone
 from wsss_lab.models import keymaps
-from wsss_lab.runs.end_to_end import EndToEnd, EndToEndConfig, TestConfig
+from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
+from wsss_lab.recipes.end_to_end_plan import warm_up_step
 from wsss_lab.train.optim import PRESETS as OPTIMISERS
 
 NAME = "cosa"
@@ -94,10 +95,21 @@ def build(config: Config, classes: int, pretrained: bool) -> CoSA:
     return CoSA(backbone, classes, config.method)
 
 
-RECIPE = EndToEnd(NAME, Config, PRESETS, build, keymaps.COSA)
-train, views = RECIPE.train, RECIPE.views
+METHOD = EndToEnd(
+    NAME,
+    "two networks swap class maps and segmentation as labels (ECCV 2024)",
+    Config,
+    PRESETS,
+    build,
+    keymaps.COSA,
+    NO_PRESET,
+    tags_note=TAGS_NOTE,
+    step_kind=warm_up_step,
+)
+RECIPE = METHOD.recipe()
+train, views = METHOD.train, METHOD.views
 load_method, load_views, load_released = (
-    RECIPE.load_method,
-    RECIPE.load_views,
-    RECIPE.load_released,
+    METHOD.load_method,
+    METHOD.load_views,
+    METHOD.load_released,
 )

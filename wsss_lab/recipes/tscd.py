@@ -1,4 +1,4 @@
-"""TSCD from data to `metrics.json`: one stage, see `wsss_lab.runs.end_to_end`.
+"""TSCD from data to `metrics.json`: one stage, see `wsss_lab.recipes.end_to_end`.
 
 Settings of the method are those of `wsss_lab.methods.tscd.config.PRESETS`; data, optimiser and
 length stand here. Values for VOC are those of the released code; for COCO it lacks its settings
@@ -19,7 +19,8 @@ from wsss_lab.methods.tscd.config import TSCDConfig
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.methods.tscd.network import tscd_backbone
 from wsss_lab.models import keymaps
-from wsss_lab.runs.end_to_end import EndToEnd, EndToEndConfig, TestConfig
+from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
+from wsss_lab.recipes.end_to_end_plan import warm_up_step
 from wsss_lab.train.optim import PRESETS as OPTIMISERS
 
 NAME = "tscd"
@@ -99,10 +100,21 @@ def build(config: Config, classes: int, pretrained: bool) -> TSCD:
     return TSCD(backbone, classes, config.method)
 
 
-RECIPE = EndToEnd(NAME, Config, PRESETS, build, keymaps.TSCD)
-train, views = RECIPE.train, RECIPE.views
+METHOD = EndToEnd(
+    NAME,
+    "refined maps as labels, correspondences of two views of the maps (AAAI 2023)",
+    Config,
+    PRESETS,
+    build,
+    keymaps.TSCD,
+    NO_PRESET,
+    tags_note=TAGS_NOTE,
+    step_kind=warm_up_step,
+)
+RECIPE = METHOD.recipe()
+train, views = METHOD.train, METHOD.views
 load_method, load_views, load_released = (
-    RECIPE.load_method,
-    RECIPE.load_views,
-    RECIPE.load_released,
+    METHOD.load_method,
+    METHOD.load_views,
+    METHOD.load_released,
 )

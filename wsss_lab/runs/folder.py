@@ -17,11 +17,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from jaxtyping import Integer
 from torch import Tensor, nn
 
 from wsss_lab.config import (
@@ -32,7 +30,6 @@ from wsss_lab.config import (
     write_atomically,
     write_json,
 )
-from wsss_lab.data.masks import write_mask
 
 FREE = ("accumulate", "accelerator", "devices", "nodes", "workers", "log_every", "save_every")
 FREE_TO_CHANGE = frozenset({*FREE, "keep", "progress", "tensorboard", "root"})
@@ -220,20 +217,6 @@ def _differences(one: Any, other: Any, name: str = "") -> list[str]:
     return [] if one == other else [f"{name} is {one} there and {other} here"]
 
 
-def save_label(path: Path, label: Integer[np.ndarray, "h w"]) -> None:
-    """`write_mask`, which leaves nothing behind where the disk is full.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    try:
-        write_mask(path, label)
-    except OSError as error:
-        for leftover in path.parent.glob(f".{path.name}.*.tmp") if path.parent.is_dir() else ():
-            leftover.unlink(missing_ok=True)
-        raise output_error(path, error) from error
-
-
 def save_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> None:
     """Write a network as safetensors, with what is needed to build it again.
 
@@ -292,6 +275,5 @@ __all__ = [
     "read_run",
     "read_tensors",
     "restore",
-    "save_label",
     "save_weights",
 ]

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsss_lab.methods import METHODS
 from wsss_lab.models import keymaps
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.heads import DilatedHead, LargeFOV, SegFormerHead, TagHead
 from wsss_lab.models.weights import load_strictly
 from wsss_lab.runs.folder import read_facts
+from wsss_lab.runs.recipe import RECIPES
 from wsss_lab.runs.safe_read import Record, State, read_checkpoint
 
 __all__ = ["Identity", "Record", "identify", "read_checkpoint", "released_by"]
@@ -86,7 +86,7 @@ def released_by(path: Path, state: State, rest: Mapping[str, Any]) -> str:
         rest: what stands beside them.
 
     Returns:
-        A key of `wsss_lab.methods.METHODS`.
+        A key of `wsss_lab.runs.recipe.RECIPES`.
 
     Raises:
         ValueError: it is of none; says what it is.
@@ -265,13 +265,13 @@ def _size_of_misfit(error: ValueError) -> int:
 
 
 def _load_ours(state: State, facts: Any, rest: Any) -> dict[str, Any]:
-    entry = METHODS.get(facts.get("method"))
-    if entry is None:
+    recipe = RECIPES.get(str(facts.get("method")))
+    if recipe is None:
         raise ValueError(
             f"the file is of method {facts.get('method')!r}, which this version does not have"
         )
     try:
-        entry.load().load_method(facts, state)
+        recipe.load_method(facts, state)
         network = f"{facts['part']} on {_backbone_of(facts)}"
     except (KeyError, TypeError) as error:
         raise ValueError(f"the file's description is incomplete ({error!r})") from error

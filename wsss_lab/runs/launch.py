@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from wsss_lab.methods import find_method
 from wsss_lab.runs.folder import RunFolder
+from wsss_lab.runs.recipe import find_recipe
 
 
 def run_here(
@@ -22,7 +22,7 @@ def run_here(
     the command line goes on with them in processes of its own. Its lines arrive here.
 
     Args:
-        method: a key of `wsss_lab.methods.METHODS`.
+        method: a key of `wsss_lab.runs.recipe.RECIPES`.
         config: the recipe's settings.
         out: folder of the run, new or of this very run.
         log: gets lines of text.
@@ -34,7 +34,7 @@ def run_here(
         ValueError, FileExistsError, FileNotFoundError: settings, data or folder do not fit.
         RuntimeError: the command has failed; its last line says why.
     """
-    recipe = find_method(method).load()
+    recipe = find_recipe(method)
     if config.run.devices == 1:
         return recipe.train(config, out, resume=True, log=log)
     RunFolder(out, method, config, resume=True).begin()

@@ -15,7 +15,7 @@ from wsss_lab.cam import cam_to_label
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig, build_dataset
 from wsss_lab.data.loader import StepLoader
-from wsss_lab.data.masks import read_mask
+from wsss_lab.data.masks import read_mask, save_label
 from wsss_lab.data.sample import Sample
 from wsss_lab.data.toy import ToyWorld
 from wsss_lab.data.views import Views as TrainingViews
@@ -23,7 +23,7 @@ from wsss_lab.evaluate.evaluate import by_shape
 from wsss_lab.evaluate.inference import Views, multi_scale_predict
 from wsss_lab.methods.common.base import Method, StepOutput
 from wsss_lab.models.weights import load_strictly
-from wsss_lab.runs.folder import RunFolder, read_tensors, save_label, save_weights
+from wsss_lab.runs.folder import RunFolder, read_tensors, save_weights
 from wsss_lab.train.devices import make_fabric, require_even_shares
 from wsss_lab.train.fit import fit
 

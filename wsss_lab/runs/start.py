@@ -22,7 +22,7 @@ def start_method(method: Method, source: str, name: str, backbone: str) -> None:
         method: of the kind the run had.
         source: "" for none; "toy" for those of this package; else a run's folder or its
             `model.safetensors`.
-        name: key of the method in `wsss_lab.methods.METHODS`.
+        name: key of the method in `wsss_lab.runs.recipe.RECIPES`.
         backbone: name of its backbone.
 
     Raises:

@@ -11,40 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from wsss_lab.config import provenance, write_json
 from wsss_lab.data.catalog import DATASETS
 from wsss_lab.data.config import DataConfig
 from wsss_lab.evaluate.evaluate import evaluate, resolve_crf, side_by_side
-from wsss_lab.evaluate.inference import Views
-from wsss_lab.methods import METHODS, find_method
-from wsss_lab.methods.common.base import Method
-from wsss_lab.runs.end_to_end import protocol_of
+from wsss_lab.evaluate.trained import Trained, choose_device
 from wsss_lab.runs.folder import plain, read_facts, restore
 from wsss_lab.runs.identify import released_by
+from wsss_lab.runs.recipe import RECIPES, find_recipe
 from wsss_lab.runs.safe_read import read_checkpoint
+from wsss_lab.runs.scoring import protocol_of
 from wsss_lab.runs.stages import First, load_data
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A network from a weights file."""
-
-    name: str
-    """Key of `wsss_lab.methods.METHODS`."""
-    method: Method
-    """In eval mode, on the CPU."""
-    views: Views
-    """How it looks at images."""
-    classes: tuple[str, ...]
-    """Background first."""
-    config: Any
-    """Settings of its run, or of the released preset it belongs to."""
-    file: Path
-    """Where it came from."""
-    released: bool
-    """Whether the authors' code wrote it."""
 
 
 def load_trained(weights: Path, expected: str | None = None) -> Trained:
@@ -68,18 +45,20 @@ def load_trained(weights: Path, expected: str | None = None) -> Trained:
     name = released_by(file, state, rest) if facts is None else str(facts.get("method"))
     if expected not in (None, name):
         raise ValueError(f"weights: {file} is of {name}, not of {expected}")
-    if name not in METHODS:
+    if name not in RECIPES:
         raise ValueError(f"weights: {file} is of {name!r}, which this version cannot run")
-    recipe = find_method(name).load()
+    recipe = find_recipe(name)
     try:
         if facts is None:
+            if recipe.load_released is None or recipe.views is None:
+                raise ValueError(f"{name}: released checkpoints of it cannot be read")
             method, config = recipe.load_released(state)
             classes = ("background", *DATASETS[config.data.name].classes)
             views = recipe.views(config)
         else:
             method, config = (
                 recipe.load_method(facts, state),
-                restore(recipe.Config, facts["config"]),
+                restore(recipe.config, facts["config"]),
             )
             classes, views = tuple(facts["classes"]), recipe.load_views(facts)
     except (KeyError, TypeError) as error:
@@ -166,28 +145,14 @@ def score_weights(
         workers=config.workers,
         protocol=protocol_of(config.data),
     )
-    recipe = find_method(trained.name).load()
+    recipe = find_recipe(trained.name)
     log(found.table())
     log(f"\n{side_by_side(found)}")
-    if trained.released and hasattr(recipe, "TAGS_NOTE"):
-        log(recipe.TAGS_NOTE)
+    if trained.released and recipe.tags_note:
+        log(recipe.tags_note)
     settings = plain({"score": config, "run": trained.config})
     facts = {"method": trained.name, "weights": str(trained.file), "released": trained.released}
     content = provenance(settings, seed=0, device=str(place), results=found.as_dict(), **facts)
     if out is not None:
         write_json(out, content)
     return content
-
-
-def choose_device(name: str) -> torch.device:
-    """The device behind "auto", "cpu" or "cuda".
-
-    Raises:
-        ValueError: a GPU is asked for and there is none.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device: cuda asked for, but this machine has no usable GPU; take cpu")
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device: expected auto, cpu or cuda, got {name!r}")
-    wanted = "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)

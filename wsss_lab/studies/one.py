@@ -81,13 +81,13 @@ def train(folder: Path) -> dict[str, Any]:
     Returns:
         The content of its `metrics.json`.
     """
-    from wsss_lab.methods import find_method
     from wsss_lab.runs.folder import restore
+    from wsss_lab.runs.recipe import find_recipe
     from wsss_lab.studies.plan import read_json
 
     facts = read_json(folder / "study.json")
-    recipe = find_method(facts["method"]).load()
-    config = restore(recipe.Config, facts["config"])
+    recipe = find_recipe(facts["method"])
+    config = restore(recipe.config, facts["config"])
     return recipe.train(config, folder / "run", True, print)
 
 

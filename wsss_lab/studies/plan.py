@@ -104,8 +104,8 @@ def build_config(declaration: Declaration, arm: str, profile: str, seed: int) ->
     Raises:
         ValueError: names arm and setting.
     """
-    from wsss_lab.methods import find_method, find_preset
     from wsss_lab.runs.folder import plain, restore
+    from wsss_lab.runs.recipe import find_preset, find_recipe
 
     wanted = declaration.arms[arm]
     try:
@@ -114,7 +114,7 @@ def build_config(declaration: Declaration, arm: str, profile: str, seed: int) ->
             _change(values, path, value)
         _change(values, "run.seed", seed)
         _change(values, "run.accelerator", ALIAS[profile])
-        return restore(find_method(wanted.method).load().Config, values)
+        return restore(find_recipe(wanted.method).config, values)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{declaration.path.name}: arm {arm}: {error}") from error
 

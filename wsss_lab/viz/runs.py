@@ -74,7 +74,7 @@ def gallery(
     """Images in rows: photo, class maps, pseudo-label, prediction, truth.
 
     Args:
-        examples: as `wsss_lab.evaluate.examples.examples` returns them.
+        examples: as `wsss_lab.runs.examples.examples` returns them.
         columns: keys to show; None takes all that any of them has.
         classes: names, background first; those that occur are named below with their colours.
 

@@ -9,7 +9,7 @@ from wsss_lab.data.config import DataConfig
 from wsss_lab.methods.acr import config as acr
 from wsss_lab.methods.acr.config import ACRConfig
 from wsss_lab.methods.common import deeplab
-from wsss_lab.runs.end_to_end import TestConfig
+from wsss_lab.runs.scoring import TestConfig
 
 NAME = "acr"
 

@@ -31,7 +31,7 @@ from wsss_lab.methods.common.affinity_net import AffinityNetwork
 from wsss_lab.methods.common.base import Method
 from wsss_lab.metrics import Protocol, Report
 from wsss_lab.recipes.acr.config import Config
-from wsss_lab.runs.end_to_end import protocol_of
+from wsss_lab.runs.scoring import protocol_of
 from wsss_lab.runs.stages import First, LabelRule, Log, load_data
 
 

@@ -49,13 +49,13 @@ from wsss_lab.recipes.acr.stages import (
     require_weights,
     stage_runs,
 )
-from wsss_lab.runs.end_to_end import (
+from wsss_lab.runs.folder import RunFolder, device_name, restore
+from wsss_lab.runs.scoring import (
     count_classes,
     released_preset,
     score,
     score_training_maps,
 )
-from wsss_lab.runs.folder import RunFolder, device_name, restore
 from wsss_lab.runs.stages import (
     Log,
     launch,
@@ -191,9 +191,10 @@ def _score(
     log: Log,
 ) -> dict[str, Any]:
     """Segmentation, if there is one, and maps on the validation list; maps of training images."""
-    seg = score(network, val, VIEWS[config.test.views], config, fabric) if network else None
-    cam = score(localiser, val, VIEWS["single"], config, fabric)
-    train = score_training_maps(localiser, VIEWS["single"], config, fabric, log)
+    at = config.test.cam_threshold
+    seg = score(network, val, VIEWS[config.test.views], config, fabric, at) if network else None
+    cam = score(localiser, val, VIEWS["single"], config, fabric, at)
+    train = score_training_maps(localiser, VIEWS["single"], config, fabric, log, at)
     for heading, found in (
         *([("segmentation network, validation list", seg)] if seg else []),
         ("maps, validation list", cam),

@@ -14,8 +14,8 @@ import safetensors.torch
 import tyro
 
 from wsss_lab.config import write_atomically, write_json
-from wsss_lab.methods import find_method
 from wsss_lab.methods.cosa.method import TEACHER
+from wsss_lab.runs.recipe import find_recipe
 from wsss_lab.runs.settings import with_changes
 
 _COMMON: dict[str, Any] = {
@@ -55,8 +55,8 @@ class WarmUp:
 def run(settings: WarmUp) -> dict[str, Any]:
     """Train, or go on, and pack; returns the record."""
     name, changes = KINDS[settings.kind]
-    recipe = find_method(name).load()
-    config = with_changes(recipe.PRESETS["toy"], changes)
+    recipe = find_recipe(name)
+    config = with_changes(recipe.preset("toy"), changes)
     folder = settings.run_folder
     record = recipe.train(config, folder, resume=folder.exists(), log=print)
     weights = folder / ("fit" if name == "acr" else "") / "model.safetensors"

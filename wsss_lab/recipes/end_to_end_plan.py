@@ -7,16 +7,16 @@ only. A probe of the first steps would promise too few hours, so each kind is ti
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from wsss_lab.methods import find_method
-from wsss_lab.methods.asdt.signal import student_share
+from wsss_lab.evaluate.inference import VIEWS
+from wsss_lab.methods.common.base import Method
 from wsss_lab.plan.plan import Plan, Stage, free_disk, plan_notes, steps_done, training_disk
 from wsss_lab.plan.probe import Probe, dealt_out, probe_images, probe_training
-from wsss_lab.runs.end_to_end import score
 from wsss_lab.runs.folder import device_name
+from wsss_lab.runs.scoring import score
 from wsss_lab.runs.stages import load_data, seeded
 from wsss_lab.train.devices import make_fabric
 
@@ -24,36 +24,26 @@ SHOWN_STEPS = 16
 """Steps of a kind that a probe repeats; ASDT's coins and CoSA's queue do not change the work."""
 
 
-def _warm_up(config: Any, step: int) -> str:
-    """TSCD and CoSA."""
+StepKind = Callable[[Any, int], str]
+"""(settings, step) -> what to call a step. Steps of one name take the same time."""
+Build = Callable[[Any, int, bool], Method]
+
+
+def any_step(config: Any, step: int) -> str:
+    """Kind of a step where all steps take the same time."""
+    return "fit"
+
+
+def warm_up_step(config: Any, step: int) -> str:
+    """Kind of a step of a method that may learn tags alone at first (TSCD, CoSA)."""
     if config.method.skip_warmup and step <= config.method.warmup:
         return "fit, tags only"
     return "fit, all losses"
 
 
-def _teachers(config: Any, step: int) -> str:
-    """ASDT."""
-    method = config.method
-    both = step > method.warmup
-    if method.selection != "images":
-        share = student_share(
-            step, method.selection, **method.pulse, mix=method.mix, seed=method.choice_seed
-        )
-        both = share > 0
-    both = both and (method.aligned_crop or method.pulse_in_loss)
-    return "fit, both teachers" if both else "fit, teacher A"
-
-
-KINDS: Mapping[str, Callable[[Any, int], str]] = {
-    "tscd": _warm_up,
-    "cosa": _warm_up,
-    "asdt": _teachers,
-}
-"""Method -> what to call a step, given settings and step. Steps of one name take the same time."""
-
-
 def plan(
-    name: str,
+    build: Build,
+    kind_of: StepKind,
     config: Any,
     out: Path,
     steps: int = 5,
@@ -65,7 +55,8 @@ def plan(
     Nothing is written to `out`, and the run afterwards is the same as without a probe.
 
     Args:
-        name: a method with a recipe of one stage, see `wsss_lab.runs.end_to_end`.
+        build: makes the method, see `EndToEnd.build`.
+        kind_of: names the kind of a step.
         config: settings of the run.
         out: its folder, new or with what an earlier start has left.
         steps: training steps to time of each kind; 0 times nothing.
@@ -75,15 +66,14 @@ def plan(
     Raises:
         ValueError, FileNotFoundError: settings or data do not fit.
     """
-    recipe = find_method(name).load()
     run = config.run
     train, val = data or (load_data(config.data, "train"), load_data(config.data, "val"))
     seeded(run.seed)
-    method = recipe.build(config, train.num_classes, True)
+    method = build(config, train.num_classes, True)
     fabric = make_fabric(dataclasses.replace(run, devices=1, nodes=1))
     disk = training_disk([method], [run])
 
-    kinds = [KINDS[name](config, step) for step in range(run.steps)]
+    kinds = [kind_of(config, step) for step in range(run.steps)]
     done = Counter(kinds[: steps_done(out, "model.safetensors", run.steps)])
     probes: dict[str, Probe] = {}
     if steps:
@@ -93,7 +83,11 @@ def plan(
         method.to(fabric.device).eval()
         alone = dataclasses.replace(config, run=dataclasses.replace(run, workers=0))
         timed = probe_images(
-            lambda some: score(method, some, recipe.views(config), alone, fabric), val, images
+            lambda some: score(
+                method, some, VIEWS[config.test.views], alone, fabric, config.test.cam_threshold
+            ),
+            val,
+            images,
         )
         probes["evaluate"] = dealt_out(timed, run)
     stages = [

@@ -8,7 +8,7 @@ import torch
 
 from wsss_lab.data.masks import read_mask
 from wsss_lab.evaluate.inference import multi_scale_predict
-from wsss_lab.evaluate.predict import load_trained
+from wsss_lab.runs.weights import load_trained
 
 
 @torch.no_grad()
@@ -36,17 +36,17 @@ def examples(
         Per image `name`, `image` uint8 (3, h, w), `cam` (h, w) in 0..1, the largest value over
         classes, `pseudo_label`, `prediction` and `truth`, int (h, w); None where there is none.
     """
-    segmenter, seg_views, classes = load_trained(network)
-    mapper, map_views = load_trained(maps)[:2] if maps else (segmenter, seg_views)
+    segmenter = load_trained(network)
+    mapper = load_trained(maps) if maps else segmenter
     found = []
     for index in indices:
         sample = images[index]
         pixels = sample["image"][None].float() / 255
-        tags = sample["tags"][None] if tell_tags and mapper.uses_tags else None
-        cam = multi_scale_predict(mapper.predict, pixels, map_views, tags)
-        logits = multi_scale_predict(segmenter.predict, pixels, seg_views).logits
+        tags = sample["tags"][None] if tell_tags and mapper.method.uses_tags else None
+        cam = multi_scale_predict(mapper.method.predict, pixels, mapper.views, tags)
+        logits = multi_scale_predict(segmenter.method.predict, pixels, segmenter.views).logits
         file = labels / f"{sample['name']}.png" if labels else None
-        made = read_mask(file, len(classes)) if file and file.is_file() else None
+        made = read_mask(file, len(segmenter.classes)) if file and file.is_file() else None
         found.append(
             {
                 "name": sample["name"],

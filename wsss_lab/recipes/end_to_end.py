@@ -9,30 +9,27 @@ built. Everything else is the same for all of them and stands here. What a run l
 | evaluate: segmentation and class maps on the validation list, in one pass | `metrics.json` |
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from wsss_lab.config import OptimConfig, RunConfig
-from wsss_lab.data.catalog import DATASETS
 from wsss_lab.data.config import DataConfig
-from wsss_lab.data.errors import DataError
-from wsss_lab.evaluate.evaluate import evaluate, resolve_crf
+from wsss_lab.evaluate.evaluate import resolve_crf
 from wsss_lab.evaluate.inference import VIEWS, Views
-from wsss_lab.evaluate.scores import ORACLE, Evaluation
 from wsss_lab.methods.common.base import Method
 from wsss_lab.methods.common.plugin import ConsistencyConfig, with_consistency
-from wsss_lab.metrics import Protocol
-from wsss_lab.models.keymaps import Table, split_checkpoint
+from wsss_lab.models.keymaps import Table
 from wsss_lab.models.weights import load_strictly
+from wsss_lab.recipes.end_to_end_plan import StepKind, any_step, plan
 from wsss_lab.runs.folder import RunFolder, device_name, restore
+from wsss_lab.runs.recipe import Recipe
+from wsss_lab.runs.scoring import TestConfig, count_classes, released_preset, score
 from wsss_lab.runs.stages import (
-    First,
     Log,
     OnStep,
     fit_stage,
@@ -43,31 +40,7 @@ from wsss_lab.runs.stages import (
 )
 from wsss_lab.runs.start import start_method
 
-
-@dataclass(frozen=True)
-class TestConfig:
-    """How the trained network is scored."""
-
-    __test__ = False  # no test case, whatever pytest thinks of its name
-
-    views: str = "single"
-    """Scales, flips and how they are joined: a name of `wsss_lab.evaluate.inference.VIEWS`."""
-    batch: int = 8
-    """Images of one size per forward pass, at most."""
-    crf: str = "none"
-    """Post-processing of the segmentation, a name of `wsss_lab.refine.PRESETS`; "none" for none."""
-    cam_threshold: float | None = 0.5
-    """Background score, 0..1, at which the class maps get a report; None reports the sweep only."""
-    tags_at_test: bool = False
-    """Score a second time with the true tags of every image. An oracle, and reported as one."""
-
-    def __post_init__(self) -> None:
-        if self.views not in VIEWS:
-            raise ValueError(f"views: expected one of {', '.join(VIEWS)}, got {self.views!r}")
-        if self.batch < 1:
-            raise ValueError(f"batch: expected at least 1, got {self.batch}")
-        if self.cam_threshold is not None and not 0 <= self.cam_threshold <= 1:
-            raise ValueError(f"cam_threshold: expected 0..1 or None, got {self.cam_threshold}")
+__all__ = ["EndToEnd", "EndToEndConfig", "TestConfig"]
 
 
 @dataclass(frozen=True)
@@ -94,22 +67,51 @@ class EndToEndConfig:
 
 @dataclass(frozen=True)
 class EndToEnd:
-    """What a recipe of one stage does, given how its method is built."""
+    """A method of one training stage, given how its network is built; `recipe` completes it.
+
+    A method needs `name`, `summary`, `config`, `presets` and `build`; the rest has defaults.
+    """
 
     name: str
-    """Key of `wsss_lab.methods.METHODS`."""
+    """Name on the command line and in `config.json`."""
+    summary: str
+    """One line for lists and `--help`."""
     config: type[Any]
-    """A child of `EndToEndConfig`."""
+    """A child of `EndToEndConfig`, with the method's own settings as `method`."""
     presets: Mapping[str, Any]
     """Name -> settings."""
     build: Callable[[Any, int, bool], Method]
     """(settings, foreground classes, whether to load the backbone's weights) -> the method."""
-    keys: Table
-    """Names in released checkpoints, see `wsss_lab.models.keymaps`."""
+    keymap: Table | None = None
+    """Names in released checkpoints, see `wsss_lab.models.keymaps`; None: there are none."""
+    missing_presets: Mapping[str, str] = field(default_factory=dict)
+    """Name -> why there is no such preset."""
+    tags_note: str = ""
+    """Which tags published numbers were made with."""
     report: Callable[..., dict[str, Any]] | None = None
     """Adds to the results: (trained method, settings, fabric, the run's folder, log) -> results."""
     watcher: Callable[..., OnStep | None] | None = None
-    """Looks on: (method, images, settings, fabric, the run's folder) -> `fit`'s `on_step`."""
+    """Observes: (method, images, settings, fabric, the run's folder) -> `fit`'s `on_step`."""
+    step_kind: StepKind = any_step
+    """(settings, step) -> name of the kind of step; steps of one name take the same time."""
+
+    def recipe(self) -> Recipe:
+        """Return the recipe that commands use."""
+        return Recipe(
+            name=self.name,
+            summary=self.summary,
+            config=self.config,
+            presets=self.presets,
+            build=self.build,
+            train=self.train,
+            load_method=self.load_method,
+            load_views=self.load_views,
+            plan=partial(plan, self.build, self.step_kind),
+            missing_presets=self.missing_presets,
+            tags_note=self.tags_note,
+            load_released=self.load_released if self.keymap is not None else None,
+            views=self.views,
+        )
 
     def train(
         self, config: Any, out: Path, resume: bool = False, log: Log = print
@@ -163,7 +165,8 @@ class EndToEnd:
             on_step=self.watcher(method, images, config, fabric, out) if self.watcher else None,
         )
         method.eval()
-        found = score(method, val, VIEWS[config.test.views], config, fabric)
+        views = VIEWS[config.test.views]
+        found = score(method, val, views, config, fabric, config.test.cam_threshold)
         log(f"\nvalidation list\n{found.table()}")
         more = self.report(method, config, fabric, out, log) if self.report else {}
         return folder.write_metrics(
@@ -205,119 +208,10 @@ class EndToEnd:
         Raises:
             ValueError: the tensors do not fit, or no released preset has this number of classes.
         """
-        classes = count_classes(state, self.keys, self.name)
+        if self.keymap is None:
+            raise ValueError(f"{self.name}: there are no released checkpoints of it")
+        classes = count_classes(state, self.keymap, self.name)
         config = self.presets[released_preset(self.presets, classes, self.name)]
         method = self.build(config, classes, False)
         method.load_released(state)  # type: ignore[operator]
         return method.eval(), config
-
-
-def count_classes(state: Mapping[str, Tensor], keys: Table, name: str) -> int:
-    """Foreground classes of a released checkpoint: rows of its tag classifier.
-
-    Raises:
-        ValueError: it has none.
-    """
-    weight = split_checkpoint(state, keys).get("tag_head", {}).get("linear.weight")
-    if weight is None:
-        raise ValueError(f"the file lacks the tag classifier of {name}")
-    return weight.shape[0]
-
-
-def released_preset(presets: Mapping[str, Any], classes: int, name: str) -> str:
-    """Name of the released preset whose data set has this number of classes.
-
-    Raises:
-        ValueError: there is none.
-    """
-    counts = {
-        preset: len(DATASETS[config.data.name].classes)
-        for preset, config in presets.items()
-        if preset.endswith("-released")
-    }
-    for preset, count in counts.items():
-        if count == classes:
-            return preset
-    known = ", ".join(f"{preset} {count}" for preset, count in counts.items())
-    raise ValueError(f"{name}: the file has {classes} classes; released presets have: {known}")
-
-
-def score(method: Method, val: Any, views: Views, config: Any, fabric: Fabric) -> Evaluation:
-    """Segmentation and class maps of a trained method on the validation list.
-
-    Args:
-        method: gives `predict`.
-        val: samples with masks.
-        views: how images are looked at.
-        config: uses `data`, `test` and `run.workers`.
-        fabric: launched; every process takes its share of the images.
-    """
-    test = config.test
-    return evaluate(
-        method,
-        val,
-        views,
-        num_classes=val.num_classes + 1,
-        class_names=("background", *val.class_names),
-        cam_threshold=test.cam_threshold,
-        batch=test.batch,
-        tags_at_test=test.tags_at_test,
-        crf=test.crf,
-        rank=fabric.global_rank,
-        world=fabric.world_size,
-        workers=config.run.workers,
-        protocol=protocol_of(config.data),
-    )
-
-
-def score_training_maps(
-    method: Method, views: Views, config: Any, fabric: Fabric, log: Log
-) -> dict[str, Evaluation]:
-    """Maps, with the true tags, against the truth of training images, if there is one.
-
-    Nothing is chosen by it: training has not seen these masks.
-
-    Args:
-        method: gives maps.
-        views: how images are looked at.
-        config: uses `data`, `report_train` (so many images; 0 for none), `test`, `run.workers`.
-        fabric: launched; every process takes its share of the images.
-        log: is told where there is no truth.
-
-    Returns:
-        The evaluation as `train_maps`, or nothing.
-    """
-    if not config.report_train:
-        return {}
-    data = dataclasses.replace(config.data, count=min(config.data.count, config.report_train))
-    try:
-        images = load_data(data, "train", masks=True)
-    except DataError as error:
-        log(f"no report on the maps of the training images: {error}")
-        return {}
-    some, stated = First(images, config.report_train), protocol_of(data, "train")
-    found = evaluate(
-        method,
-        some,
-        views,
-        num_classes=images.num_classes + 1,
-        class_names=("background", *images.class_names),
-        cam_threshold=config.test.cam_threshold,
-        batch=config.test.batch,
-        tags_at_test=True,
-        rank=fabric.global_rank,
-        world=fabric.world_size,
-        workers=config.run.workers,
-        protocol=dataclasses.replace(stated, split=f"{stated.split}, first {len(some)}"),
-    )
-    told = f"cam{ORACLE}"
-    reports = {told: found.reports[told]} if told in found.reports else {}
-    return {"train_maps": Evaluation(reports, {told: found.sweeps[told]})}
-
-
-def protocol_of(data: DataConfig, role: str = "val") -> Protocol:
-    """What a report says about the images and their truth."""
-    return Protocol(
-        split=f"{data.name} {data.split_of(role)}",
-        label_source="procedural truth" if data.name == "toy" else "the data set's masks",
-    )

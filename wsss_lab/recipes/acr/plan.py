@@ -18,8 +18,8 @@ from wsss_lab.recipes.acr.stages import (
     stage_data,
     stage_runs,
 )
-from wsss_lab.runs.end_to_end import score
 from wsss_lab.runs.folder import device_name
+from wsss_lab.runs.scoring import score
 from wsss_lab.runs.stages import LabelRule, label_stage, load_data, seeded, silent
 from wsss_lab.train.devices import make_fabric
 
@@ -136,7 +136,7 @@ def _probe_scoring(
 
     def both(some: Any) -> None:
         if network is not None:
-            score(network, some, VIEWS[config.test.views], alone, fabric)
-        score(localiser, some, VIEWS["single"], alone, fabric)
+            score(network, some, VIEWS[config.test.views], alone, fabric, config.test.cam_threshold)
+        score(localiser, some, VIEWS["single"], alone, fabric, config.test.cam_threshold)
 
     return dealt_out(probe_images(both, val, count), config.run)

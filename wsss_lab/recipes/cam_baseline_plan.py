@@ -1,0 +1,108 @@
+"""The plan of a run of the CAM baseline: each stage timed on a few of its steps or images."""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from wsss_lab.plan.plan import (
+    Plan,
+    Stage,
+    free_disk,
+    plan_notes,
+    steps_done,
+    training_disk,
+)
+from wsss_lab.plan.probe import Blank, Probe, dealt_out, probe_images, probe_training
+from wsss_lab.runs.folder import device_name
+from wsss_lab.runs.scoring import score
+from wsss_lab.runs.stages import First, label_stage, load_data, seeded, silent
+from wsss_lab.train.devices import make_fabric
+
+
+def plan(
+    config: Any,
+    out: Path,
+    steps: int = 5,
+    images: int = 8,
+    data: tuple[Any, Any] | None = None,
+) -> Plan:
+    """Return steps, memory, hours and disk of a run, from a short probe of every stage.
+
+    Nothing is written to `out`, and the run afterwards is the same as without a probe.
+
+    Args:
+        config: settings of the run, see `wsss_lab.recipes.cam_baseline.Config`.
+        out: its folder, new or with the content of an earlier start.
+        steps: training steps to time for each network; 0 times nothing.
+        images: images to label and to score for the timing.
+        data: lists to train on and to evaluate on, if others than those of the settings.
+
+    Raises:
+        ValueError, FileNotFoundError: settings or data do not fit.
+    """
+    from wsss_lab.recipes import cam_baseline as recipe  # which names this plan in its table
+
+    train, val = data or (load_data(config.data, "train"), load_data(config.data, "val"))
+    seeded(config.run.seed)
+    networks: dict[str, Any] = {
+        "tags": recipe.build(config, train.num_classes),
+        "masks": recipe.build_network(config, train.num_classes + 1),
+    }
+    runs = {"tags": config.run, "masks": recipe.mask_run(config)}
+    optims = {"tags": config.optim, "masks": config.mask_optim}
+    fabric = make_fabric(dataclasses.replace(config.run, devices=1, nodes=1))
+    probes: dict[str, Probe] = {}
+    disk = training_disk(list(networks.values()), list(runs.values()))
+    if steps:
+        for name, network in networks.items():
+            some = train if name == "tags" else Blank(train, len(train))
+            optim = optims[name]
+            probes[name] = probe_training(network, some, runs[name], optim, config.data, steps)
+            network.to(fabric.device).eval()
+        classifier, network = networks.values()
+        views = recipe.cam_views(config), recipe.seg_views(config)
+        probes["labels"], size = _probe_labels(config, classifier, views[0], train, fabric, images)
+        disk += size * len(train) / 1e9
+        alone = dataclasses.replace(config, run=dataclasses.replace(config.run, workers=0))
+
+        def both(some: First) -> None:
+            score(network, some, views[1], alone, fabric)
+            score(classifier, some, views[0], alone, fabric)
+
+        probes["evaluate"] = dealt_out(probe_images(both, val, images), config.run)
+    stages = []
+    for name, weights in (("tags", "model.safetensors"), ("masks", "../model.safetensors")):
+        done = steps_done(out / name, weights, runs[name].steps)
+        batch = config.run.batch
+        stages.append(Stage(name, runs[name].steps, "steps", done, probes.get(name), batch))
+    there = len(list((out / "labels").glob("*.png")))
+    stages.insert(1, Stage("labels", len(train), "images", there, probes.get("labels")))
+    stages.append(Stage("evaluate", len(val), "images", 0, probes.get("evaluate")))
+    notes = plan_notes(config.run, probes, config.report_train)
+    return Plan(tuple(stages), device_name(fabric.device), disk, free_disk(out), notes)
+
+
+def _probe_labels(
+    config: Any, classifier: Any, views: Any, images: Any, fabric: Any, count: int
+) -> tuple[Probe, float]:
+    """Time of an image, and the bytes of its label file."""
+    with tempfile.TemporaryDirectory(prefix="wsss_lab_probe_") as folder:
+
+        def label(some: First) -> None:
+            label_stage(
+                classifier,
+                some,
+                Path(tempfile.mkdtemp(dir=folder)),
+                views=views,
+                threshold=config.threshold,
+                band=config.band,
+                batch=config.test.batch,
+                workers=0,
+                fabric=fabric,
+                log=silent,
+            )
+
+        probe = dealt_out(probe_images(label, images, count), config.run)
+        written = list(Path(folder).rglob("*.png"))
+        return probe, sum(f.stat().st_size for f in written) / max(1, len(written))

@@ -1,0 +1,172 @@
+"""Scores of a run: how its networks are scored, what reports state, whose checkpoint a file is."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from wsss_lab.data.catalog import DATASETS
+from wsss_lab.data.config import DATA_SETS, DataConfig
+from wsss_lab.data.errors import DataError
+from wsss_lab.evaluate.evaluate import evaluate
+from wsss_lab.evaluate.inference import VIEWS, Views
+from wsss_lab.evaluate.scores import ORACLE, Evaluation
+from wsss_lab.methods.common.base import Method
+from wsss_lab.metrics import Protocol
+from wsss_lab.models.keymaps import Table, split_checkpoint
+from wsss_lab.runs.stages import First, Log, load_data
+
+
+@dataclass(frozen=True)
+class TestConfig:
+    """How the trained network is scored."""
+
+    __test__ = False  # no test case, whatever pytest thinks of its name
+
+    views: str = "single"
+    """Scales, flips and how they are joined: a name of `wsss_lab.evaluate.inference.VIEWS`."""
+    batch: int = 8
+    """Images of one size per forward pass, at most."""
+    crf: str = "none"
+    """Post-processing of the segmentation, a name of `wsss_lab.refine.PRESETS`; "none" for none."""
+    cam_threshold: float | None = 0.5
+    """Background score, 0..1, at which the class maps get a report; None reports the sweep only."""
+    tags_at_test: bool = False
+    """Score a second time with the true tags of every image. An oracle, and reported as one."""
+
+    def __post_init__(self) -> None:
+        if self.views not in VIEWS:
+            raise ValueError(f"views: expected one of {', '.join(VIEWS)}, got {self.views!r}")
+        if self.batch < 1:
+            raise ValueError(f"batch: expected at least 1, got {self.batch}")
+        if self.cam_threshold is not None and not 0 <= self.cam_threshold <= 1:
+            raise ValueError(f"cam_threshold: expected 0..1 or None, got {self.cam_threshold}")
+
+
+def count_classes(state: Mapping[str, Tensor], keys: Table, name: str) -> int:
+    """Foreground classes of a released checkpoint: rows of its tag classifier.
+
+    Raises:
+        ValueError: it has none.
+    """
+    weight = split_checkpoint(state, keys).get("tag_head", {}).get("linear.weight")
+    if weight is None:
+        raise ValueError(f"the file lacks the tag classifier of {name}")
+    return weight.shape[0]
+
+
+def released_preset(presets: Mapping[str, Any], classes: int, name: str) -> str:
+    """Name of the released preset whose data set has this number of classes.
+
+    Raises:
+        ValueError: there is none.
+    """
+    counts = {
+        preset: len(DATASETS[config.data.name].classes)
+        for preset, config in presets.items()
+        if preset.endswith("-released")
+    }
+    for preset, count in counts.items():
+        if count == classes:
+            return preset
+    known = ", ".join(f"{preset} {count}" for preset, count in counts.items())
+    raise ValueError(f"{name}: the file has {classes} classes; released presets have: {known}")
+
+
+def score(
+    method: Method,
+    val: Any,
+    views: Views,
+    config: Any,
+    fabric: Fabric,
+    cam_threshold: float | None = None,
+) -> Evaluation:
+    """Score segmentation and class maps of a trained method on the validation list.
+
+    Args:
+        method: gives `predict`.
+        val: samples with masks.
+        views: how images are looked at.
+        config: uses `data`, `test` and `run.workers`.
+        fabric: launched; every process takes its share of the images.
+        cam_threshold: background score, 0..1, at which the class maps get a report; None reports
+            the sweep over thresholds only.
+    """
+    test = config.test
+    return evaluate(
+        method,
+        val,
+        views,
+        num_classes=val.num_classes + 1,
+        class_names=("background", *val.class_names),
+        cam_threshold=cam_threshold,
+        batch=test.batch,
+        tags_at_test=test.tags_at_test,
+        crf=test.crf,
+        rank=fabric.global_rank,
+        world=fabric.world_size,
+        workers=config.run.workers,
+        protocol=protocol_of(config.data),
+    )
+
+
+def score_training_maps(
+    method: Method,
+    views: Views,
+    config: Any,
+    fabric: Fabric,
+    log: Log,
+    cam_threshold: float | None,
+) -> dict[str, Evaluation]:
+    """Maps, with the true tags, against the truth of training images, if there is one.
+
+    Nothing is chosen by it: training has not seen these masks.
+
+    Args:
+        method: gives maps.
+        views: how images are looked at.
+        config: uses `data`, `report_train` (so many images; 0 for none), `test`, `run.workers`.
+        fabric: launched; every process takes its share of the images.
+        log: gets a line where there is no truth.
+        cam_threshold: see `score`.
+
+    Returns:
+        The evaluation as `train_maps`, or nothing.
+    """
+    if not config.report_train:
+        return {}
+    data = dataclasses.replace(config.data, count=min(config.data.count, config.report_train))
+    try:
+        images = load_data(data, "train", masks=True)
+    except DataError as error:
+        log(f"no report on the maps of the training images: {error}")
+        return {}
+    some, stated = First(images, config.report_train), protocol_of(data, "train")
+    found = evaluate(
+        method,
+        some,
+        views,
+        num_classes=images.num_classes + 1,
+        class_names=("background", *images.class_names),
+        cam_threshold=cam_threshold,
+        batch=config.test.batch,
+        tags_at_test=True,
+        rank=fabric.global_rank,
+        world=fabric.world_size,
+        workers=config.run.workers,
+        protocol=dataclasses.replace(stated, split=f"{stated.split}, first {len(some)}"),
+    )
+    told = f"cam{ORACLE}"
+    reports = {told: found.reports[told]} if told in found.reports else {}
+    return {"train_maps": Evaluation(reports, {told: found.sweeps[told]})}
+
+
+def protocol_of(data: DataConfig, role: str = "val") -> Protocol:
+    """What a report says about the images and their truth."""
+    return Protocol(
+        split=f"{data.name} {data.split_of(role)}",
+        label_source=DATA_SETS[data.name].truth,
+    )
