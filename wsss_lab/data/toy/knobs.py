@@ -1,4 +1,4 @@
-"""The knobs of the toy world: which failure of CAM appears, and how strongly."""
+"""Settings of the toy world: which failures of CAM appear, and how strongly."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from wsss_lab.data.catalog import TOY_CLASSES
 
 @dataclass(frozen=True)
 class ToyKnobs:
-    """What a toy scene is drawn from. A knob changes its own aspect of a scene and nothing else.
+    """Settings of a toy scene; each changes its own aspect of a scene and nothing else.
 
     Raises:
         ValueError: a knob is outside its range; the message names it.
