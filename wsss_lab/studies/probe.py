@@ -1,7 +1,7 @@
 """Time a run at full size without its data: `python -m wsss_lab.studies.probe METHOD PRESET`.
 
 Random weights and random images of the data set's usual size cost as much time and memory as real
-ones, but for reading and decoding files, which is not timed here.
+ones, except for reading and decoding files, which is not timed.
 """
 
 import json
@@ -22,25 +22,25 @@ from wsss_lab.runs.settings import with_changes
 
 @dataclass(frozen=True)
 class Options:
-    """What to time."""
+    """Run to time."""
 
     method: Positional[str]
     """tscd, asdt, acr or cosa."""
     preset: Positional[str] = "toy"
-    """Settings to start from, e.g. voc, coco or stuff10k."""
+    """Preset to start from, e.g. voc, coco or stuff10k."""
     steps: int = 10
-    """Training steps to time of each kind; two more warm up."""
+    """Training steps to time of each kind, after two to warm up."""
     images: int = 16
     """Images to label and to score."""
     change: Annotated[tuple[str, ...], arg(metavar="NAME=VALUE")] = field(default=())
     """Other settings by their names on the command line, values as in JSON, e.g. run.batch=8
     run.precision=bf16-mixed."""
     out: Path | None = None
-    """JSON file to write, too."""
+    """JSON file to write as well."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Time, print the plan as a table and as JSON; 2 if the input is wrong."""
+    """Time the run, print the plan as table and JSON; return 2 if the input is wrong."""
     options = tyro.cli(Options, prog="python -m wsss_lab.studies.probe", args=arguments)
     try:
         config = find_preset(options.method, options.preset)
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    """`NAME=VALUE`; what is not JSON is text."""
+    """Parse `NAME=VALUE`; a value that is not JSON is text."""
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"change: expected NAME=VALUE, got {text!r}")
