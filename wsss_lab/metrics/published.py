@@ -1,6 +1,6 @@
 """Published results to compare a run with, each with its protocol as far as it is known.
 
-Only numbers whose source we have read are here. A question mark stands for what the source does not
+Only numbers from sources we have read are here. A question mark stands for what the source does not
 state. Do not compare two rows without comparing their columns: pre-training, stages, multi-scale,
 CRF and true tags at test time each move mIoU by points.
 """

@@ -1,4 +1,4 @@
-"""mIoU of a class map at every background threshold, in one pass over the pixels.
+"""Mean IoU of a class map at every background threshold, in one pass over the pixels.
 
 At threshold t a pixel is background if its winning score is at most t, else it is the winner. The
 winner does not depend on t. So it is enough to count, for each (true class, winner), how many

@@ -73,6 +73,6 @@ def tag_f1(
             f"logits and tags must both be (n, k), got {tuple(logits.shape)} and "
             f"{tuple(tags.shape)}"
         )
-    said, true = logits > threshold, tags > 0
-    hits = (said & true).sum(1).double()
-    return (2 * hits / (said.sum(1) + true.sum(1)).clamp(min=1)).mean()
+    predicted, true = logits > threshold, tags > 0
+    hits = (predicted & true).sum(1).double()
+    return (2 * hits / (predicted.sum(1) + true.sum(1)).clamp(min=1)).mean()

@@ -41,7 +41,7 @@ def png_bytes(figure: Figure) -> bytes:
 
 
 def plot_style() -> None:
-    """Set the look of every matplotlib figure in the book.
+    """Set the style of every matplotlib figure in the book.
 
     100 dots per inch and at most 7 inches wide, colour-blind-safe lines, nearest-pixel images, no
     top and right frame, white background on light and dark pages alike.

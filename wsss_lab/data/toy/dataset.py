@@ -23,7 +23,7 @@ from wsss_lab.data.toy.knobs import ToyKnobs
 from wsss_lab.data.toy.scene import SPLITS, Scene, scene
 
 TOY_VERSION = "toy-1"
-"""Changes whenever a pixel of any scene changes."""
+"""Version of the scenes; changed whenever a pixel of any scene changes."""
 
 
 class ToySample(Sample):

@@ -14,8 +14,8 @@ class ToyKnobs:
     """
 
     share: float = 0.3
-    """How much the classes share, 0..1. 0: own colours, coats and proportions; 1: everything but
-    the distinctive part is shared. Drives partial activation."""
+    """Degree of sharing among classes, 0..1. 0: own colours, coats and proportions; 1: everything
+    but the distinctive part is shared. Drives partial activation."""
     context_given_class: float = 0.85
     """Probability that a scene with a boat has water (with a train: rails)."""
     context_given_other: float = 0.18
