@@ -1,4 +1,4 @@
-"""Run settings as frozen dataclasses, and the facts every result is stamped with."""
+"""Run settings as frozen dataclasses, provenance of results, and atomic writes."""
 
 import contextlib
 import dataclasses
@@ -19,26 +19,26 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
-    """How fast to learn: optimiser, learning rate schedule, clipping.
+    """Optimiser, learning rate schedule and gradient clipping.
 
-    The defaults are a sane recipe for small networks. What the released codes really do, oddities
-    included, stands in `wsss_lab.train.optim.PRESETS`.
+    The defaults are a sane recipe for small networks. The settings of the released codes, oddities
+    included, are in `wsss_lab.train.optim.PRESETS`.
     """
 
     name: Literal["adamw", "sgd"] = "adamw"
-    """AdamW decays weights apart from the gradient; SGD adds the decay to the gradient."""
+    """AdamW decays weights separately from the gradient; SGD adds the decay to the gradient."""
     lr: float = 1e-3
     """Peak learning rate of the body."""
     head_lr_factor: float = 3.0
     """Learning rate of freshly made heads, as a multiple of `lr`."""
     weight_decay: float = 0.05
-    """Of matrices and filters; a method's `param_groups` decides who gets none."""
+    """Decay of matrices and filters; a method's `param_groups` exempts others."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's two averages."""
+    """Decay rates of AdamW's two running averages."""
     momentum: float = 0.9
     """SGD's momentum."""
     schedule: Literal["cosine", "poly", "constant"] = "cosine"
-    """What follows the warm-up: half a cosine to zero, (1 - t/T)^power, or nothing."""
+    """Schedule after the warm-up: half a cosine to zero, (1 - t/T)^power, or constant."""
     power: float = 0.9
     """Exponent of `poly`."""
     warmup: float = 0.08
@@ -47,8 +47,8 @@ class OptimConfig:
     """Factor on `lr` at step 0, from which the rise would reach 1 at step W. None: W equal rises,
     1/W at step 0 and 1 at step W-1. TSCD and CoSA: 1e-6 (released codes)."""
     decay_from: Literal["warmup", "start"] = "warmup"
-    """Where `poly` and `cosine` begin to count. "start" makes the rate drop when the warm-up ends;
-    so do the released codes of TSCD and CoSA."""
+    """Step 0 of `poly` and `cosine`. "start" makes the rate drop when the warm-up ends, as in the
+    released codes of TSCD and CoSA."""
     decay_steps: int = 0
     """T of the schedule; 0 takes the run's steps. ACR and ASDT (released codes) train one step
     more than T. Steps from T on keep the last rate."""
@@ -73,7 +73,7 @@ class OptimConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """How long, on what and how carefully to train."""
+    """Length, devices, precision and checkpoints of a training run."""
 
     steps: int = 500
     """Optimiser steps."""
@@ -82,10 +82,10 @@ class RunConfig:
     accumulate: int = 1
     """Parts into which every device cuts its share of the batch to save memory."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """Fabric's name of the arithmetic. bf16 on a CPU is fast only with AVX512-BF16 or AMX; 16-mixed
+    """Arithmetic, by Fabric's name. bf16 on a CPU is fast only with AVX512-BF16 or AMX; 16-mixed
     needs a GPU."""
     seed: int = 0
-    """Seeds head initialisation, data order and augmentation."""
+    """Seed of head initialisation, data order and augmentation."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto: a GPU if there is one."""
     devices: int = 1
@@ -99,9 +99,9 @@ class RunConfig:
     save_every: int = 500
     """Steps between checkpoints, where the run has a folder; 0 saves at the end only."""
     keep: int = 2
-    """Checkpoints kept; from 2 on a damaged newest one costs no run."""
+    """Checkpoints kept; with 2 or more, a damaged newest one can be replaced by its predecessor."""
     nonfinite: Literal["stop", "skip"] = "stop"
-    """What follows a loss or gradient that is not finite: an error, or the next step. The bad step
+    """Reaction to a loss or gradient that is not finite: an error, or the next step. The bad step
     never changes the weights."""
     tensorboard: bool = False
     """Also log for TensorBoard, into the run's folder."""
@@ -120,7 +120,7 @@ class RunConfig:
 
 
 def _require_least(name: str, value: float, least: float) -> None:
-    if not value >= least:  # also refuses nan
+    if not value >= least:  # also rejects nan
         raise ValueError(f"{name}: expected at least {least}, got {value}")
 
 
@@ -130,7 +130,7 @@ def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def git_revision() -> str:
-    """Commit of the checkout this package is imported from, `+` if it has changes, or `unknown`."""
+    """Return the commit of the imported checkout, with `+` if it has changes, or `unknown`."""
     here = Path(__file__).parent
     try:
         sha = subprocess.run(
@@ -153,7 +153,7 @@ def git_revision() -> str:
 
 
 def cpu_model() -> str:
-    """Name of the processor and the number of its cores that this process may use."""
+    """Return the name of the processor and the machine's number of logical cores."""
     names = []
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -162,7 +162,7 @@ def cpu_model() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide numbers."""
+    """Return the versions of Python and of the packages that affect results."""
     names = ("torch", "torchvision", "timm", "numpy", "wsss-lab")
     found = {"python": platform.python_version()}
     for name in names:
@@ -174,7 +174,7 @@ def versions() -> dict[str, str]:
 
 
 def provenance(config: Any, *, seed: int, device: str, **facts: Any) -> dict[str, Any]:
-    """What a `metrics.json` says about its run, besides the numbers.
+    """Collect the facts about a run that `metrics.json` records besides the numbers.
 
     Args:
         config: a dataclass or mapping with the settings of the run.
@@ -195,21 +195,21 @@ def provenance(config: Any, *, seed: int, device: str, **facts: Any) -> dict[str
 
 
 class OutputError(RuntimeError):
-    """A result could not be written; whatever was there before is untouched."""
+    """Error of a failed write; an earlier file is untouched."""
 
 
 def write_atomically(path: Path | str, write: Callable[[BinaryIO], Any]) -> None:
-    """Replace a file in one go, so that a crash at any moment leaves the old or the new one.
+    """Write a file atomically, so that a crash at any moment leaves the old or the new one.
 
-    The bytes go to a temporary file in the same folder (`.NAME.PID.tmp`), reach the disk, and only
-    then take the name. Only SIGKILL or a power cut can leave the temporary file behind.
+    The bytes go to a temporary file in the same folder (`.NAME.PID.tmp`), are synced to disk, and
+    only then get the name. Only SIGKILL or a power cut can leave the temporary file behind.
 
     Args:
         path: the file; its folder is created.
         write: writes the content into an open binary file.
 
     Raises:
-        OutputError: no space, no permission, no such folder; names the path and the reason.
+        OutputError: no space, no permission, no such folder; the message has path and reason.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -228,7 +228,7 @@ def write_atomically(path: Path | str, write: Callable[[BinaryIO], Any]) -> None
 
 
 def output_error(path: Path, error: Exception) -> OutputError:
-    """What to tell the user about a failed write: path, reason, and that nothing else changed."""
+    """Make the error of a failed write, with path and reason."""
     reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
     return OutputError(
         f"{path}: cannot be written ({reason}); what was there before is untouched. Free "

@@ -1,4 +1,4 @@
-"""Losses shared by the methods; each is a mean over what counts, and 0 when nothing counts."""
+"""Losses shared by the methods; each is a mean over the counted entries, and 0 without any."""
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -8,7 +8,7 @@ from wsss_lab import IGNORE
 
 
 def tag_loss(logits: Float[Tensor, "b k"], tags: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
-    """Multi-label soft margin loss: sigmoid cross-entropy, averaged over images and classes.
+    """Compute the multi-label soft margin loss: mean sigmoid cross-entropy over images and classes.
 
     Args:
         logits: one score per image and class.
@@ -22,10 +22,10 @@ def tag_loss(logits: Float[Tensor, "b k"], tags: Float[Tensor, "b k"]) -> Float[
 def pixel_loss(
     logits: Float[Tensor, "b k1 gh gw"], labels: Int[Tensor, "b h w"]
 ) -> Float[Tensor, ""]:
-    """Cross-entropy per labelled pixel; pixels labelled 255 do not count.
+    """Compute the cross-entropy per labelled pixel; pixels labelled 255 are ignored.
 
     Args:
-        logits: scores at any resolution; brought to the labels' size bilinearly.
+        logits: scores at any resolution; resized to the labels bilinearly.
         labels: 0..k, 255 ignored.
 
     Returns:
@@ -43,17 +43,17 @@ def balanced_pixel_loss(
     *,
     align_corners: bool = False,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy in which background and foreground count for themselves, however many pixels.
+    """Compute cross-entropy with fixed shares of background and foreground, of any pixel counts.
 
     (1 - a) times the mean over background pixels plus a times the mean over all others. A batch
     without one of the two keeps the other's share; one without labels has loss 0 and no gradient.
     TSCD's released code gives NaN for both.
 
     Args:
-        logits: scores at any resolution; brought to the labels' size bilinearly.
+        logits: scores at any resolution; resized to the labels bilinearly.
         labels: 0..k, 255 ignored.
         weight_fg: a, in [0, 1].
-        align_corners: how `logits` are enlarged: TSCD True, CoSA False.
+        align_corners: for the resize of `logits`: TSCD True, CoSA False.
 
     Raises:
         ValueError: if `weight_fg` is outside [0, 1].

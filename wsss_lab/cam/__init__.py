@@ -1,6 +1,6 @@
-"""From features to class maps to labels.
+"""Class maps from features, and labels from class maps.
 
-`maps` turns features into one map per class, `fusion` joins the maps of several scales and of the
+`maps` turns features into one map per class, `fusion` merges the maps of several scales and of the
 mirrored image, `labels` turns maps into label images. Everything is a pure function of tensors.
 """
 

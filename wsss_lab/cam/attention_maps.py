@@ -1,10 +1,10 @@
-"""Class maps from the gradients of attention: which patches would the class token have to look at?
+"""Class maps from the gradients of class logits with respect to attention.
 
-A class logit is differentiated with respect to the attention matrices of the last layers, each seen
-as an independent variable. Where the class token's row has a positive derivative, more attention
-would make the class more likely. GETAM (arXiv 2112.02841) multiplies by the attention itself;
-ACR (arXiv 2308.04321) takes the gradient alone, then lets the summed patch-to-patch attention
-spread it.
+A class logit is differentiated with respect to the attention matrices of the last layers, each
+treated as an independent variable. Where the class token's row has a positive derivative, more
+attention would make the class more likely. GETAM (arXiv 2112.02841) multiplies by the attention
+itself; ACR (arXiv 2308.04321) takes the gradient alone, then spreads it by the summed
+patch-to-patch attention.
 
 | step (ACR, released code) | here |
 |---|---|
@@ -34,12 +34,12 @@ from wsss_lab.cam.maps import present_classes
 from wsss_lab.models.attention import attention_layers, record_attention
 
 Variant = Literal["grad", "grad_s", "cam_grad", "cam_grad_s"]
-"""How a layer's gradient G and attention A are combined, see `layer_map`."""
+"""Combination of a layer's gradient G and attention A, see `layer_map`."""
 
 
 @dataclass
 class Trace:
-    """What one forward pass leaves for localisation."""
+    """Recorded attention of one forward pass, for localisation."""
 
     attention: list[Float[Tensor, "b _a _n _m"]]
     """Per-head attention of the layers from the start layer on; the graph begins at the first."""
@@ -51,12 +51,12 @@ class Trace:
 def record_for_localisation(
     network: nn.Module, start_layer: int = -2, affinity: bool = True
 ) -> Iterator[Trace]:
-    """Record what gradient localisation needs of one forward pass, and no more.
+    """Record only the parts of one forward pass that gradient localisation needs.
 
     Inside, parameters need no gradient and the autograd graph begins at the attention of
     `start_layer`: everything before it runs as under `torch.no_grad()`, and a backward pass ends
-    there. Of earlier layers only the head mean is kept, summed up; without `affinity` they use the
-    fused kernel. Everything is as before on leaving. Run the network in `eval()` mode.
+    there. Of earlier layers only the sum of head means is kept; without `affinity` they use the
+    fused kernel. On leaving, everything is restored. Run the network in `eval()` mode.
 
     Args:
         network: the whole network, head included.
@@ -96,7 +96,7 @@ def record_for_localisation(
 
 @dataclass
 class _Watch:
-    """Runs after the recorder's hook on the same tensor: drop early maps, begin the graph."""
+    """Hook after the recorder's on the same tensor: drop early maps, begin the graph."""
 
     trace: Trace
     early: bool
@@ -135,20 +135,21 @@ def attention_gradients(
 ) -> tuple[list[Float[Tensor, "m b _a _r _n"]], Int[Tensor, "b m"], Bool[Tensor, "b m"]]:
     """Differentiate the tagged class logits of every image with respect to attention.
 
-    Pass j asks every image for its own j-th class, so a batch costs as many passes as the image
-    with most tags has. Images must not influence each other's logits (no batch statistics).
+    Pass j differentiates every image's own j-th class, so a batch costs as many passes as the
+    largest number of tags of an image. Images must not influence each other's logits (no batch
+    statistics).
 
     Args:
         logits: class logits.
         attention: recorded per-head attention that the logits depend on.
-        tags: 0 or 1; the classes wanted per image.
+        tags: 0 or 1; the classes to differentiate per image.
         rows: query rows that are kept; the released code uses the class token's only.
-        batched: one vectorised backward pass for all classes, or one pass after another, with less
-            memory (on a CPU also 2 to 10 % less time). None: vectorised on accelerators only.
+        batched: one vectorised backward pass for all classes, or sequential passes with less memory
+            (on a CPU also 2 to 10 % less time). None: vectorised on accelerators only.
 
     Returns:
-        Gradients per layer, m = largest number of tags; class index and which entries are real
-        (`present_classes`). Entries that are not real have gradient 0.
+        Gradients per layer, m = largest number of tags; class index and mask of the real entries
+        (`present_classes`). Padding entries have gradient 0.
 
     Raises:
         ValueError: no gradient can flow, or the shapes disagree.
@@ -220,16 +221,17 @@ def gradient_maps(
     prefix: int = 1,
     batched: bool | None = None,
 ) -> Float[Tensor, "b k p"]:
-    """Class maps over the patch tokens, from the class token's row: sum over layers, then ReLU.
+    """Compute class maps over the patch tokens from the class token's row, summed over layers.
 
-    Without a class token (`prefix=0`, e.g. MiT) the logits are read from the patches, so the mean
-    over all query rows takes the place of the class row; that is ours, no paper's.
+    A ReLU follows the sum. Without a class token (`prefix=0`, e.g. MiT) the logits are read from
+    the patches, so the mean over all query rows takes the place of the class row; that is ours, no
+    paper's.
 
     Args:
         logits: class logits.
         attention: per-head attention of the layers to use, from `record_for_localisation`; square
             matrices of one size.
-        tags: classes wanted; the maps of the others are 0.
+        tags: classes to map; the maps of the others are 0.
         variant: see `layer_map`.
         prefix: tokens before the patches.
         batched: see `attention_gradients`.
@@ -256,10 +258,10 @@ def gradient_maps(
 def attention_rollout(
     attention: Sequence[Float[Tensor, "b _a n n"]], prefix: int = 1
 ) -> Float[Tensor, "b p"]:
-    """Where the class token looks through all layers: attention roll-out (Abnar and Zuidema 2020).
+    """Compute the class token's attention through all layers (roll-out, Abnar and Zuidema 2020).
 
     The layers' head means, each mixed half and half with the identity for the shortcut round it,
-    are multiplied. The result knows no classes.
+    are multiplied. The result does not depend on a class.
 
     Args:
         attention: per-head attention of all layers, first layer first.
@@ -278,7 +280,7 @@ def attention_rollout(
         )
     row = torch.zeros_like(attention[-1][:, 0, :1], dtype=torch.float32)
     row[..., 0] = 1
-    for layer in reversed(attention):  # only one row is wanted: from the left, a vector is enough
+    for layer in reversed(attention):  # only one row is needed: a vector times matrices
         row = (row @ layer.float().mean(dim=1) + row) / 2
     return row[:, 0, prefix:]
 
@@ -286,7 +288,7 @@ def attention_rollout(
 def spread(
     maps: Float[Tensor, "b k p"], affinity: Float[Tensor, "b n n"] | None, prefix: int = 1
 ) -> Float[Tensor, "b k p"]:
-    """Affinity propagation: patch i gathers ``sum_j P_ij s_j`` from all patches j.
+    """Propagate maps by affinity: patch i gathers ``sum_j P_ij s_j`` from all patches j.
 
     Args:
         maps: class maps over the patch tokens.

@@ -1,4 +1,4 @@
-"""Join the maps of several scales and of the mirrored image into one."""
+"""Fusion of the maps of several scales and of the mirrored image."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ from wsss_lab.cam.maps import Normalization, normalize_cam
 
 @dataclass(frozen=True)
 class Fusion:
-    """A fusion rule. The order is fixed: resize, join the flips, join the scales."""
+    """Fusion rule; the order is fixed: resize, merge the flips, merge the scales."""
 
     scales: tuple[float, ...] = (1.0,)
     """Side of each view relative to the image; sizes are rounded down."""
     flip: bool = True
     """Add the horizontally mirrored image at each scale, in the same batch."""
     fuse_flip: Literal["max", "sum", "mean"] = "max"
-    """How a map and its mirrored partner are joined."""
+    """Merge of a map and its mirrored partner."""
     fuse_scale: Literal["sum", "mean", "max", "last"] = "sum"
-    """How scales are joined. "last" keeps only the last scale."""
+    """Merge of the scales. "last" keeps only the last scale."""
     relu: Literal["before", "after_flip", "none"] = "after_flip"
-    """Cut negative values before the resize, after the flips are joined, or never."""
+    """Cut negative values before the resize, after the merge of the flips, or never."""
     align_corners: bool = False
-    """Of the bilinear resize of the maps. Images are always resized with False."""
+    """For the bilinear resize of the maps. Images are always resized with False."""
     source: str = "wsss_lab"
-    """Where the rule comes from."""
+    """Origin of the rule."""
 
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) <= 0:
@@ -79,7 +79,7 @@ FUSIONS: dict[str, Fusion] = {
 def fuse_cams(
     views: Sequence[Float[Tensor, "v k _ _"]], size: tuple[int, int], fusion: Fusion
 ) -> Float[Tensor, "b k h w"]:
-    """Join raw maps, in float32.
+    """Merge raw maps, in float32.
 
     Args:
         views: one tensor per scale, in the order of `fusion.scales`. With `fusion.flip` the batch
@@ -88,7 +88,7 @@ def fuse_cams(
         fusion: the rule.
 
     Returns:
-        Joined maps, not normalised; non-negative unless `fusion.relu == "none"`.
+        Merged maps, not normalised; non-negative unless `fusion.relu == "none"`.
 
     Raises:
         ValueError: if the number of views is not that of the scales, or a batch with flips is odd.
@@ -113,7 +113,7 @@ def fuse_cams(
 def _one_scale(
     view: Float[Tensor, "v k gh gw"], size: tuple[int, int], fusion: Fusion
 ) -> Float[Tensor, "b k h w"]:
-    """Resize the maps of one scale and join each with its mirrored partner."""
+    """Resize the maps of one scale and merge each with its mirrored partner."""
     if fusion.relu == "before":
         view = view.relu()
     if view.shape[-2:] != size:
@@ -138,10 +138,10 @@ def multi_scale_cam(
     size: tuple[int, int] | None = None,
     normalize: str | Normalization | None = "tscd",
 ) -> Float[Tensor, "b k oh ow"]:
-    """Run a map function at every scale and join the results.
+    """Run a map function at every scale and merge the results.
 
     Images and their mirrored versions share one batch, so the function runs once per scale.
-    Gradients follow the caller's mode: wrap in `torch.no_grad()` unless they are wanted.
+    Gradients follow the caller's mode: wrap in `torch.no_grad()` unless they are needed.
 
     Args:
         cam_fn: normalised images -> raw maps of any grid size.
@@ -154,7 +154,7 @@ def multi_scale_cam(
         One map per class.
 
     Raises:
-        ValueError: if a scale makes an image vanish.
+        ValueError: if a scale reduces a side to 0 px.
     """
     h, w = images.shape[-2:]
     views = []

@@ -1,4 +1,4 @@
-"""From class maps to label images: one threshold, or two with an ignored band between."""
+"""Label images from class maps: one threshold, or two with an ignored band between."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ def box_to_valid(boxes: Integer[Tensor, "b 4"], size: tuple[int, int]) -> Bool[T
 
     Args:
         boxes: [top, bottom, left, right] per image, px, ends excluded. As in a Python slice, a
-            value past the edge is cut and a negative one counts from the end.
+            value past the edge is clipped and a negative one counts from the end.
         size: (h, w) of the crop.
 
     Returns:
@@ -47,20 +47,20 @@ def cam_to_label(
     """Label every pixel with its strongest tagged class where that exceeds the threshold.
 
     A value equal to a threshold falls on the lower side (`<=` is background), and of two equal
-    classes the first wins. TSCD and CoSA compare so, and so does ACR, whose background is an extra
-    score `threshold` at index 0 of an argmax.
+    classes the first wins. This is the comparison of TSCD and CoSA, and of ACR, whose background is
+    an extra score `threshold` at index 0 of an argmax.
 
     Args:
         cam: normalised maps, 0..1.
-        tags: 0 or 1; classes without tag never win. None lets all compete.
+        tags: 0 or 1; classes without tag never win. None compares all classes.
         threshold: background score, 0..1; compared in the precision of `cam`.
         band: (low, high) instead of the one threshold: up to `low` background, up to `high`
-            ignored, above it the class. `threshold` still turns what it covers into background
-            if it lies above `high`.
+            ignored, above it the class. A `threshold` above `high` still turns pixels up to it into
+            background.
         valid: False pixels become `IGNORE` (padding).
 
     Returns:
-        int64 labels: 0 background, `c + 1` for class `c`, `IGNORE` where undecided.
+        int64 labels: 0 background, `c + 1` for class `c`, `IGNORE` inside the band or in padding.
 
     Raises:
         ValueError: if shapes disagree or `band` is not ascending.
@@ -90,26 +90,26 @@ def cam_to_pseudo_label(
     valid: Bool[Tensor, "b h w"] | None = None,
     max_present: int | None = None,
 ) -> Int[Tensor, "b h w"]:
-    """Make the training labels of TSCD and CoSA: two background scores, refined, then compared.
+    """Make the training labels of TSCD and CoSA from two background scores, refined and compared.
 
-    A constant background channel stands beside the tagged classes. Softmax over these channels,
-    refinement and argmax give one label map with background `high` and one with `low`. Where the
-    first names a class, that is the label; where both say background, background; else `IGNORE`.
-    Without `refine` and with `down_scale=1` this is `cam_to_label` with the band (low, high).
+    A constant background channel is added to the tagged classes. Softmax over these channels,
+    refinement and argmax give one label map with background `high` and one with `low`. A class in
+    the first is the label; background in both is background; all else is `IGNORE`. Without `refine`
+    and with `down_scale=1` this is `cam_to_label` with the band (low, high).
 
     Args:
         cam: normalised maps, 0..1.
         tags: 0 or 1. An image without tags becomes background everywhere.
         low: background score below which nothing is foreground, 0..1 (TSCD 0.35, CoSA 0.25).
-        high: background score above which a class is sure, 0..1 (TSCD 0.55, CoSA 0.7).
+        high: background score above which a class is certain, 0..1 (TSCD 0.55, CoSA 0.7).
         images: RGB in 0..1, same size; needed by `refine` only.
         refine: the refinement; called once, with the channels of both scores side by side.
         down_scale: refine at 1 / down_scale of the size (bilinear, align_corners=False).
         valid: False pixels become `IGNORE` (padding).
-        max_present: see `present_classes`; an upper bound here spares a synchronisation.
+        max_present: see `present_classes`; an upper bound avoids a synchronisation.
 
     Returns:
-        int64 labels with `IGNORE` where undecided.
+        int64 labels, `IGNORE` where uncertain or in padding.
 
     Raises:
         ValueError: if shapes disagree, low > high, or `refine` comes without `images`.

@@ -13,7 +13,7 @@ def class_activation_map(
 ) -> Float[Tensor, "b k gh gw"]:
     """Apply the weights of a linear tag classifier at every cell (Zhou et al., CVPR 2016, eq. 2).
 
-    With global average pooling the mean of the map over the cells is the tag logit (less the bias).
+    With global average pooling the mean of the map over the cells is the tag logit without bias.
 
     Args:
         features: the features that the classifier pools.
@@ -42,11 +42,11 @@ def present_classes(
     Args:
         tags: 0 or 1 (anything above 0 counts as present).
         max_present: length `m` of the lists. None takes the largest number of tags in the batch,
-            which costs one synchronisation with an accelerator. A bound of your own spares it, but
-            is checked on the CPU only: elsewhere classes beyond it are dropped.
+            which costs one synchronisation with an accelerator. A given bound avoids it, but is
+            checked on the CPU only: elsewhere classes beyond it are dropped.
 
     Returns:
-        Class indices in ascending order within an image, and which entries are real.
+        Class indices in ascending order within an image, and a mask of the real entries.
 
     Raises:
         ValueError: if `tags` is not two-dimensional or `max_present` is too small.
@@ -76,13 +76,13 @@ def grad_cam(
 
     For a global-average-pooled linear head this is the class activation map divided by the number
     of cells. The ReLU of the paper's eq. 2 is left to `normalize_cam`, so that flips and scales can
-    be joined before it. Images must not influence each other's logits (no batch statistics).
+    be merged before it. Images must not influence each other's logits (no batch statistics).
 
     Args:
         features: a tensor of the graph that leads to `logits`.
         logits: tag logits.
-        tags: classes wanted per image; the others' maps are 0. Costs as many backward passes as the
-            image with most tags has. None computes all `k` classes.
+        tags: classes to map per image; the others' maps are 0. Costs as many backward passes as the
+            largest number of tags of an image. None computes all `k` classes.
         batched: run the passes as one vectorised backward (faster for light heads, more memory).
         retain_graph: keep the graph for another backward pass.
 
@@ -101,7 +101,7 @@ def grad_cam(
     wanted = torch.ones_like(logits) if tags is None else tags
     index, present = present_classes(wanted, k if tags is None else None)
     m = index.shape[1]
-    # pass j asks every image for the gradient of its own j-th class
+    # pass j takes the gradient of every image's own j-th class
     seeds = torch.zeros(m, b, k, dtype=logits.dtype, device=logits.device)
     seeds.scatter_(2, index.T.unsqueeze(2), present.T.unsqueeze(2).to(logits.dtype))
     if batched:
@@ -125,7 +125,7 @@ def grad_cam(
 
 @dataclass(frozen=True)
 class Normalization:
-    """How a map is brought to the range 0..1: `(x - low) / (max - low + eps)`."""
+    """Rule that scales a map to 0..1: `(x - low) / (max - low + eps)`."""
 
     relu: bool
     """Cut negative values first."""
@@ -136,7 +136,7 @@ class Normalization:
     over: Literal["class", "image"]
     """Take minimum and maximum over one class's map, or over all maps of the image."""
     source: str
-    """Where the rule comes from."""
+    """Origin of the rule."""
 
 
 NORMALIZATIONS: dict[str, Normalization] = {
@@ -155,10 +155,10 @@ NORMALIZATIONS: dict[str, Normalization] = {
 def normalize_cam(
     cam: Float[Tensor, "b k h w"], how: str | Normalization = "plain"
 ) -> Float[Tensor, "b k h w"]:
-    """Bring raw maps to 0..1, in float32 whatever comes in.
+    """Scale raw maps to 0..1, in float32.
 
-    Every rule makes the largest value of a map about 1, also where the classifier saw nothing:
-    multiply by the tags, or the absent classes count too.
+    Every rule makes the largest value of a map about 1, also for absent classes, so multiply by the
+    tags.
 
     Args:
         cam: raw maps; rules without `relu` expect them non-negative (after `fuse_cams`).

@@ -10,7 +10,7 @@ from wsss_lab import IGNORE
 def _source_pixels(
     size: tuple[int, int, int], shift: int, flip: bool, generator: torch.Generator
 ) -> tuple[Int[Tensor, "b hw"], Bool[Tensor, "b hw"]]:
-    """Where each pixel of a mirrored and shifted copy comes from, and whether that is outside."""
+    """Return each pixel's source index after mirror and shift, and whether it lies outside."""
     count, height, width = size
     columns = torch.arange(width)[None, :].expand(count, -1)
     if flip:
@@ -34,11 +34,11 @@ def augment(
     flip: bool = True,
     jitter: float = 0.2,
 ) -> tuple[Float[Tensor, "b 3 h w"], Int[Tensor, "b h w"] | None]:
-    """Mirror, shift and re-colour every image of a batch, each in its own way.
+    """Mirror, shift and re-colour each image of a batch independently.
 
     Args:
         images: RGB in [0, 1].
-        masks: truth, moved along with the images; what is shifted in from outside becomes 255.
+        masks: label maps, moved along with the images; pixels shifted in from outside become 255.
         generator: CPU generator; equal states give equal results.
         shift: largest translation in px along each axis; the image's edge is repeated.
         flip: mirror left-right with probability 1/2.
@@ -46,7 +46,7 @@ def augment(
             a quarter of it.
 
     Returns:
-        Images in [0, 1] and masks (None if none were given), shaped as they came.
+        Images in [0, 1] and masks (None if none were given), of the shapes of the inputs.
     """
     count, _, height, width = images.shape
     device = images.device

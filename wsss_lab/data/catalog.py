@@ -70,7 +70,7 @@ STUFF_182_NAMES = tuple(
 
 @dataclass(frozen=True)
 class Archive:
-    """One official download, and how to know that a file is it."""
+    """One official download, with the size and checksum that verify it."""
 
     name: str
     """File name on disk."""
@@ -78,11 +78,11 @@ class Archive:
     size: int | None
     """Bytes; None where no source states the exact number."""
     md5: str | None
-    """None where the publisher and independent mirrors state none. `fetch` then records the SHA-256
-    of the first file that it sees and compares with that ever after."""
+    """None where neither the publisher nor independent mirrors state one. `fetch` then records the
+    SHA-256 of the first file it downloads and compares later ones with it."""
     licence: str
     about: str
-    """What is in it, with a rough size for people."""
+    """Content, with its rough size."""
 
 
 _FLICKR = "photos: terms of Flickr and of their owners, research use; annotations: CC BY 4.0"
@@ -151,7 +151,7 @@ that agree with one another; the COCO-Stuff archive has neither."""
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What a prepared data set must look like."""
+    """Classes, archives and image counts of a prepared data set."""
 
     classes: tuple[str, ...]
     archives: tuple[str, ...]
@@ -179,7 +179,7 @@ DATASETS: Mapping[str, DatasetFacts] = MappingProxyType(
 
 
 def voc_palette(size: int = 256) -> UInt8[np.ndarray, "size 3"]:
-    """The colour map of PASCAL VOC: bit `7 - j` of a channel is bit `3 j + channel` of the index.
+    """Colour map of PASCAL VOC: bit `7 - j` of a channel is bit `3 j + channel` of the index.
 
     Args:
         size: number of entries, 1..256.

@@ -1,4 +1,4 @@
-"""Which data set, which part of it, and how its images are cut: settings, and what they build."""
+"""Settings of data set, split and cropping, and the data set built from them."""
 
 import dataclasses
 from pathlib import Path
@@ -33,7 +33,7 @@ class DataSet:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """A data set and the views of its images that a training step sees.
+    """Data set, and the views of its images that training uses.
 
     The defaults are ours and fit the toy world; the presets of the methods hold their papers'.
     """
@@ -49,13 +49,13 @@ class DataConfig:
     val_split: str = ""
     """List to evaluate on; empty takes the usual one."""
     tags: str = "auto"
-    """Where VOC's tags come from, see `ImageTagDataset.voc`."""
+    """Source of VOC's tags, see `ImageTagDataset.voc`."""
     convention: Literal["171", "182", "things"] = "171"
     """Classes of COCO-Stuff 10K, see `ImageTagDataset.stuff10k`."""
 
     crop: int = 128
-    """Side of the square that is cut out, px. TSCD: 512 (its author; its script ran 320), ASDT: 321
-    (released code), ACR: 384 (released script), CoSA: 448 (released code)."""
+    """Side of the square crop, px. TSCD: 512 (its author; its script ran 320), ASDT: 321 (released
+    code), ACR: 384 (released script), CoSA: 448 (released code)."""
     resize: Literal["scale", "long_side"] = "scale"
     """`scale`: image size times a factor from `scale` (TSCD, ASDT, CoSA). `long_side`: the long
     side becomes `crop` times a factor from `scale` (ACR)."""
@@ -67,8 +67,8 @@ class DataConfig:
     flip: float = 0.5
     """Probability of a left-right mirror; 0.5 in all four released codes."""
     pad: Literal["black", "mean"] = "black"
-    """What lies outside the image: black (TSCD, CoSA), or ImageNet's mean, which is 0 for the
-    network (ASDT, ACR)."""
+    """Padding outside the image: black (TSCD, CoSA), or ImageNet's mean, which is 0 for the network
+    (ASDT, ACR)."""
     jitter: float = 0.0
     """Brightness, contrast and saturation vary by up to this share. None of the four uses it."""
     blur: float = 0.0
@@ -77,9 +77,9 @@ class DataConfig:
     """A second view of the same crop in other colours: one of nine operations at a magnitude of
     1..9 (CoSA, released code); see `wsss_lab.data.views`."""
     form: Literal["ours", "released"] = "ours"
-    """How pixels are made. `released`: as the authors' codes, bit for bit (Pillow on the whole
-    image; `long_side` bilinear without a wider filter). `ours`: torch on what the crop shows, about
-    one grey level and half a source pixel off, and faster."""
+    """Resampling. `released`: as in the authors' code, bit for bit (Pillow on the whole image;
+    `long_side` bilinear without a wider filter). `ours`: torch on the pixels under the crop, up to
+    about one grey level and half a source pixel off, and faster."""
 
     count: int = 3000
     """Toy scenes to train on."""
@@ -88,7 +88,7 @@ class DataConfig:
     size: int = 128
     """Side of a toy scene, px."""
     seed: int = 0
-    """Which toy world; the order of the images comes from the run's seed."""
+    """Seed of the toy world; the order of the images comes from the run's seed."""
 
     def __post_init__(self) -> None:
         DATA_SETS.find(self.name)
@@ -113,7 +113,7 @@ class DataConfig:
             )
 
     def split_of(self, role: str) -> str:
-        """Name of the list behind "train" or "val"; any other name stands for itself."""
+        """Return the list name for "train" or "val"; any other name is returned unchanged."""
         usual = DATA_SETS[self.name].splits
         if role == "train":
             return self.train_split or usual[0]
@@ -126,13 +126,13 @@ _LITERALS = {field.name: field.type for field in dataclasses.fields(DataConfig)}
 def build_dataset(
     data: DataConfig, split: str = "train", *, masks: bool | None = None
 ) -> ImageTagDataset | ToyWorld:
-    """The data set behind a configuration.
+    """Build the data set of a configuration.
 
     Args:
-        data: which one.
-        split: "train" and "val" stand for `train_split` and `val_split`; any other name is taken as
-            it is.
-        masks: samples carry pixel truth. None: for "val" only, so that training cannot see it.
+        data: the configuration.
+        split: "train" and "val" stand for `train_split` and `val_split`; any other name is used
+            unchanged.
+        masks: samples carry label maps. None: for "val" only, so that training cannot read them.
 
     Returns:
         Map-style data set of `Sample`, with `class_names` (k foreground classes; tag `c` is mask
@@ -140,7 +140,7 @@ def build_dataset(
 
     Raises:
         ValueError: no root, or an unknown split.
-        DataError: a file is missing or wrong; the message says which, and what to do.
+        DataError: a file is missing or wrong; the message names it and the remedy.
     """
     found = DATA_SETS[data.name]
     if found.needs_root and data.root is None:
@@ -155,7 +155,7 @@ def _role(data: DataConfig, split: str) -> DataConfig:
 
 
 def _toy(data: DataConfig, split: str, masks: bool) -> ToyWorld:
-    # whoever may see the truth may see all of it: parts and contexts, too
+    # with masks come the other truths of the toy world: parts and contexts
     return ToyWorld(split, data.count, seed=data.seed, size=data.size, masks=masks, extras=masks)
 
 
@@ -181,7 +181,7 @@ def _root(data: DataConfig) -> Path:
 
 
 def _folder(root: Path, split: str, masks: bool, alone: bool) -> ImageTagDataset:
-    """A user's folder; `alone`: `tags.csv` will do if there is no file for the split."""
+    """Open a user's folder; `alone`: fall back to `tags.csv` if the split has no file."""
     listed = root / f"tags_{split}.csv"
     if not listed.is_file():
         if alone and (root / "tags.csv").is_file():

@@ -1,6 +1,6 @@
-"""Scale, mirror, crop: which numbers are drawn, and what they do to an image, kept apart.
+"""Scale, mirror, crop: drawing the random numbers is kept apart from applying them.
 
-All four released pipelines come down to the same thing, a square `Window` on a scaled and maybe
+All four released pipelines reduce to the same operation, a square `Window` on a scaled and maybe
 mirrored image. Where the image is smaller than the window, the rest is padding. They differ in
 which numbers they draw from which generator in which order (`tscd_offsets`, `asdt_offsets`,
 `cosa_window`), and our loader draws its own (`draw_window`). Applying a window draws nothing.
@@ -21,18 +21,18 @@ from wsss_lab import IGNORE
 
 @dataclass(frozen=True)
 class Window:
-    """A square on an image that was first scaled and then, if so drawn, mirrored."""
+    """Square crop of an image that was first scaled and then, if `flip`, mirrored."""
 
     height: int
-    """Of the scaled image, px."""
+    """Height of the scaled image, px."""
     width: int
-    """Of the scaled image, px."""
+    """Width of the scaled image, px."""
     top: int
     """First row of the square in the scaled image; negative: as many rows of padding before it."""
     left: int
     """First column of the square in the scaled and mirrored image; negative: padding."""
     side: int
-    """Of the square, px."""
+    """Side of the square, px."""
     flip: bool = False
     """Mirrored left-right before cutting."""
 
@@ -52,21 +52,21 @@ class Window:
             )
 
     def span(self, start: int, length: int) -> tuple[int, int]:
-        """Part of one axis of the image that the window shows: first, last + 1."""
+        """Return the range of an image axis that lies in the window: first, last + 1."""
         return max(start, 0), min(start + self.side, length)
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """Where the window shows the image: y0, y1, x0, x1 in the window, px."""
+        """Box of the image inside the window: y0, y1, x0, x1 in the window, px."""
         (y0, y1), (x0, x1) = self.span(self.top, self.height), self.span(self.left, self.width)
         return y0 - self.top, y1 - self.top, x0 - self.left, x1 - self.left
 
     @property
     def tscd_box(self) -> tuple[int, int, int, int]:
-        """As TSCD's released code says it: the ends count from the padded image, not the window.
+        """`box` as in TSCD's released code: the ends count from the padded image, not the window.
 
-        They lie beyond the window where the image is larger. Slices cut them off, so that slicing
-        with it gives the same as with `box`.
+        The ends lie beyond the window where the image is larger. Slicing clips them and so gives
+        the same pixels as with `box`.
         """
         y0, _, x0, _ = self.box
         y1, x1 = (
@@ -77,7 +77,7 @@ class Window:
 
 
 def scaled_size(height: int, width: int, factor: float) -> tuple[int, int]:
-    """Height and width times a factor, cut off, at least 1 px (TSCD and CoSA, released codes)."""
+    """Height and width times a factor, truncated, at least 1 px (TSCD and CoSA, released codes)."""
     return max(1, int(height * factor)), max(1, int(width * factor))
 
 
@@ -94,16 +94,17 @@ def draw_window(
     numbers: Float[np.ndarray, "3"],
     flip: float = 0.5,
 ) -> Window:
-    """A window at a random place, as all four draw it: uniform over all places that fit.
+    """Draw a window uniformly among all places that fit, as all four methods do.
 
     Args:
         size: height and width of the scaled image, px.
-        side: of the window, px.
+        side: side of the window, px.
         numbers: three independent uniform numbers in [0, 1).
         flip: probability of a mirror.
     """
     offsets = []
     for length, number in zip(size, numbers[:2], strict=True):
+        # one number serves both cases: place of the crop, or of a smaller image on the padding
         room = abs(length - side)
         offset = min(int(number * (room + 1)), room)
         offsets.append(offset if length > side else -offset)
@@ -113,10 +114,10 @@ def draw_window(
 def tscd_offsets(
     height: int, width: int, side: int, python: random.Random, legacy: np.random.RandomState
 ) -> tuple[int, int]:
-    """`top` and `left` in the order of TSCD's and CoSA's released crops.
+    """Draw `top` and `left` in the order of TSCD's and CoSA's released crops.
 
-    NumPy draws the padding above and left of the image, then Python where the window starts on the
-    padded canvas, rows before columns; also where there is only one choice.
+    NumPy draws the padding above and left of the image, then Python the start of the window on the
+    padded canvas, rows before columns. A number is drawn even where there is only one choice.
     """
     canvas = max(height, side), max(width, side)
     pad_top = int(legacy.randint(canvas[0] - height + 1))
@@ -126,7 +127,7 @@ def tscd_offsets(
 
 
 def asdt_offsets(height: int, width: int, side: int, python: random.Random) -> tuple[int, int]:
-    """`top` and `left` in the order of ASDT's released crop: columns before rows, from Python."""
+    """Draw `top` and `left` as ASDT's released crop: columns before rows, from Python."""
     left, top = python.randrange(abs(width - side) + 1), python.randrange(abs(height - side) + 1)
     return top if height > side else -top, left if width > side else -left
 
@@ -139,7 +140,7 @@ def cosa_window(
     legacy: np.random.RandomState,
     scale: tuple[float, float] = (0.5, 2.0),
 ) -> Window:
-    """A window in the order of CoSA's released code: scale and mirror, then `tscd_offsets`."""
+    """Draw a window in the order of CoSA's released code: scale and mirror, then `tscd_offsets`."""
     size = scaled_size(height, width, python.uniform(*scale))
     flip = python.random() > 0.5
     return Window(*size, *tscd_offsets(*size, side, python, legacy), side, flip)
@@ -148,16 +149,16 @@ def cosa_window(
 def cut(
     scaled: Shaped[Tensor, "c h w"], window: Window, fill: int | float = 0
 ) -> Shaped[Tensor, "c side side"]:
-    """Mirrors and cuts an image that has the window's size already.
+    """Mirror and crop an image that is already scaled to `window.height` x `window.width`.
 
     Args:
         scaled: any number type.
-        window: where.
+        window: the crop.
         fill: value of the padding. Black before normalisation in TSCD and CoSA; 0 after it in ASDT
             and ACR, which is ImageNet's mean.
 
     Raises:
-        ValueError: the image is not as large as the window says.
+        ValueError: the image has another size.
     """
     if tuple(scaled.shape[-2:]) != (window.height, window.width):
         raise ValueError(
@@ -173,7 +174,7 @@ def cut(
 
 
 def _paste(part: Tensor, window: Window, fill: int | float) -> Tensor:
-    """The visible part on a canvas of the window's size, channels last in memory."""
+    """Paste the visible part on a canvas of the window's size, channels last in memory."""
     if tuple(part.shape[-2:]) == (window.side, window.side):
         return part
     y0, y1, x0, x1 = window.box
@@ -183,10 +184,10 @@ def _paste(part: Tensor, window: Window, fill: int | float) -> Tensor:
 
 
 def view_released(image: UInt8[Tensor, "3 h w"], window: Window) -> UInt8[Tensor, "3 s s"]:
-    """The window as TSCD's and CoSA's released codes make it, bit for bit; padding is black.
+    """Crop as TSCD's and CoSA's released codes do, bit for bit; padding is black.
 
-    Pillow scales the whole image (bilinear, widened when shrinking), and most of it is then thrown
-    away: slower than `view`.
+    Pillow scales the whole image (bilinear, with a wider filter when shrinking), most of which is
+    then discarded: slower than `view`.
     """
     photo = Image.fromarray(image.permute(1, 2, 0).numpy())
     scaled = photo.resize((window.width, window.height), Image.Resampling.BILINEAR)
@@ -194,22 +195,23 @@ def view_released(image: UInt8[Tensor, "3 h w"], window: Window) -> UInt8[Tensor
 
 
 def view_plain(image: Shaped[Tensor, "3 h w"], window: Window) -> Float[Tensor, "3 s s"]:
-    """The window as ACR's released code makes it: bilinear between four pixels, in floats.
+    """Crop as ACR's released code does: bilinear between four pixels, in floats.
 
     Without a wider filter fine patterns alias where the image shrinks.
 
     Args:
         image: any number type; normalise it first if the padding (0) is to be ImageNet's mean.
-        window: where.
+        window: the crop.
     """
     scaled = F.interpolate(image[None].float(), (window.height, window.width), mode="bilinear")
     return cut(scaled[0], window)
 
 
 def _source(window: Window, height: int, width: int) -> tuple[slice, slice]:
-    """Pixels of the unscaled image that the window shows, to the nearest pixel."""
+    """Return rows and columns of the unscaled image under the window, to the nearest pixel."""
     rows, columns = window.span(window.top, window.height), window.span(window.left, window.width)
     if window.flip:
+        # the window lies on the mirrored image: mirror its columns back
         columns = window.width - columns[1], window.width - columns[0]
     found = []
     for (first, last), now, before in (
@@ -222,10 +224,10 @@ def _source(window: Window, height: int, width: int) -> tuple[slice, slice]:
 
 
 def view(image: UInt8[Tensor, "3 h w"], window: Window) -> UInt8[Tensor, "3 s s"]:
-    """The window, made from the pixels that it shows alone; padding is black.
+    """Crop by scaling only the pixels under the window; padding is black.
 
-    Cuts before it scales: at a factor of 2 that is a quarter of the work. The cut is on whole
-    source pixels, so that the picture may lie up to half a source pixel off `view_released`.
+    Cropping before scaling saves three quarters of the work at a factor of 2. The crop is on whole
+    source pixels, so the result may be up to half a source pixel off `view_released`.
     """
     rows, columns = _source(window, image.shape[-2], image.shape[-1])
     y0, y1, x0, x1 = window.box
@@ -237,12 +239,12 @@ def view(image: UInt8[Tensor, "3 h w"], window: Window) -> UInt8[Tensor, "3 s s"
 
 
 def view_mask(mask: Int[Tensor, "h w"], window: Window, whole: bool = False) -> Int[Tensor, "s s"]:
-    """A label map under a window: nearest pixel, 255 outside the image.
+    """Crop a label map: nearest pixel, 255 outside the image.
 
     Args:
         mask: values 0..255.
-        window: where.
-        whole: scale all of it before cutting, as `view_released` and `view_plain` do; else as
+        window: the crop.
+        whole: scale the whole map before cropping, as `view_released` and `view_plain` do; else as
             `view` does.
     """
     labels = mask.to(torch.uint8)[None, None]
@@ -260,7 +262,7 @@ def view_mask(mask: Int[Tensor, "h w"], window: Window, whole: bool = False) -> 
 
 
 def inside(boxes: Int[Tensor, "b 4"], height: int, width: int) -> Bool[Tensor, "b h w"]:
-    """Which pixels lie in each box (y0, y1, x0, x1)."""
+    """Return the map of the pixels inside each box (y0, y1, x0, x1)."""
     y = torch.arange(height, device=boxes.device)[None, :]
     x = torch.arange(width, device=boxes.device)[None, :]
     rows = (y >= boxes[:, :1]) & (y < boxes[:, 1:2])

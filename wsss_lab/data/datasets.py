@@ -1,7 +1,7 @@
 """One data set class for every set of images with tags: VOC 2012, COCO 2014, COCO-Stuff 10K, yours.
 
-Masks are truth that a weakly supervised method must not see. They are read only when a caller asks
-for them, and then every image must have one.
+Masks are ground truth that weakly supervised training must not use. They are read only with
+`masks=True`, and then every image must have one.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from wsss_lab.data.sample import Sample
 
 
 class ImageTagDataset(Dataset[Sample]):
-    """Images with tags, and with masks on demand. Make one with `voc`, `coco`, ... or `folder`.
+    """Images with tags and, on demand, masks; made with `voc`, `coco`, ... or `folder`.
 
     Lists and tags are read and checked when the data set is made; pixels when an item is taken.
 
@@ -29,10 +29,10 @@ class ImageTagDataset(Dataset[Sample]):
     """
 
     def __init__(self, index: Index, masks: bool = False):
-        """Wraps an index.
+        """Wrap an index.
 
         Args:
-            index: what a function of `wsss_lab.data.layouts` returns.
+            index: from a function of `wsss_lab.data.layouts`.
             masks: samples carry masks.
 
         Raises:
@@ -56,19 +56,19 @@ class ImageTagDataset(Dataset[Sample]):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The k foreground classes, as `classes`."""
+        """Names of the k foreground classes, as `classes`."""
         return self.classes
 
     @property
     def num_classes(self) -> int:
-        """k, without background."""
+        """Number k of classes, without background."""
         return len(self.classes)
 
     def __len__(self) -> int:
         return len(self._index.entries)
 
     def __getitem__(self, i: int) -> Sample:
-        """Reads image `i`.
+        """Read image `i`.
 
         Raises:
             DataError: an image or mask file is missing, broken, or does not fit the other.
@@ -99,7 +99,7 @@ class ImageTagDataset(Dataset[Sample]):
         tags: str = "auto",
         difficult: bool = True,
     ) -> "ImageTagDataset":
-        """PASCAL VOC 2012, or any folder in its layout (the toy world's exports, for example).
+        """Read PASCAL VOC 2012, or any folder in its layout (the toy world's exports, for example).
 
         Reads `JPEGImages/`, `ImageSets/Segmentation/SPLIT.txt`, `SegmentationClass/` and, for
         images that have no mask there, `SegmentationClassAug/` (masks from SBD). So the masks of
@@ -110,13 +110,13 @@ class ImageTagDataset(Dataset[Sample]):
             split: name of a list: train_aug (10,582 images, needs `prepare_voc`), train (1464),
                 val (1449), trainval, or any other.
             masks: samples carry masks.
-            tags: "csv" (`tags.csv`), "boxes" (`Annotations/*.xml`), "masks" (pixel truth: say so
-                with every number), "json" (`image_labels.json`, mask values by name), "none"
-                (all zero, for prediction only), "auto" = csv if there, else boxes.
+            tags: "csv" (`tags.csv`), "boxes" (`Annotations/*.xml`), "masks" (pixel truth: state it
+                with every score), "json" (`image_labels.json`, mask values by name), "none" (all
+                zero, for prediction only), "auto" = csv if there, else boxes.
             difficult: tags from boxes count objects marked difficult, as the field's lists do.
 
         Raises:
-            DataError: the first thing that is wrong, with its remedy.
+            DataError: the first problem found, with its remedy.
         """
         return cls(layouts.index_voc(root, split, tags, difficult), masks)
 
@@ -124,12 +124,12 @@ class ImageTagDataset(Dataset[Sample]):
     def coco(
         cls, root: str | Path, split: str = "train", *, masks: bool = False
     ) -> "ImageTagDataset":
-        """COCO 2014 after `prepare_coco`: train (82,081 images with objects) or val (40,137).
+        """Read COCO 2014 after `prepare_coco`: train (82,081 images with objects) or val (40,137).
 
         80 classes in the order of their category ids; class `c` has mask value `c + 1`.
 
         Raises:
-            DataError: the first thing that is wrong, with its remedy.
+            DataError: the first problem found, with its remedy.
         """
         return cls(layouts.index_coco(root, split), masks)
 
@@ -142,7 +142,7 @@ class ImageTagDataset(Dataset[Sample]):
         masks: bool = False,
         convention: str = "171",
     ) -> "ImageTagDataset":
-        """COCO-Stuff 10K v1.1 after `prepare_stuff10k`: train (9000 images) or test (1000).
+        """Read COCO-Stuff 10K v1.1 after `prepare_stuff10k`: train (9000 images) or test (1000).
 
         Mask values start at 1 in all conventions and unlabelled pixels are 255, so that tag `c`
         belongs to mask value `c + 1` as everywhere else.
@@ -159,7 +159,7 @@ class ImageTagDataset(Dataset[Sample]):
 
         Raises:
             ValueError: unknown split or convention.
-            DataError: the first thing that is wrong, with its remedy.
+            DataError: the first problem found, with its remedy.
         """
         return cls(layouts.index_stuff10k(root, split, convention), masks)
 
@@ -173,10 +173,10 @@ class ImageTagDataset(Dataset[Sample]):
         *,
         allow_empty: bool = False,
     ) -> "ImageTagDataset":
-        """Your own images: a folder, and a CSV of tags (both forms in `wsss_lab.data.tags`).
+        """Read your own images: a folder, and a CSV of tags (both forms in `wsss_lab.data.tags`).
 
-        Images that the CSV does not name are left out. Photos are turned upright by their EXIF
-        orientation, as you see them in a viewer.
+        Images that are not in the CSV are left out. Photos are turned upright by their EXIF
+        orientation, as viewers show them.
 
         Args:
             images: folder of image files, not searched below its first level.
@@ -187,7 +187,7 @@ class ImageTagDataset(Dataset[Sample]):
             allow_empty: accept images without any class.
 
         Raises:
-            DataError: the first thing that is wrong, with its remedy.
+            DataError: the first problem found, with its remedy.
         """
         index = layouts.index_folder(images, tags_csv, masks_dir, classes, allow_empty)
         return cls(index, masks_dir is not None)

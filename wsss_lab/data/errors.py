@@ -1,4 +1,4 @@
-"""Errors of the data layer: one file, what is wrong with it, what to do about it."""
+"""Errors of the data layer, each with a file, its problem and the remedy."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from typing import NoReturn
 
 
 class DataError(ValueError):
-    """A data set, or one file of it, is not what it should be. The message names the remedy."""
+    """Error of a data set or of one of its files; the message names the remedy."""
 
     problem: "Problem | None" = None
-    """The same, in parts. None after a trip through a DataLoader worker, which keeps only text."""
+    """The error's parts. None if it came through a DataLoader worker, which keeps only text."""
 
 
 class MissingFileError(DataError, FileNotFoundError):
-    """A file that a data set needs is not there."""
+    """Error of a missing file that a data set needs."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -21,35 +21,35 @@ class MissingFileError(DataError, FileNotFoundError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with one file."""
+    """One problem of one file, with its remedy."""
 
     file: str
     what: str
     remedy: str
     missing: bool = False
-    """The file is not there (as opposed to: is there, but wrong)."""
+    """The file is missing, not merely wrong."""
 
     def __str__(self) -> str:
         return f"{self.file}: {self.what}. {self.remedy}."
 
     @classmethod
     def of(cls, error: DataError) -> "Problem":
-        """The problem behind an exception."""
+        """Return the problem that an exception carries."""
         return error.problem or cls("", str(error), "")
 
     def error(self) -> DataError:
-        """The exception that says the same."""
+        """Return an exception with this problem as its message."""
         error = (MissingFileError if self.missing else DataError)(str(self))
         error.problem = self
         return error
 
 
 OnProblem = Callable[[Problem], None]
-"""What to do with a problem: `stop` raises it, a list's `append` collects it."""
+"""Handler of a problem: `stop` raises it, a list's `append` collects it."""
 
 
 def stop(problem: Problem) -> NoReturn:
-    """Raises the problem.
+    """Raise the problem.
 
     Raises:
         DataError: always.

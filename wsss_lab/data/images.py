@@ -1,4 +1,4 @@
-"""Photos on disk: any common file becomes uint8 RGB, and a broken one says so."""
+"""Photos on disk: any common format becomes uint8 RGB, and a broken file raises an error."""
 
 from pathlib import Path
 
@@ -13,16 +13,16 @@ IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 
 
 def read_image(path: str | Path, exif: bool = False) -> UInt8[np.ndarray, "h w 3"]:
-    """Reads a photo as RGB.
+    """Read a photo as RGB.
 
     Greyscale, palette, CMYK and YCbCr files are converted; an alpha channel is dropped. Files with
-    more than 8 bits a channel are refused, because conversion would clip them without a word.
+    more than 8 bits a channel are rejected, because conversion would clip them without warning.
 
     Args:
         path: image file.
-        exif: turn the image upright as its EXIF orientation says. The published data sets are read
-            with False: their masks are drawn on the stored pixels. A user's own folder is read
-            with True, because every viewer and labelling tool shows phone photos upright.
+        exif: turn the image upright by its EXIF orientation. The published data sets are read with
+            False: their masks are drawn on the stored pixels. A user's own folder is read with
+            True, because every viewer and labelling tool shows phone photos upright.
 
     Returns:
         uint8 array (h, w, 3), 0..255.

@@ -1,4 +1,4 @@
-"""A data set as lists of paths, and how to turn one of its entries into pixels."""
+"""Data set as lists of paths, and the reader of one entry."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from wsss_lab.data.masks import read_mask
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of a data set."""
+    """Paths and tags of one image."""
 
     name: str
     image: str
@@ -23,7 +23,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Index:
-    """A data set as lists of paths, and how to read its files."""
+    """Data set as lists of paths, with the settings for reading its files."""
 
     entries: list[Entry]
     classes: tuple[str, ...]
@@ -36,7 +36,7 @@ class Index:
 
 
 def load_entry(index: Index, entry: Entry, masks: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """Reads the pixels of one entry.
+    """Read the image and, on demand, the mask of one entry.
 
     Returns:
         uint8 image (h, w, 3), and uint8 mask (h, w) in mask values if `masks`, else None.

@@ -1,6 +1,7 @@
-"""Where each data set keeps its images, tags and masks. Reads lists, never pixels.
+"""Paths of images, tags and masks in each data set's layout.
 
-Every function takes `on_problem`: the default raises the first problem, `check` collects them all.
+Lists and tag files are read; pixels only for `tags="masks"`. Every function takes `on_problem`: the
+default raises the first problem, `check` collects them all.
 """
 
 import json
@@ -33,10 +34,10 @@ from wsss_lab.data.tags import (
 
 
 def voc_root(root: str | Path) -> Path:
-    """The folder that holds `JPEGImages`: `root`, `root/VOC2012` or `root/VOCdevkit/VOC2012`.
+    """Find the folder with `JPEGImages`: `root`, `root/VOC2012` or `root/VOCdevkit/VOC2012`.
 
     Raises:
-        DataError: none of them does.
+        DataError: none of them has it.
     """
     root = Path(root)
     for folder in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
@@ -51,7 +52,7 @@ def voc_root(root: str | Path) -> Path:
 
 
 def read_list(path: str | Path, on_problem: OnProblem = stop) -> list[str]:
-    """Names of a split list, one a line. Lines may be VOC's `/JPEGImages/ID.jpg /...png` too.
+    """Read the names of a split list, one a line (or VOC's `/JPEGImages/ID.jpg /...png`).
 
     Raises:
         DataError: missing, empty, or a name twice.
@@ -78,7 +79,7 @@ def read_list(path: str | Path, on_problem: OnProblem = stop) -> list[str]:
 
 
 def _listing(folder: Path, on_problem: OnProblem) -> dict[str, str]:
-    """Image paths of one folder by name without ending."""
+    """Return the image paths of one folder by name without ending."""
     if not folder.is_dir():
         remedy = "Put the images there, or name the right folder"
         raise Problem(str(folder), "this folder is not there", remedy, missing=True).error()
@@ -101,7 +102,7 @@ def _entries(
     where: str,
     on_problem: OnProblem,
 ) -> list[Entry]:
-    """Joins names, image files, tags, and the first mask folder that has the name."""
+    """Join names, image files, tags, and the mask from the first folder that has one."""
     have = [(folder, set(os.listdir(folder))) for folder in masks if folder.is_dir()]
     entries = []
     for name in names:
@@ -124,7 +125,7 @@ def index_voc(
     difficult: bool = True,
     on_problem: OnProblem = stop,
 ) -> Index:
-    """A data set in VOC layout; see `ImageTagDataset.voc`.
+    """Index a data set in VOC layout; see `ImageTagDataset.voc`.
 
     Raises:
         DataError: not in that layout, or the first problem.
@@ -142,7 +143,7 @@ def index_voc(
 
 
 def tag_source(folder: Path) -> str | None:
-    """Where `tags="auto"` takes the tags of a VOC layout from: "csv", "boxes" or nowhere."""
+    """Source of a VOC layout's tags for `tags="auto"`: "csv", "boxes", or None if it has none."""
     if (folder / "tags.csv").is_file():
         return "csv"
     return "boxes" if (folder / "Annotations").is_dir() else None
@@ -193,7 +194,7 @@ def _voc_tags(
 
 
 def _json_tags(path: Path, k: int) -> Tags:
-    """`{name: [mask values 1..k]}` -> tags."""
+    """Read tags from a JSON file `{name: [mask values 1..k]}`."""
     try:
         stored = json.loads(path.read_text())
         tags = {name: tuple(sorted(int(v) - 1 for v in values)) for name, values in stored.items()}
@@ -208,7 +209,7 @@ def _json_tags(path: Path, k: int) -> Tags:
 
 
 def index_coco(root: str | Path, split: str = "train", on_problem: OnProblem = stop) -> Index:
-    """Prepared COCO 2014; see `ImageTagDataset.coco`.
+    """Index prepared COCO 2014; see `ImageTagDataset.coco`.
 
     Raises:
         DataError: not prepared, or the first problem.
@@ -228,7 +229,7 @@ def index_stuff10k(
     convention: str = "171",
     on_problem: OnProblem = stop,
 ) -> Index:
-    """Prepared COCO-Stuff 10K; see `ImageTagDataset.stuff10k`.
+    """Index prepared COCO-Stuff 10K; see `ImageTagDataset.stuff10k`.
 
     Raises:
         ValueError: unknown convention.
@@ -246,13 +247,14 @@ def index_stuff10k(
 
 
 def stuff_recoding(convention: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """How official ids (1..182, 255 = unlabelled) become mask values, and the classes that result.
+    """Return the table from official ids to mask values, and the classes of the mask values.
 
     Args:
         convention: "171", "182" or "things", see `ImageTagDataset.stuff10k`.
 
     Returns:
-        uint8 table (256,) and class names; class `c` has mask value `c + 1`.
+        uint8 table (256,), indexed by official id (1..182, 255 = unlabelled), and class names;
+        class `c` has mask value `c + 1`.
 
     Raises:
         ValueError: unknown convention.
@@ -292,7 +294,7 @@ def index_folder(
     allow_empty: bool = False,
     on_problem: OnProblem = stop,
 ) -> Index:
-    """A user's own folder; see `ImageTagDataset.folder`.
+    """Index a user's own folder; see `ImageTagDataset.folder`.
 
     Raises:
         DataError: the first problem.

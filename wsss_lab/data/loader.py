@@ -1,4 +1,4 @@
-"""Which images a step sees: a pure function of seed and step, so that any step can be resumed."""
+"""Batches as a pure function of seed and step, so that training can resume at any step."""
 
 import itertools
 import multiprocessing
@@ -22,12 +22,12 @@ _IMAGE, _STEP = 1, 2  # streams of random numbers: of one image, and of a whole 
 
 
 def permutation(count: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of one epoch, int64 (count,); the same on every machine for the same arguments."""
+    """Order of one epoch, int64 (count,); the same on every machine for the same arguments."""
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(count)
 
 
 class StepSampler:
-    """Endless shuffled batches in which step `t` is known without replaying steps `0..t-1`.
+    """Endless shuffled batches with random access: step `t` needs no replay of `0..t-1`.
 
     Every epoch is one permutation of all images; the remainder that does not fill a batch is
     dropped, as in the usual training loaders.
@@ -53,7 +53,7 @@ class StepSampler:
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def __getitem__(self, step: int) -> Tensor:
-        """Image indices of a step, int64 (batch,)."""
+        """Return the image indices of a step, int64 (batch,)."""
         per_epoch = self.count // self.batch
         epoch, within = divmod(step, per_epoch)
         if epoch != self._epoch:
@@ -62,7 +62,7 @@ class StepSampler:
 
 
 class View(Sample):
-    """A sample as a transform returns it: images of one size, and where they are real."""
+    """Sample as a transform returns it: images of one size, and the box of real pixels."""
 
     box: NotRequired[tuple[int, int, int, int]]
     """y0, y1, x0, x1 in px; outside is padding."""
@@ -74,29 +74,29 @@ class View(Sample):
 
 @runtime_checkable
 class Samples(Protocol):
-    """A map-style data set, e.g. from `wsss_lab.data.config.build_dataset`."""
+    """Map-style data set, e.g. from `wsss_lab.data.config.build_dataset`."""
 
     def __len__(self) -> int:
         """Number of images."""
         ...  # pragma: no cover
 
     def __getitem__(self, i: int, /) -> Sample:
-        """One image."""
+        """Return one image."""
         ...  # pragma: no cover
 
 
 @runtime_checkable
 class Transform(Protocol):
-    """Makes the training view of one image. A picklable object, e.g. `wsss_lab.data.views.Views`.
+    """Picklable callable that makes the training view of an image, as `wsss_lab.data.views.Views`.
 
     An attribute `fill`, RGB in [0, 1], is the colour of the padding outside `box`; without it the
-    padding stays as the transform made it.
+    padding is left as the transform filled it.
     """
 
     def __call__(
         self, sample: Sample, rng: np.random.Generator, step_rng: np.random.Generator
     ) -> View:
-        """One view.
+        """Return one view.
 
         Args:
             sample: image, tags, name.
@@ -107,7 +107,7 @@ class Transform(Protocol):
 
 
 class LoadedBatch(TypedDict):
-    """One step's images. Fits `wsss_lab.methods.common.base.Batch`."""
+    """Batch of one training step; fits `wsss_lab.methods.common.base.Batch`."""
 
     images: Float[Tensor, "b 3 h w"]
     """RGB in [0, 1], channels last in memory."""
@@ -121,35 +121,35 @@ class LoadedBatch(TypedDict):
     boxes: NotRequired[Int[Tensor, "b 4"]]
     """int64 y0, y1, x0, x1 of the real pixels in each image; the rest is padding."""
     valid: NotRequired[Bool[Tensor, "b h w"]]
-    """The same as a map."""
+    """bool: True inside `boxes`."""
     names: NotRequired[list[str]]
     max_tags: NotRequired[int]
-    """Most tags of an image of this step, at least 1; counted here, where no accelerator waits."""
+    """Largest number of tags of an image, at least 1; counted on the CPU, so no GPU must wait."""
 
 
 class StepLoader:
-    """Batches as a pure function of the step, made ahead of time by worker processes.
+    """Loader of batches as a pure function of the step, prefetched by worker processes.
 
-    What is in a batch depends on `seed`, the step and nothing else: every image's random numbers
-    come from (seed, step, its position in the global batch). Neither the number of workers, nor a
-    restart at any step, nor the number of processes changes a pixel. Rank r of n gets the positions
-    r, r + n, ... of the global batch.
+    A batch depends on `seed` and the step alone: every image's random numbers come from (seed,
+    step, its position in the global batch). Neither the number of workers, nor a restart at any
+    step, nor the number of processes changes a pixel. Rank r of n gets the positions r, r + n, ...
+    of the global batch.
 
-    Calling it with consecutive steps is fast; any other step is right too, but starts the workers
-    anew. Workers end with `close`, with the object, with the process, and at an error.
+    Calling it with consecutive steps is fast; any other step is right too, but restarts the
+    workers. Workers end with `close`, with the object, with the process, and at an error.
 
     Args:
         dataset: map-style, of `Sample`.
         run_batch: images per step over all processes.
-        seed: of order and random numbers.
+        seed: seed of order and random numbers.
         transform: makes one view of each image, see `Transform`; None leaves images as they are,
             which then must be of one size.
-        rank: of this process.
+        rank: rank of this process.
         world: number of processes; must divide `run_batch`.
-        workers: processes that prepare batches; 0 prepares them in this one, when asked.
+        workers: processes that prepare batches; 0 prepares them in this process at each call.
         ahead: batches that each worker keeps ready.
         device: where batches go. None: CPU, in pinned memory if there is a CUDA device. With a
-            device, bytes travel and become floats there.
+            device, uint8 is transferred and converted to float there.
 
     Raises:
         ValueError: an argument is out of range, or the data set has fewer images than a batch.
@@ -180,7 +180,7 @@ class StepLoader:
         self._next = -1
 
     def __call__(self, step: int) -> LoadedBatch:
-        """The batch of a step, counted from 0."""
+        """Return the batch of a step, counted from 0."""
         if step < 0:
             raise ValueError(f"step: expected 0 or more, got {step}")
         if self.workers == 0:
@@ -199,7 +199,7 @@ class StepLoader:
         return self._finish(stacked)
 
     def close(self) -> None:
-        """Ends the workers; a later call starts new ones."""
+        """Stop the workers; a later call starts new ones."""
         # not left to the garbage collector: a traceback may still hold the iterator
         end = getattr(self._batches, "_shutdown_workers", None)
         self._batches = None
@@ -213,7 +213,7 @@ class StepLoader:
         self.close()
 
     def _start(self, step: int) -> Iterator[Any]:
-        """Workers that prepare `step` and all that follow."""
+        """Start workers that prepare `step` and all later steps."""
         # fork: works in notebooks, and children inherit lists and textures
         method = "fork" if sys.platform == "linux" else "spawn"
         with warnings.catch_warnings():
@@ -233,7 +233,7 @@ class StepLoader:
             return iter(loader)
 
     def _finish(self, stacked: dict[str, Any]) -> LoadedBatch:
-        """Bytes to floats, on the device."""
+        """Move a batch to the device and convert uint8 to float."""
         boxes, (height, width) = stacked["boxes"], stacked["images"].shape[-2:]
         boxes = self._move(boxes)
         valid = inside(boxes, height, width)
@@ -255,7 +255,7 @@ class StepLoader:
 
     def _move(self, values: Tensor) -> Tensor:
         if torch.cuda.is_available():
-            values = values.pin_memory()
+            values = values.pin_memory()  # without it the copy below would block
         return values if self.device is None else values.to(self.device, non_blocking=True)
 
     def _floats(self, pixels: Tensor, valid: Tensor) -> Tensor:
@@ -264,15 +264,16 @@ class StepLoader:
             made = torch.empty_like(pixels, dtype=torch.float32, pin_memory=pin)
             made.copy_(pixels).div_(255)  # several times faster than a division of bytes
         else:
-            made = self._move(pixels).float().div_(255)
+            made = self._move(pixels).float().div_(255)  # uint8 is a quarter of the transfer
         if self._fill is not None:
+            # ImageNet's mean is no whole number of bytes, so it can only be filled in here
             colour = torch.tensor(self._fill, device=made.device)[:, None, None]
             made = torch.where(valid[:, None], made, colour)
         return made
 
 
 class _From(Sampler[int]):
-    """Steps from a first one, without end."""
+    """Endless sampler of the steps from a first one on."""
 
     def __init__(self, start: int):
         self.start = start
@@ -282,7 +283,7 @@ class _From(Sampler[int]):
 
 
 def _quiet(_: int) -> None:
-    """Ctrl-C reaches workers too; the parent ends them, without a traceback from each."""
+    """Ignore Ctrl-C in a worker: the parent stops it, without one more traceback."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -326,6 +327,7 @@ class _Steps(Dataset[Any]):
         sample = self.dataset[index]
         if self.transform is None:
             return View(**sample)
+        # keyed by the position in the global batch, not by rank or worker: their numbers may change
         rng = np.random.Generator(np.random.PCG64([self.seed, step, position, _IMAGE]))
         step_rng = np.random.Generator(np.random.PCG64([self.seed, step, 0, _STEP]))
         try:
@@ -336,7 +338,7 @@ class _Steps(Dataset[Any]):
 
 
 class _Reported(Dataset[Any]):
-    """A data error travels as its parts, because an exception from a worker keeps only text."""
+    """Steps that return data errors as `Problem`: an exception in a worker keeps only text."""
 
     def __init__(self, steps: _Steps):
         self.steps = steps
@@ -349,7 +351,7 @@ class _Reported(Dataset[Any]):
 
 
 def _stack(views: Sequence[View]) -> dict[str, Any]:
-    """Views to stacked tensors; images are laid out channels last, as decoders make them."""
+    """Stack views; images are laid out channels last, as decoders write them."""
     stacked: dict[str, Any] = {
         "images": _stack_images(views, lambda view: view["image"]),
         "tags": torch.stack([view["tags"] for view in views]),
@@ -375,4 +377,5 @@ def _stack_images(views: Sequence[View], get: Callable[[View], Tensor]) -> Tenso
             f"images of a batch must have one size, got {one} ({a!r}) and {other} ({b!r}); "
             "pass a transform that crops"
         )
+    # stacked as (h, w, 3): `stack` of channels-last images would copy them to channels first
     return torch.stack([get(view).permute(1, 2, 0) for view in views]).permute(0, 3, 1, 2)

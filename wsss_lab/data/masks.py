@@ -17,13 +17,13 @@ _LOSSLESS = {"PNG", "BMP", "TIFF", "GIF"}
 def read_mask(
     path: str | Path, num_classes: int, check_palette: bool = False
 ) -> UInt8[np.ndarray, "h w"]:
-    """Reads a label map and refuses anything that is not one.
+    """Read a label map, and reject any file that is not one.
 
     Args:
         path: palette ("P") or greyscale ("L") image without lossy compression.
         num_classes: legal class ids are 0..num_classes-1 (background counts: 21 for VOC) and 255.
-        check_palette: also refuse a palette that gives class ids other colours than VOC does. That
-            is how a file looks whose indices an image editor has renumbered. Greyscale ramps pass.
+        check_palette: also reject a palette that gives class ids other colours than VOC does: a
+            sign that an image editor has renumbered the indices. Greyscale ramps pass.
 
     Returns:
         uint8 array (h, w).
@@ -59,7 +59,7 @@ def read_mask(
 
 
 def _require_ids(path: Path, image: Image.Image) -> None:
-    """Refuses images whose pixels are not class ids."""
+    """Reject images whose pixels are not class ids."""
     remedy = "Save class ids as a palette PNG, for example with wsss_lab.data.masks.write_mask"
     if image.mode not in ("P", "L"):
         raise Problem(
@@ -83,7 +83,7 @@ def _png_depth(path: Path) -> int:
 
 
 def _require_voc_colours(path: Path, palette: np.ndarray, used: np.ndarray) -> None:
-    """Refuses a palette in which the ids in use have neither VOC's colours nor their own grey."""
+    """Reject a palette in which the ids in use have neither VOC's colours nor their own grey."""
     if used[-1] < len(palette):
         colours = palette[used]
         if (colours == voc_palette()[used]).all() or (colours == used[:, None]).all():
@@ -96,7 +96,7 @@ def _require_voc_colours(path: Path, palette: np.ndarray, used: np.ndarray) -> N
 
 
 def write_mask(path: str | Path, label: Integer[np.ndarray, "h w"]) -> None:
-    """Writes a label map as a palette PNG in VOC's colours, whole or not at all.
+    """Write a label map as a palette PNG in VOC's colours, atomically.
 
     Args:
         path: target; folders above it are made.

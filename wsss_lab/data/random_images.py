@@ -1,4 +1,4 @@
-"""Random images of a data set's size and number: to time a run where the data set is not."""
+"""Random images of a data set's size and number, to time a run without the data set."""
 
 from collections.abc import Sequence
 
@@ -25,16 +25,16 @@ SIZES: dict[str, tuple[int, int]] = {
 }
 """Height and width of the most usual image, px."""
 TAGS: dict[str, float] = {"toy": 2.0, "voc": 1.56, "coco": 2.9, "stuff10k": 8.0}
-"""Tags per image, about. VOC: counted over the training list; the others are rough."""
+"""Approximate tags per image. VOC: counted over the training list; the others are rough."""
 DIFFERENT = 16
-"""Images that are really drawn; a longer list repeats them."""
+"""Number of images drawn; a longer list repeats them."""
 
 
 class RandomImages(Dataset[Sample]):
-    """A list of smooth random images with random tags, in memory.
+    """List of smooth random images with random tags, in memory.
 
-    Smooth, because the cost of a CRF depends on how many colours meet: on white noise it would be
-    far dearer than on photos.
+    They are smooth, because the cost of a CRF grows with the number of neighbouring colours: on
+    white noise it would be far higher than on photos.
 
     Args:
         size: height and width, px.
@@ -42,7 +42,7 @@ class RandomImages(Dataset[Sample]):
         class_names: k foreground classes.
         tags: mean number of tags of an image, at least 1.
         masks: samples carry random masks.
-        seed: of everything.
+        seed: seed of images, tags and masks.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class RandomImages(Dataset[Sample]):
         self.masks = self._masks(size, generator) if masks else None
 
     def _masks(self, size: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """Blocks of background and of the tagged classes."""
+        """Draw blocks of background and of the tagged classes."""
         weights = torch.cat([torch.ones(len(self.tags), 1), self.tags], 1)
         blocks = torch.multinomial(weights, 36, replacement=True, generator=generator)
         whole = F.interpolate(blocks.float().view(-1, 1, 6, 6), size)
@@ -73,7 +73,7 @@ class RandomImages(Dataset[Sample]):
 
     @property
     def names(self) -> list[str]:
-        """Names of the list, in order."""
+        """Image names, in order."""
         return [f"random_{i:06d}" for i in range(self.count)]
 
     def __len__(self) -> int:
@@ -92,7 +92,7 @@ class RandomImages(Dataset[Sample]):
 
 
 def _picture(size: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Coarse and fine blobs of colour with a little noise, uint8 (3, h, w)."""
+    """Draw coarse and fine blobs of colour with a little noise, uint8 (3, h, w)."""
     total = torch.zeros(3, *size)
     for cells, height in ((4, 60.0), (24, 25.0)):
         small = torch.randn(1, 3, cells, cells, generator=generator)
@@ -102,13 +102,13 @@ def _picture(size: tuple[int, int], generator: torch.Generator) -> Tensor:
 
 
 def random_data(data: DataConfig) -> tuple[RandomImages, RandomImages]:
-    """Lists to train on and to evaluate on, as long as those of a data set, with its classes.
+    """Make lists to train and evaluate on, of a data set's length and classes.
 
     Args:
-        data: which data set; its files are not looked at.
+        data: the data set; its files are not read.
 
     Raises:
-        ValueError: your own folder or list, whose size and length only its files know.
+        ValueError: your own folder or list, whose size and length are unknown without its files.
     """
     names = {
         "toy": TOY_CLASSES,

@@ -1,4 +1,4 @@
-"""What every data set of this library returns for one image."""
+"""Sample that every data set of this library returns for one image."""
 
 from typing import NotRequired, TypedDict
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 class Sample(TypedDict):
-    """One image with its tags, and its mask where one is asked for.
+    """One image with its tags and, on demand, its mask.
 
-    `tags[c] == 1` says that class `c` (mask value `c + 1`) is somewhere in the image. The mask is
-    pixel truth: 0 background, 1..k classes, 255 ignored. It is there for evaluation and for fully
-    supervised references; a weakly supervised training step never reads it.
+    `tags[c] == 1` means that class `c` (mask value `c + 1`) occurs in the image. The mask is pixel
+    truth: 0 background, 1..k classes, 255 ignored. It serves evaluation and fully supervised
+    references; a weakly supervised training step never reads it.
     """
 
     image: UInt8[Tensor, "3 h w"]

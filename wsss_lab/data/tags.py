@@ -7,8 +7,8 @@ A tags file is a CSV with a header, in one of two forms:
     img2,dog                  img2,0,1
 
 `name` is the file name, with or without ending. Unknown classes, rows without a class, names that
-come twice and cells other than 0 and 1 are errors: each of them would otherwise train a wrong model
-without a word.
+come twice and cells other than 0 and 1 are errors: each would otherwise train a wrong model
+unnoticed.
 """
 
 import csv
@@ -28,12 +28,12 @@ Tags = dict[str, tuple[int, ...]]
 
 
 def stem(name: str) -> str:
-    """An image's name without folder-free image ending: `a.b.jpg` -> `a.b`, `a.b` -> `a.b`."""
+    """Strip an image ending from a file name: `a.b.jpg` -> `a.b`, `a.b` -> `a.b`."""
     return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def read_classes(path: str | Path) -> tuple[str, ...]:
-    """Foreground classes of a `classes.txt`: one a line; a first line `background` is left out.
+    """Read the foreground classes of a `classes.txt`, one a line, without a first `background`.
 
     Raises:
         DataError: missing, empty, or with a class twice.
@@ -65,13 +65,13 @@ def read_tags(
     allow_empty: bool = False,
     on_problem: OnProblem = stop,
 ) -> tuple[tuple[str, ...], Tags]:
-    """Reads a tags file in either form.
+    """Read a tags file in either form.
 
     Args:
         path: CSV file.
         classes: class names in index order. None takes `classes.txt` beside the file if there is
             one, else the header of the 0/1 form.
-        allow_empty: let images without any class pass.
+        allow_empty: accept images without any class.
         on_problem: called for every bad row; the default raises the first.
 
     Returns:
@@ -113,7 +113,7 @@ def read_tags(
 
 
 def _rows(path: Path, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Non-empty rows with their line numbers."""
+    """Yield non-empty rows with their line numbers."""
     reader = csv.reader(file)
     try:
         for row in reader:
@@ -160,7 +160,7 @@ def _add_row(
     listed: bool,
     allow_empty: bool,
 ) -> Problem | None:
-    """Adds one row to `tags`, or says why it cannot."""
+    """Add one row to `tags`, or return its problem."""
     where = f"{path}, line {line}"
     if len(row) != len(header):
         what = f"has {len(row)} cells, expected {len(header)}"
@@ -191,7 +191,7 @@ def _add_row(
 
 
 def write_tags(path: str | Path, tags: Tags, classes: Sequence[str]) -> None:
-    """Writes the `name,tags` form, whole or not at all."""
+    """Write the `name,tags` form, atomically."""
     path = Path(path)
     part = path.with_name(f".{path.name}.tmp")
     with part.open("w", encoding="utf-8", newline="") as file:
@@ -204,7 +204,7 @@ def write_tags(path: str | Path, tags: Tags, classes: Sequence[str]) -> None:
 def tags_from_boxes(
     path: str | Path, classes: Sequence[str], difficult: bool = True
 ) -> tuple[int, ...]:
-    """Classes of the objects in one VOC annotation file.
+    """Read the classes of the objects in one VOC annotation file.
 
     The field's lists (PSA, IRN, SEAM and all that reuse their `cls_labels.npy`) take the name of
     every object, also of those marked difficult, and skip names that are no class (body parts).
@@ -240,6 +240,6 @@ def tags_from_boxes(
 
 
 def tags_from_mask(label: np.ndarray) -> tuple[int, ...]:
-    """Classes with at least one pixel: mask value `c + 1` gives tag `c`; 0 and 255 give none."""
+    """Return the classes that have pixels: `c` for mask value `c + 1`; none for 0 and 255."""
     values = np.flatnonzero(np.bincount(label.ravel(), minlength=256))
     return tuple(int(v) - 1 for v in values if v not in (0, IGNORE))

@@ -1,4 +1,4 @@
-"""The 4x4 example that the whole book computes by hand: a sailing boat on water.
+"""Example of 4x4 px that the book computes by hand: a sailing boat on water.
 
 Sixteen pixels, three features, two classes. The numbers are small enough to check with a pencil and
 chosen so that the two classic failures are already there: the sail, which only boats have, scores
@@ -32,17 +32,17 @@ def tiny_image() -> Float[Tensor, "1 3 4 4"]:
 
 
 def tiny_mask() -> Int[Tensor, "1 4 4"]:
-    """Pixel truth: 1 (boat) on sail and hull, 0 (background) elsewhere; no car."""
+    """Label map: 1 (boat) on sail and hull, 0 (background) elsewhere; no car."""
     return torch.tensor([[[0, 1, 0, 0], [0, 1, 1, 0], [1, 1, 1, 0], [0, 0, 0, 0]]])
 
 
 def tiny_tags() -> Float[Tensor, "1 2"]:
-    """Image-level truth: there is a boat, there is no car."""
+    """Image-level tags: boat present, car absent."""
     return torch.tensor([[1.0, 0.0]])
 
 
 def tiny_features() -> Float[Tensor, "1 3 4 4"]:
-    """A feature map: how much every cell looks like sail, hull and water."""
+    """Feature map: similarity of every cell to sail, hull and water."""
     sail = [[0, 2, 0, 0], [0, 2, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
     hull = [[0, 0, 0, 0], [0, 0, 0, 0], [1, 2, 1, 0], [0, 0, 0, 0]]
     water = [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1], [2, 2, 2, 2]]
@@ -50,5 +50,5 @@ def tiny_features() -> Float[Tensor, "1 3 4 4"]:
 
 
 def tiny_weights() -> Float[Tensor, "2 3"]:
-    """Rows of a linear classifier: what speaks for a boat, and what for a car."""
+    """Weights of a linear classifier, one row for boat and one for car."""
     return torch.tensor([[2.0, 0.5, 0.5], [-1.0, 1.5, -0.5]])

@@ -1,4 +1,4 @@
-"""Between pixels 0..255 and the numbers that a network sees."""
+"""Conversion between pixels 0..255 and the network's normalised input."""
 
 import torch
 from jaxtyping import Float, Num, UInt8
@@ -20,7 +20,7 @@ def _constants(like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalise(image: Num[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
-    """(image - mean) / std with ImageNet's constants x 255, in float32.
+    """Normalise an image: (image - mean) / std with ImageNet's constants x 255, in float32.
 
     The same for images in [0, 1] is `wsss_lab.methods.common.base.normalize`.
 
@@ -38,7 +38,7 @@ def normalise(image: Num[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
 
 
 def denormalise(image: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
-    """Inverse of `normalise`: float32 RGB, 0..255 up to rounding.
+    """Invert `normalise`: float32 RGB, 0..255 up to rounding.
 
     Raises:
         ValueError: the channel axis is not third from the end.
@@ -48,10 +48,10 @@ def denormalise(image: Float[Tensor, "*b 3 h w"]) -> Float[Tensor, "*b 3 h w"]:
 
 
 def denormalise_u8(image: Float[Tensor, "*b 3 h w"]) -> UInt8[Tensor, "*b 3 h w"]:
-    """Inverse of `normalise` as uint8, cut off and not rounded, as the released codes do it.
+    """Invert `normalise` to uint8, truncated and not rounded, as the released codes do.
 
     The truncation makes about 1 % of the values one lower than the source image (12.9999 becomes
-    12). PAR, VARM and the CRF of the released codes all see this image, so recorded numbers need
+    12). PAR, VARM and the CRF of the released codes all use this image, so recorded numbers need
     it. Values outside 0..255, which zero padding cannot produce, are clamped first.
 
     Raises:

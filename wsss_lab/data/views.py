@@ -1,9 +1,9 @@
-"""What a training step sees of an image: one crop, and maybe the same one in other colours.
+"""Training views of an image: one crop and, optionally, the same crop in other colours.
 
-Both views share their geometry, so that labels made on one fit the other. CoSA's released code
-makes the second one with one of nine operations on a Pillow image (`strong_released`, which `Views`
-uses); `strong` is the same with torchvision v2 on bytes in a tensor, on any device, equal to one
-grey level.
+Both views share their geometry, so labels made on one fit the other. CoSA's released code makes the
+second one with one of nine operations on a Pillow image (`strong_released`, which `Views` uses);
+`strong` is the same with torchvision v2 on bytes in a tensor, on any device, equal to one grey
+level.
 """
 
 from collections.abc import Callable
@@ -41,20 +41,20 @@ STRONG_OPS = (
     "sharpness",
     "posterize",
 )
-"""What the strong view does, one of these per image (CoSA, released code)."""
+"""Operations of the strong view, one per image (CoSA, released code)."""
 MAGNITUDES = range(1, 10)
-"""How much of it; identity, autocontrast and equalize have no amount."""
+"""Magnitudes of an operation; identity, autocontrast and equalize have none."""
 BLUR_RADIUS = (0.1, 2.0)
 """Pillow's radius, px (CoSA, released code)."""
 
 
 def draw_magnitude(legacy: np.random.RandomState) -> int:
-    """A magnitude as CoSA's released code draws it."""
+    """Draw a magnitude as CoSA's released code does."""
     return int(legacy.randint(MAGNITUDES.start, MAGNITUDES.stop))
 
 
 def _amounts(name: str, magnitude: int) -> tuple[float, int, int]:
-    """Factor of an enhancement, threshold of solarize, bits of posterize."""
+    """Return the factor of an enhancement, threshold of solarize and bits of posterize."""
     if name not in STRONG_OPS:
         raise ValueError(f"name: expected one of {', '.join(STRONG_OPS)}, got {name!r}")
     if magnitude not in MAGNITUDES:
@@ -65,7 +65,7 @@ def _amounts(name: str, magnitude: int) -> tuple[float, int, int]:
 def strong(
     image: UInt8[Tensor, "*b 3 h w"], name: str, magnitude: int
 ) -> UInt8[Tensor, "*b 3 h w"]:
-    """One operation of `STRONG_OPS` on bytes in a tensor, on the tensor's device.
+    """Apply one operation of `STRONG_OPS` to a uint8 tensor, on the tensor's device.
 
     Args:
         image: RGB, one image or many that get the same operation.
@@ -75,12 +75,12 @@ def strong(
             4 - int(0.4 m) bits.
 
     Returns:
-        As `strong_released` up to one grey level.
+        Image of `strong_released`, up to one grey level.
 
     Raises:
         ValueError: unknown operation or magnitude.
     """
-    from torchvision.transforms.v2 import functional as v2  # costs a second: not at import
+    from torchvision.transforms.v2 import functional as v2  # costs a second, so not at import
 
     factor, threshold, bits = _amounts(name, magnitude)
     operations: dict[str, Callable[[Tensor], Tensor]] = {
@@ -100,7 +100,7 @@ def strong(
 def strong_released(
     image: UInt8[Tensor, "3 h w"], name: str, magnitude: int
 ) -> UInt8[Tensor, "3 h w"]:
-    """One operation of `STRONG_OPS` as CoSA's released code makes it with Pillow, bit for bit.
+    """Apply one operation of `STRONG_OPS` with Pillow as CoSA's released code does, bit for bit.
 
     Raises:
         ValueError: unknown operation or magnitude.
@@ -121,7 +121,7 @@ def strong_released(
 
 
 def blur(image: UInt8[Tensor, "3 h w"], radius: int | float) -> UInt8[Tensor, "3 h w"]:
-    """Pillow's Gaussian blur (three box filters), as CoSA's released code uses it.
+    """Apply Pillow's Gaussian blur (three box filters), as CoSA's released code does.
 
     Args:
         image: RGB.
@@ -136,9 +136,9 @@ def _through_pillow(image: Tensor, operation: Callable[[Image.Image], Image.Imag
 
 
 def squash(image: UInt8[Tensor, "3 h w"], side: int) -> UInt8[Tensor, "3 s s"]:
-    """The whole image as a square, its proportions lost.
+    """Resize the whole image to a square, without keeping its proportions.
 
-    ASDT's released code hands this to the CRF of its second teacher, whose probabilities are those
+    ASDT's released code passes this to the CRF of its second teacher, whose probabilities are those
     of a crop (a slip: the label is not used there). Bilinear between four pixels; how the released
     code resizes is not known to us.
 
@@ -153,13 +153,13 @@ def squash(image: UInt8[Tensor, "3 h w"], side: int) -> UInt8[Tensor, "3 s s"]:
 def jitter(
     image: UInt8[Tensor, "3 h w"], factors: Float[np.ndarray, "3"]
 ) -> UInt8[Tensor, "3 h w"]:
-    """Brightness, contrast (around the mean grey) and saturation in one pass over the pixels.
+    """Change brightness, contrast (around the mean grey) and saturation in one pass.
 
-    As the three operations of torchvision one after the other, but rounded and cut off once.
+    Equals the three operations of torchvision in sequence, but rounded and clipped only once.
 
     Args:
         image: RGB.
-        factors: of brightness, contrast and saturation; 1 changes nothing.
+        factors: factors of brightness, contrast and saturation; 1 changes nothing.
     """
     brightness, contrast, saturation = (float(f) for f in factors)
     pixels = image.permute(1, 2, 0).reshape(-1, 3).float()
@@ -173,10 +173,10 @@ def jitter(
 
 
 class Views:
-    """Makes the training view of a sample: a transform for `StepLoader`.
+    """Transform for `StepLoader` that makes the training view of a sample.
 
-    Draws the same amount of random numbers whatever is switched on, so that one setting never
-    changes what another one does.
+    The same amount of random numbers is drawn whatever is switched on, so one setting never changes
+    the draws of another.
 
     Args:
         data: crop, scale, mirror, padding, colours.
@@ -189,7 +189,7 @@ class Views:
     def __call__(
         self, sample: Sample, rng: np.random.Generator, step_rng: np.random.Generator
     ) -> View:
-        """One view; see `wsss_lab.data.loader.Transform`."""
+        """Return one view; see `wsss_lab.data.loader.Transform`."""
         data, image = self.data, sample["image"]
         place, colours = rng.random(4), rng.random(8)
         number = float(step_rng.random() if data.scale_per == "batch" else place[0])
@@ -215,7 +215,7 @@ class Views:
         return made
 
     def _size(self, height: int, width: int, number: float) -> tuple[int, int]:
-        """Size of the scaled image."""
+        """Return the size of the scaled image."""
         data = self.data
         low, high = data.scale
         if data.resize == "scale":
@@ -232,7 +232,7 @@ class Views:
         return view_plain(image, window).add_(0.5).to(torch.uint8)
 
     def _weak(self, image: Tensor, colours: np.ndarray) -> Tensor:
-        """Colours of the first view: jitter and blur."""
+        """Apply jitter and blur to the first view."""
         data = self.data
         if data.jitter:
             image = jitter(image, 1 + data.jitter * (2 * colours[:3] - 1))

@@ -1,7 +1,7 @@
-"""Exercises that check themselves: the book asks, `check` answers.
+"""Exercises of the book with automatic checks.
 
 A chapter registers its exercises in `wsss_lab/exercises/<chapter>.py`, one call of `register` each.
-An exercise named `cam-2` lives in the module `cam`, which `check` imports when it is first asked.
+An exercise named `cam-2` lives in the module `cam`, which `check` imports on first use.
 """
 
 import importlib
@@ -15,18 +15,19 @@ REGISTRY: dict[str, "Exercise"] = {}
 
 @dataclass(frozen=True)
 class Exercise:
-    """One exercise with an answer that must pass and one that must not."""
+    """One exercise, with an answer that must pass and one that must fail."""
 
     name: str
     """`<chapter>-<number>`, the label of the exercise in the book."""
     accepts: Callable[[Any], bool]
-    """True for a right answer. It may raise on answers of another kind; that counts as wrong."""
+    """Predicate, True for a right answer. It may raise on answers of another type; these count as
+    wrong."""
     hint: str
     """One or two sentences that help after a wrong answer without giving the right one."""
     right: Callable[[], Any]
-    """Makes an answer that is accepted (a function, so that importing costs nothing)."""
+    """Function that makes an accepted answer (a function, so that importing costs nothing)."""
     wrong: Callable[[], Any]
-    """Makes the likeliest mistake, which is rejected."""
+    """Function that makes the likeliest mistake, which is rejected."""
 
 
 def register(
@@ -51,10 +52,10 @@ def register(
 
 
 def find(name: str) -> Exercise:
-    """The exercise of that name, after importing its chapter.
+    """Return the exercise of that name, after importing its chapter.
 
     Raises:
-        ValueError: there is no such chapter or exercise; the message lists those there are.
+        ValueError: there is no such chapter or exercise; the message lists the known ones.
     """
     chapter = name.rpartition("-")[0]
     module = f"{__name__}.{chapter.replace('-', '_')}"
@@ -67,7 +68,7 @@ def find(name: str) -> Exercise:
 
 
 def accepted(exercise: Exercise, answer: Any) -> bool:
-    """Whether an answer is right; one of a kind the check cannot read is wrong, not a crash."""
+    """Return whether an answer is right; an answer of a wrong type is wrong, not a crash."""
     try:
         return bool(exercise.accepts(answer))
     except (TypeError, ValueError, AttributeError, LookupError, RuntimeError, ArithmeticError):
@@ -79,7 +80,7 @@ def check(name: str, answer: Any) -> None:
 
     Args:
         name: label of the exercise, e.g. `"cam-2"`.
-        answer: what the exercise asks for: a number, an array, a function. `...` means "not yet".
+        answer: answer to the exercise: a number, an array, a function. `...` means "not yet".
 
     Raises:
         ValueError: there is no exercise of that name.

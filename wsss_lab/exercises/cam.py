@@ -20,14 +20,14 @@ def _noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def _near(answer: Any, expected: tuple[float, ...]) -> bool:
-    """A number or sequence of numbers agrees to three digits."""
+    """Compare numbers or sequences of numbers to three digits."""
     given = torch.as_tensor(answer, dtype=torch.float64).flatten()
     wanted = torch.tensor(expected, dtype=torch.float64)
     return given.shape == wanted.shape and bool(((given - wanted).abs() <= 5e-4).all())
 
 
 def _without_water() -> tuple[float, float]:
-    """Logit of the boat, and its best IoU, when water does not count."""
+    """Return the logit of the boat, and its best IoU, without the water."""
     weights = tiny_weights()
     weights[0, 2] = 0.0
     raw = torch.einsum("bdhw,kd->bkhw", tiny_features(), weights)
@@ -45,7 +45,7 @@ register(
 
 
 def _is_minmax(function: Callable[[Tensor], Tensor]) -> bool:
-    """Agrees with the rule of TSCD and CoSA, also on flat and on negative maps."""
+    """Check agreement with the rule of TSCD and CoSA, also on flat and on negative maps."""
     maps = torch.cat([_noise(2, 3, 5, 4), torch.zeros(1, 3, 5, 4), -1 - _noise(1, 3, 5, 4).abs()])
     return torch.allclose(function(maps.clone()), normalize_cam(maps.relu(), "tscd"), atol=1e-6)
 
@@ -85,7 +85,7 @@ register(
 
 
 def _band() -> tuple[float, float]:
-    """Coverage and accuracy of the tiny boat with the band from 0.125 to 0.25."""
+    """Return coverage and accuracy of the tiny boat with the band from 0.125 to 0.25."""
     raw = torch.einsum("bdhw,kd->bkhw", tiny_features(), tiny_weights())
     label = cam_to_label(normalize_cam(raw), tiny_tags(), 0.25, band=(0.125, 0.25))
     kept = label != 255
@@ -102,7 +102,7 @@ register(
 
 
 def _sweep(score: Tensor, mask: Tensor, thresholds: Tensor) -> Tensor:
-    """IoU of one class at all thresholds from two histograms."""
+    """Return the IoU of one class at all thresholds from two histograms."""
     bins = torch.bucketize(score, thresholds)
     count = len(thresholds) + 1
     inside = torch.bincount(bins[mask], minlength=count)
@@ -113,7 +113,7 @@ def _sweep(score: Tensor, mask: Tensor, thresholds: Tensor) -> Tensor:
 
 
 def _sweep_including(score: Tensor, mask: Tensor, thresholds: Tensor) -> Tensor:
-    """As `_sweep`, but a score on the threshold counts as foreground."""
+    """Sweep as `_sweep`, but count a score on the threshold as foreground."""
     above = score[None] >= thresholds.view(-1, *[1] * score.ndim)
     return (above & mask).flatten(1).sum(1) / (above | mask).flatten(1).sum(1)
 
@@ -149,7 +149,7 @@ def _flip_mean_unreturned(cam_fn: MapFunction, images: Tensor) -> Tensor:
 
 
 def _is_flip_mean(function: Callable[[MapFunction, Tensor], Tensor]) -> bool:
-    """Agrees with the library for a map function that does not commute with mirroring."""
+    """Check agreement with the library for a map function that does not commute with mirroring."""
     kernel = _noise(2, 3, 3, 3, seed=1)
 
     def cam_fn(images: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def _two_thresholds(cam: Tensor, low: float, high: float) -> Tensor:
 
 
 def _is_two_thresholds(function: Callable[[Tensor, float, float], Tensor]) -> bool:
-    """Agrees with the library, also where a value equals a threshold."""
+    """Check agreement with the library, also where a value equals a threshold."""
     cam = (8 * torch.rand(2, 3, 6, 5, generator=_source(0))).round() / 8
     for low, high in ((0.25, 0.75), (0.5, 0.5)):
         expected = cam_to_label(cam, None, low, band=(low, high))
@@ -72,7 +72,7 @@ register(
 
 
 def _floors() -> tuple[float, float]:
-    """The loss of perfect maps with and without the ReLU, measured."""
+    """Measure the loss of perfect maps with and without the ReLU."""
     target = torch.zeros(1, 20, 10, 10)
     target.view(-1)[::50] = 1
     perfect = (2 * target - 1) * 1e4
@@ -148,5 +148,5 @@ register(
         lambda logits, tags: (
             ~(tags.gather(1, (logits[:, 1:].argmax(1)).flatten(1)).view_as(logits[:, 0]) > 0)
         )
-    ),  # forgets that background may win
+    ),  # without the case that background wins
 )

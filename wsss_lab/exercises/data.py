@@ -13,7 +13,7 @@ from wsss_lab.metrics import ConfusionMatrix
 
 
 def _close(answer: Any, wanted: tuple[float, ...]) -> bool:
-    """Same length, and every number within 0.001."""
+    """Compare sequences: same length, and every number within 0.001."""
     return len(answer) == len(wanted) and all(
         abs(float(a) - b) < 1e-3 for a, b in zip(answer, wanted, strict=True)
     )
@@ -30,7 +30,7 @@ register(
 
 
 def _masks_to_try(k: int) -> list[Tensor]:
-    """Small label maps with border pixels, empty classes and the last class alone."""
+    """Return small label maps with border pixels, empty classes and the last class alone."""
     generator = torch.Generator().manual_seed(3)
     masks = [torch.randint(0, k + 1, (5, 7), generator=generator) for _ in range(3)]
     masks += [torch.zeros(4, 4, dtype=torch.int64), torch.full((4, 4), IGNORE)]
@@ -44,7 +44,7 @@ def _expected_tags(mask: Tensor, k: int) -> list[float]:
 
 
 def _makes_tags(answer: Callable[[Tensor, int], Tensor]) -> bool:
-    """Whether a function (mask, k) -> tags agrees with the definition on every trial."""
+    """Check that a function (mask, k) -> tags agrees with the definition on every trial."""
     for k in (3, 10):
         for mask in _masks_to_try(k):
             tags = torch.as_tensor(answer(mask.clone(), k)).float()
@@ -58,7 +58,7 @@ def _tags_right(mask: Tensor, k: int) -> Tensor:
 
 
 def _tags_shifted(mask: Tensor, k: int) -> Tensor:
-    """Forgets that mask value 0 is background."""
+    """Make the likely mistake: mask value 0 is not treated as background."""
     return (torch.bincount(mask.flatten(), minlength=256)[:k] > 0).float()
 
 
@@ -73,7 +73,7 @@ register(
 
 
 def _maps_ids(answer: Callable[[int], int]) -> bool:
-    """Whether a function from category id to mask value is right for all 80 ids."""
+    """Check that a function from category id to mask value is right for all 80 ids."""
     return all(answer(number) == c + 1 for c, number in enumerate(COCO_IDS))
 
 
@@ -102,12 +102,12 @@ def _confusion_right(pred: Tensor, truth: Tensor, k1: int) -> Tensor:
 
 
 def _confusion_transposed(pred: Tensor, truth: Tensor, k1: int) -> Tensor:
-    """Puts the prediction in rows: IoU stays the same, precision and recall swap."""
+    """Make the likely mistake: prediction in rows keeps IoU but swaps precision and recall."""
     return _confusion_right(pred, truth, k1).T
 
 
 def _counts_pairs(answer: Callable[[Tensor, Tensor, int], Tensor]) -> bool:
-    """Whether a function (pred, truth, k1) -> counts agrees with `ConfusionMatrix`."""
+    """Check that a function (pred, truth, k1) -> counts agrees with `ConfusionMatrix`."""
     generator = torch.Generator().manual_seed(5)
     for k1, shape in ((3, (4, 4)), (11, (2, 6, 5)), (2, (3, 3))):
         truth = torch.randint(0, k1, shape, generator=generator)

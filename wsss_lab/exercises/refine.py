@@ -20,14 +20,14 @@ def _source(seed: int) -> torch.Generator:
 
 
 def _near(answer: Any, expected: tuple[float, ...]) -> bool:
-    """Numbers agree to three digits."""
+    """Compare numbers to three digits."""
     given = torch.as_tensor(answer, dtype=torch.float64).flatten()
     wanted = torch.tensor(expected, dtype=torch.float64)
     return given.shape == wanted.shape and bool(((given - wanted).abs() <= 1e-3).all())
 
 
 def _constant_after() -> tuple[float, ...]:
-    """What PAR and VARM make of a map that is 1 everywhere."""
+    """Return the result of PAR and VARM for a map that is 1 everywhere."""
     image = torch.rand(1, 3, 6, 6, generator=_source(0))
     ones = torch.ones(1, 1, 6, 6)
     return tuple(float(kind(iterations=TURNS)(image, ones).mean()) for kind in (PAR, VARM))
@@ -53,7 +53,7 @@ def _turn(maps: Tensor, weights: Tensor, mode: str = "replicate") -> Tensor:
 
 
 def _is_turn(function: TwoTensors) -> bool:
-    """Agrees with the library for several classes and a picture that is not square."""
+    """Check agreement with the library for several classes and an image that is not square."""
     weights = local_affinity(torch.rand(2, 3, 5, 7, generator=_source(1)), dilations=[1])
     maps = torch.rand(2, 3, 5, 7, generator=_source(2))
     expected = propagate(maps, weights, dilations=[1], iterations=1)
@@ -71,13 +71,13 @@ register(
 
 
 def _vote() -> tuple[float, ...]:
-    """Boat at two pixels after one simultaneous update."""
+    """Return the probability of boat at two pixels after one simultaneous update."""
     probs = torch.tensor([[0.2, 0.8], [0.6, 0.4]], dtype=torch.float64)
     return tuple((probs.log() + 2 * probs.flip(0)).softmax(1)[:, 1].tolist())
 
 
 def _vote_in_turn() -> tuple[float, float]:
-    """The likely mistake: the second pixel already hears the first one's new opinion."""
+    """Make the likely mistake: the second pixel already uses the first one's new probability."""
     first = _vote()[0]
     old = torch.tensor([0.6, 0.4], dtype=torch.float64)
     message = torch.tensor([1 - first, first], dtype=torch.float64)
@@ -103,7 +103,7 @@ def _without_bias(features: Tensor, values: Tensor) -> Tensor:
 
 
 def _is_gaussian_attention(function: TwoTensors) -> bool:
-    """Agrees with distances written out, on more than one image."""
+    """Check agreement with distances written out, on more than one image."""
     features = 2 * torch.rand(2, 9, 5, generator=_source(3))
     values = torch.rand(2, 9, 4, generator=_source(4))
     distance = (features[:, :, None] - features[:, None]).square().sum(3)
@@ -127,7 +127,7 @@ def _walk(maps: Tensor, affinity: Tensor, over: int = 1) -> Tensor:
 
 
 def _is_walk(function: TwoTensors) -> bool:
-    """Agrees with the library for an affinity that is not symmetric."""
+    """Check agreement with the library for an affinity that is not symmetric."""
     affinity = torch.rand(2, 12, 12, generator=_source(5))
     maps = torch.rand(2, 3, 12, generator=_source(6))
     expected = random_walk(maps.unflatten(2, (3, 4)), affinity).flatten(2)

@@ -22,7 +22,7 @@ def _source(seed: int) -> torch.Generator:
 
 
 def _near(answer: Any, expected: tuple[float, ...], within: float = 1e-3) -> bool:
-    """Numbers agree, by default to three digits."""
+    """Compare numbers, by default to three digits."""
     given = torch.as_tensor(answer, dtype=torch.float64).flatten()
     wanted = torch.tensor(expected, dtype=torch.float64)
     return given.shape == wanted.shape and bool(((given - wanted).abs() <= within).all())
@@ -49,7 +49,7 @@ def _sample(maps: Tensor, x: float, y: float, rim: int = 1) -> Tensor:
 
 
 def _is_sample(function: Sample) -> bool:
-    """Agrees with the library inside and at the corners of a map that is not square."""
+    """Check agreement with the library inside and at the corners of a map that is not square."""
     maps = torch.rand(3, 5, 7, generator=_source(0))
     for x, y in ((0.3, -0.6), (-0.71, 0.2), (0.0, 0.0), (-1.0, -1.0), (1.0, 1.0)):
         point = torch.tensor([x, y]).view(1, 1, 1, 2)
@@ -75,7 +75,7 @@ def _loss(map_cos: Tensor, seg_cos: Tensor, add: bool = True) -> Tensor:
 
 
 def _is_loss(function: Loss) -> bool:
-    """Agrees with the library for a batch, in value and in slope."""
+    """Check agreement with the library for a batch, in value and in slope."""
     maps = torch.rand(2, 6, 8, generator=_source(1)).requires_grad_()
     seg = (2 * torch.rand(2, 6, 8, generator=_source(2)) - 1).requires_grad_()
     given = function(maps.detach(), seg)
@@ -96,7 +96,7 @@ register(
 
 
 def _slopes(clamp: bool = True) -> tuple[float, ...]:
-    """Gradient of the loss at four pairs: targets and cosines as in the exercise."""
+    """Return the gradient of the loss at four pairs: targets and cosines as in the exercise."""
     target = (0.5, 0.5, -0.2, -0.2)
     cosine = (0.3, -0.1, 0.6, -0.4)
     return tuple(-t / 4 * (c > 0 or not clamp) for t, c in zip(target, cosine, strict=True))
@@ -134,13 +134,13 @@ def _shares(terms: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> dict[s
 
 
 def _sizes(terms: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> dict[str, float]:
-    """The likely mistake: the size of a term is taken for its pull."""
+    """Make the likely mistake: the size of a term is taken for its gradient."""
     total = sum(float(term.detach().abs()) for term in terms.values())
     return {name: float(term.detach().abs()) / total for name, term in terms.items()}
 
 
 def _are_shares(function: Shares) -> bool:
-    """Knows norms over several parameters, one of which a term does not reach."""
+    """Check norms over several parameters, one of which gets no gradient from a term."""
     one = torch.tensor([1.0, 2.0], requires_grad=True)
     two = torch.tensor([3.0], requires_grad=True)
     terms = {"a": 3 * one[0] + 4 * two[0], "b": 5 * one.sum() + 100, "c": 2 * two.sum()}

@@ -28,7 +28,7 @@ def _maps_with_all_tags(pixels: int, tagged: int) -> int:
 
 
 def _maps_at_least(iou: float, truth: int = 6, pixels: int = 16) -> int:
-    """Label maps of one class by hits in the truth and false pixels outside it."""
+    """Make label maps of one class by hits in the truth and false pixels outside it."""
     return sum(
         comb(truth, hits) * comb(pixels - truth, false)
         for hits in range(truth + 1)
@@ -43,7 +43,7 @@ def _tags(mask: Tensor, k: int) -> Tensor:
 
 
 def _tags_by_length(mask: Tensor, k: int) -> Tensor:
-    """The likeliest mistake: background counts as the first class."""
+    """Make the likeliest mistake: background counts as the first class."""
     return torch.stack([torch.bincount(m[m != IGNORE], minlength=k)[:k] > 0 for m in mask]).float()
 
 

@@ -1,4 +1,4 @@
-"""What is measured, and under which protocol. Imports nothing else of the library."""
+"""Scores, each with its protocol; imports nothing else of the library."""
 
 from wsss_lab.metrics.baselines import all_background, random_cam, tag_oracle
 from wsss_lab.metrics.boundary import BoundaryScore, boundary_counts

@@ -1,4 +1,4 @@
-"""Predictions that know nothing, or only the tags: the rows every table should be read against."""
+"""Baseline predictions from nothing, or from the tags alone, to compare every table with."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from torch import Tensor
 def all_background(
     batch: int, size: tuple[int, int], *, device: torch.device | str | None = None
 ) -> Int[Tensor, "b h w"]:
-    """Background everywhere: mIoU is the background share divided by the number of classes."""
+    """Predict all background; mIoU is then the background share over the number of classes."""
     return torch.zeros(batch, *size, dtype=torch.int64, device=device)
 
 
@@ -20,11 +20,11 @@ def random_cam(
     *,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "b k h w"]:
-    """Noise that looks like a class map: uniform values on a coarse grid, enlarged, per tag.
+    """Draw noise in place of a class map: uniform values on a coarse grid, enlarged, per tag.
 
     Args:
         tags: 0 or 1; maps of absent classes are 0.
-        grid: (gh, gw) of the noise; the grid of the network to compare with.
+        grid: (gh, gw) of the noise; that of the network to compare with.
         size: (h, w), px.
         generator: on the device of `tags`; makes it repeatable.
 
@@ -40,7 +40,7 @@ def random_cam(
 def tag_oracle(
     tags: Float[Tensor, "b k"], size: tuple[int, int], *, area: float = 0.5
 ) -> Int[Tensor, "b h w"]:
-    """What true tags and a guess at the centre are worth, without looking at the image.
+    """Predict from the true tags and a centred box, without the image.
 
     A centred box of the given share of the image, with the image's proportions, is cut into
     vertical strips of equal width, one per tag in class order; the rest is background.

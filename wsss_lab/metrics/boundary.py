@@ -1,4 +1,4 @@
-"""Boundary F: are the outlines right, whatever the area?"""
+"""Boundary F: accuracy of the outlines, whatever the area."""
 
 import math
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ def _spread(mask: Bool[Tensor, "c h w"], by: int, axis: int) -> Bool[Tensor, "c 
 
 
 def _outline(mask: Bool[Tensor, "c h w"]) -> Bool[Tensor, "c h w"]:
-    """Pixels of a mask with a 4-neighbour outside. The edge of the image is no outline."""
+    """Return the pixels of a mask with a 4-neighbour outside; the image's edge is no outline."""
     return mask & (_spread(~mask, 1, -1) | _spread(~mask, 1, -2))
 
 
@@ -63,7 +63,7 @@ def boundary_counts(
         pred: labels 0..k1-1.
         truth: labels 0..k1-1 or `ignore`. Ignored pixels are removed from both maps, so the rim of
             an ignored band is an outline of both. VOC draws such a band round every object: there
-            the score compares predictions with each other, and is no absolute measure.
+            the score compares predictions with one another and is no absolute measure.
         num_classes: `k1`, background included.
         tolerance: accepted distance as a share of the image diagonal; 0.0075 is Csurka et al.,
             "What is a good evaluation measure for semantic segmentation?", BMVC 2013.
@@ -138,12 +138,12 @@ class BoundaryScore(nn.Module):
         return self
 
     def reset(self) -> "BoundaryScore":
-        """Forget every image."""
+        """Remove all images."""
         self.sums.zero_()
         return self
 
     def compute(self) -> tuple[Float[Tensor, "k1"], float]:
-        """F per class, 0..1 (NaN for a class never seen), and the mean over the classes seen."""
+        """Return F per class, 0..1 (NaN for absent classes), and the mean over the others."""
         images, _, _, f = self.sums.cpu()
         per_class = f / images
         return per_class, float(per_class.nanmean())

@@ -1,4 +1,4 @@
-"""A streaming confusion matrix that counts every pixel once and loses none silently."""
+"""Streaming confusion matrix that counts every pixel exactly once."""
 
 import torch
 from jaxtyping import Int, Integer
@@ -8,7 +8,7 @@ from wsss_lab import IGNORE
 from wsss_lab.metrics.report import Unlabelled
 
 LABELS = 256
-"""Label images are 8 bit: every pair of values has its own counter, so nothing needs masking."""
+"""Number of label values: labels are 8 bit, and each pair has a counter, so no mask is needed."""
 
 
 def pair_counts(
@@ -50,8 +50,8 @@ class ConfusionMatrix(nn.Module):
 
     Args:
         num_classes: `k1`, background included, at most 255.
-        ignore: truth value that is left out, and the prediction value that `unlabelled` is about.
-        unlabelled: what a prediction of `ignore` on a labelled pixel is. "error" refuses it,
+        ignore: truth value that is left out, and prediction value that `unlabelled` governs.
+        unlabelled: how a prediction of `ignore` on a labelled pixel counts. "error" rejects it,
             "wrong" counts a miss for the true class and a false alarm for none, "ignored" leaves
             the pixel out, which flatters pseudo-labels that abstain. CoSA's pseudo scores ignore.
     """
@@ -88,10 +88,10 @@ class ConfusionMatrix(nn.Module):
             truth: labels 0..k1-1, or `ignore`.
 
         Returns:
-            Itself.
+            This matrix.
 
         Raises:
-            ValueError: naming the values that are no labels; nothing is counted then.
+            ValueError: values that are no labels, named in the message; nothing is counted then.
         """
         return self.update_pairs(pair_counts(pred, truth))
 
@@ -113,7 +113,7 @@ class ConfusionMatrix(nn.Module):
         return self
 
     def _invalid(self, pairs: Tensor) -> str:
-        """Name the values that are neither a class nor `ignore`."""
+        """Return the error of the values that are neither a class nor `ignore`."""
         allowed = set(range(self.num_classes)) | {self.ignore}
         truth = [v for v in pairs.sum(1).nonzero().flatten().tolist() if v not in allowed]
         rows = [*range(self.num_classes)]
@@ -134,12 +134,12 @@ class ConfusionMatrix(nn.Module):
         return self
 
     def reset(self) -> "ConfusionMatrix":
-        """Forget every pixel."""
+        """Remove all counts."""
         self.counts.zero_()
         return self
 
     def compute(self) -> Int[Tensor, "k1 k2"]:
-        """Return the counts that the scores use.
+        """Return the counts for the scores.
 
         Returns:
             int64 on the CPU, truth in rows. Column `k1` holds labelled pixels without prediction:

@@ -1,8 +1,8 @@
-"""Published results to hold against a run, each with what is known of how it was measured.
+"""Published results to compare a run with, each with its protocol as far as it is known.
 
-Only numbers whose source we have seen are here. A question mark stands for what the source does not
-say. Do not compare two rows without comparing their columns: pre-training, stages, multi-scale, CRF
-and true tags at test time each move mIoU by points.
+Only numbers from sources we have read are here. A question mark stands for what the source does not
+state. Do not compare two rows without comparing their columns: pre-training, stages, multi-scale,
+CRF and true tags at test time each move mIoU by points.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Published:
-    """One published mIoU."""
+    """One published mIoU with its protocol."""
 
     method: str
     data: str
@@ -127,8 +127,8 @@ PUBLISHED: tuple[Published, ...] = (
     ),
 )
 """Image-level labels only. ACR is Sun et al. (arXiv 2308.04321), not the method of the same name by
-Kweon et al. (CVPR 2023) that most tables mean. None for COCO-Stuff 10K: no number with a protocol
-that we could see."""
+Kweon et al. (CVPR 2023) that most tables mean. None for COCO-Stuff 10K: we found no number with a
+protocol."""
 
 
 def beside(
@@ -139,15 +139,15 @@ def beside(
     what: str = "segmentation",
     name: str = "here",
 ) -> str:
-    """A table of a result and of the published ones of the same data, split and kind.
+    """Format a table of a result and the published ones of the same data, split and kind.
 
     Args:
-        miou: of the run, 0..1.
-        protocol: how it was measured, in a few words.
+        miou: mIoU of the run, 0..1.
+        protocol: the run's protocol, in a few words.
         data: name of the data set.
         split: name of the list.
         what: "segmentation" or "labels".
-        name: what to call the run.
+        name: name of the run in the table.
     """
     return rows_beside([(miou, name, protocol)], data, split, what)
 
@@ -155,10 +155,10 @@ def beside(
 def rows_beside(
     own: Sequence[tuple[float, str, str]], data: str, split: str, what: str = "segmentation"
 ) -> str:
-    """A table of several results of a run and of the published ones of the same kind.
+    """Format a table of several results of a run and the published ones of the same kind.
 
     Args:
-        own: mIoU in 0..1, what to call it, how it was measured in a few words.
+        own: mIoU in 0..1, name and protocol in a few words, of each result.
         data: name of the data set.
         split: name of the list.
         what: "segmentation" or "labels".
@@ -179,7 +179,7 @@ def rows_beside(
 
 
 def protocol_in_words(protocol: dict[str, object]) -> str:
-    """The switches of a `Protocol` of `metrics.json` that move the number most, in one line."""
+    """Format in one line the switches of a `metrics.json` protocol that move the number most."""
     scales = protocol["scales"]
     many = isinstance(scales, list | tuple) and len(scales) > 1
     flip = protocol["flip"] is True

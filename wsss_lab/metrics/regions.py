@@ -1,7 +1,7 @@
-"""Where a map is wrong: too large or too small, near or far from what gives the class away.
+"""Errors of a map by region: too large or too small, near or far from the distinctive part.
 
-All functions take masks, so they serve any data set that can say where its parts and contexts are.
-Distances are Chebyshev (king's moves): a square of side 2 r + 1 around a pixel is "within r px".
+All functions take masks, so they serve any data set with masks of parts and contexts. Distances are
+Chebyshev (king's moves): a square of side 2 r + 1 around a pixel is "within r px".
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from torch import Tensor
 def over_activation(
     pred: Bool[Tensor, "*b h w"], truth: Bool[Tensor, "*b h w"]
 ) -> Float[Tensor, "*b"]:
-    """False-positive area over true area, per mask; infinite or NaN without truth.
+    """Return false-positive area over true area, per mask; infinite or NaN without truth.
 
-    0 is perfect, 1 means as much wrongly claimed as there was to find. Sum areas over a data set
+    0 is perfect; 1 means a false-positive area as large as the object. Sum areas over a data set
     (`Report.over_activation` does) rather than averaging this over images with tiny objects.
     """
     _same(pred=pred, truth=truth)
@@ -28,7 +28,7 @@ def over_activation(
 def under_activation(
     pred: Bool[Tensor, "*b h w"], truth: Bool[Tensor, "*b h w"]
 ) -> Float[Tensor, "*b"]:
-    """False-negative area over true area, per mask: 1 - recall; NaN without truth."""
+    """Return false-negative area over true area, per mask: 1 - recall; NaN without truth."""
     _same(pred=pred, truth=truth)
     return (truth & ~pred).sum((-2, -1)) / truth.sum((-2, -1))
 
@@ -61,7 +61,7 @@ def distance_bands(mask: Bool[Tensor, "*b h w"], edges: Sequence[int]) -> Int[Te
 
     Returns:
         int64: 0 on the mask, i for edges[i-2] < distance <= edges[i-1] (from 0 for i = 1), and
-        len(edges) + 1 beyond the last edge, which is also the answer for an empty mask.
+        len(edges) + 1 beyond the last edge, and everywhere for an empty mask.
 
     Raises:
         ValueError: if the edges are not ascending and positive.
@@ -73,15 +73,17 @@ def distance_bands(mask: Bool[Tensor, "*b h w"], edges: Sequence[int]) -> Int[Te
     inside = [mask]
     before = 0
     for edge in edges:
+        # squares add up: dilating by the difference equals dilating the mask by `edge`
         reached = dilate(reached, edge - before)
         before = edge
         inside.append(reached)
+    # the dilated masks are nested, so the number that contain a pixel gives its band
     return band - torch.stack(inside).sum(dim=0)
 
 
 @dataclass(frozen=True)
 class NearFar:
-    """Hits and pixels of an object, near to and far from a part of it. Add them up with `+`."""
+    """Hits and pixels of an object, near to and far from a part of it; `+` adds them up."""
 
     near_hits: int
     near_pixels: int
@@ -115,7 +117,7 @@ def near_far_recall(
     near: int = 8,
     far: int = 20,
 ) -> NearFar:
-    """Recall of one class by distance to its distinctive part: partial activation as two numbers.
+    """Measure partial activation: recall of one class near its distinctive part and far from it.
 
     Recall *on* the part would mislead: thin ears and horns lie on the outline, where a coarse map
     is at its worst.
@@ -139,7 +141,7 @@ def near_far_recall(
 def near_far_regions(
     truth: Bool[Tensor, "*b h w"], part: Bool[Tensor, "*b h w"], *, near: int = 8, far: int = 20
 ) -> tuple[Bool[Tensor, "*b h w"], Bool[Tensor, "*b h w"]]:
-    """Pixels of an object near to and far from a part of it; arguments as in `near_far_recall`.
+    """Return an object's pixels near to and far from a part; arguments as in `near_far_recall`.
 
     Returns:
         Near, far; both empty in images without the part.
@@ -156,7 +158,7 @@ def near_far_regions(
 
 @dataclass(frozen=True)
 class ContextActivation:
-    """Sums of a map over context and other background, by distance band. Add them up with `+`."""
+    """Sums of a map over context and other background, by distance band; `+` adds them up."""
 
     edges: tuple[int, ...]
     """Band i lies in edges[i] < distance <= edges[i + 1]; the last band is open."""
@@ -198,7 +200,7 @@ def context_activation(
     """Compare a class's map on its usual context with other background at equal distance.
 
     A halo round the object lies on the context anyway, so a plain share of false positives on it
-    is mostly geometry. Equal distance bands take that out; beyond 8 px little halo is left.
+    is mostly geometry. Equal distance bands remove that; beyond 8 px little halo is left.
 
     Args:
         cam: the map of one class, 0..1 (or a 0/1 prediction).

@@ -1,4 +1,4 @@
-"""Scores of a confusion matrix, always together with the protocol that they were taken under."""
+"""Scores of a confusion matrix, always together with their protocol."""
 
 import json
 import math
@@ -19,33 +19,33 @@ ABSENT_POLICIES: dict[str, str] = {
     "zero": "mean over all classes, one that occurs nowhere counts 0 (ACR, IRN)",
     "nan": "mean over all classes, NaN if one occurs nowhere (CoSA's printed table)",
 }
-"""What a class does to the mean when the evaluated images do not contain it."""
+"""Treatment in the mean of a class that the evaluated images do not contain."""
 
 UNSTATED = "not stated"
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Every switch that changes an mIoU without changing the model. Printed with each number."""
+    """All switches that change an mIoU without changing the model; printed with each number."""
 
     split: str = UNSTATED
-    """Which images, for example "VOC 2012 val" or "train (1464)"."""
+    """Evaluated images, for example "VOC 2012 val" or "train (1464)"."""
     images: int = 0
-    """How many were counted."""
+    """Number of images counted."""
     label_source: str = UNSTATED
-    """Whose masks are the truth: "VOC" or the coarser "SBD"."""
+    """Source of the true masks: "VOC" or the coarser "SBD"."""
     scales: tuple[float, ...] | str = UNSTATED
-    """Scales joined at test time."""
+    """Scales merged at test time."""
     flip: bool | str = UNSTATED
-    """Whether mirrored images were joined at test time."""
+    """Whether mirrored images were merged at test time."""
     crf: str = UNSTATED
     """"none", or the name and settings of the post-processing."""
     tags_at_test: bool | str = UNSTATED
-    """Whether the true tags of an image helped to predict it: an oracle, no segmentation result."""
+    """Whether the true tags were used for prediction: an oracle, no segmentation result."""
     absent_classes: Absent = "skip"
     """A key of `ABSENT_POLICIES`."""
     unlabelled: Unlabelled = "error"
-    """What predictions of 255 count as, see `ConfusionMatrix`: "error", "wrong" or "ignored"."""
+    """Treatment of predictions of 255, see `ConfusionMatrix`: "error", "wrong" or "ignored"."""
     thresholds: str = UNSTATED
     """"none", one fixed value, or "best of n on this split", which is an oracle too."""
     resolution: str = UNSTATED
@@ -59,7 +59,7 @@ class Protocol:
             )
 
     def lines(self) -> list[str]:
-        """One "name: value" line per switch."""
+        """Format one "name: value" line per switch."""
         shown = asdict(self)
         shown["absent_classes"] += f": {ABSENT_POLICIES[self.absent_classes]}"
         for name, value in shown.items():
@@ -71,7 +71,7 @@ class Protocol:
 def mean_iou(
     confusion: Int[Tensor, "*t k1 k2"], absent: Absent = "skip"
 ) -> tuple[Float[Tensor, "*t k1"], Float[Tensor, "*t"]]:
-    """Intersection over union per class, and its mean.
+    """Compute intersection over union per class, and its mean.
 
     Args:
         confusion: counts, truth in rows; any leading axes. One more column than rows holds
@@ -89,7 +89,7 @@ def mean_iou(
         raise ValueError(f"absent must be one of {sorted(ABSENT_POLICIES)}, got {absent!r}")
     true, predicted, hit = _margins(confusion)
     union = true + predicted - hit
-    iou = hit / union  # 0 / 0 is NaN: the class is nowhere
+    iou = hit / union  # 0 / 0 is NaN: the class occurs nowhere
     if absent == "zero":
         iou = iou.nan_to_num(nan=0.0)
     if absent in ("zero", "nan"):
@@ -108,7 +108,7 @@ def _margins(confusion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Report:
-    """Scores 0..1 of one evaluation; NaN where a score is not defined. Made by `from_confusion`."""
+    """Scores 0..1 of one evaluation; NaN where a score is undefined. Made by `from_confusion`."""
 
     class_names: tuple[str, ...]
     """Background first."""
@@ -139,7 +139,7 @@ class Report:
 
         Args:
             confusion: counts, truth in rows.
-            protocol: how the numbers came about.
+            protocol: protocol of the numbers.
             class_names: `k1` names, background first; None numbers them.
 
         Raises:
@@ -169,7 +169,7 @@ class Report:
         )
 
     def table(self) -> str:
-        """Per-class table in percent, the means, and the protocol."""
+        """Format the per-class table in percent, the means, and the protocol."""
         wide = max(len(name) for name in (*self.class_names, "class"))
         head = f"{'class':<{wide}}  {'IoU':>6} {'prec.':>6} {'recall':>6} {'over':>7} {'under':>7}"
         rows = [
@@ -193,7 +193,7 @@ class Report:
         return "\n".join([head, *rows, *means, *protocol])
 
     def to_json(self) -> str:
-        """All fields; NaN becomes null, so that any JSON reader accepts it."""
+        """Return all fields as JSON; NaN becomes null, so that any reader accepts it."""
         values = {
             field.name: getattr(self, field.name)
             for field in fields(self)
@@ -204,7 +204,7 @@ class Report:
 
 
 def _percent(value: float, width: int = 0) -> str:
-    """Two digits after the point, or a dash where there is nothing to score."""
+    """Format with two digits after the point, or as a dash where the score is NaN."""
     return f"{'-' if math.isnan(value) else f'{100 * value:.2f}':>{width}}"
 
 

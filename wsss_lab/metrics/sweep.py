@@ -1,4 +1,4 @@
-"""The mIoU of a class map at every background threshold, in one pass over the pixels.
+"""Mean IoU of a class map at every background threshold, in one pass over the pixels.
 
 At threshold t a pixel is background if its winning score is at most t, else it is the winner. The
 winner does not depend on t. So it is enough to count, for each (true class, winner), how many
@@ -31,22 +31,22 @@ class SweepResult:
 
     @property
     def best(self) -> int:
-        """Index of the first threshold with the highest mIoU. Chosen on the truth: an oracle."""
+        """Index of the first threshold with the highest mIoU; chosen on the truth, so an oracle."""
         return int(self.miou.nan_to_num(nan=-1.0).argmax())
 
     @property
     def best_threshold(self) -> float:
-        """The threshold at `best`."""
+        """Threshold at `best`."""
         return float(self.thresholds[self.best])
 
     @property
     def best_miou(self) -> float:
-        """The mIoU at `best`, 0..1."""
+        """Mean IoU at `best`, 0..1."""
         return float(self.miou[self.best])
 
 
 class ThresholdSweep(nn.Module):
-    """Streams over images; one histogram is the whole state, and histograms add up.
+    """Sweep over a stream of images; the state is one histogram, and histograms add up.
 
     Args:
         num_classes: `k1`, background included.
@@ -93,11 +93,12 @@ class ThresholdSweep(nn.Module):
 
         Args:
             cam: class maps, compared with the thresholds in float32.
-            tags: 0 or 1; only tagged classes can win, of equals the first. None lets all compete.
+            tags: 0 or 1; only tagged classes can win, the first on a tie. None compares all
+                classes.
             truth: labels 0..k1-1 or `ignore`.
 
         Returns:
-            Itself.
+            This sweep.
 
         Raises:
             ValueError: if shapes disagree, or a map has NaN, or the truth other values.
@@ -114,7 +115,7 @@ class ThresholdSweep(nn.Module):
         return self
 
     def _below(self, score: Float[Tensor, "*s"]) -> Int[Tensor, "*s"]:
-        """Number of thresholds strictly below each score."""
+        """Count the thresholds strictly below each score."""
         if not self._even:
             return torch.bucketize(score, self.thresholds, out_int32=True)
         # Five times as fast: on an even grid guess the count or one less, then compare once. The
@@ -153,7 +154,7 @@ class ThresholdSweep(nn.Module):
         return self
 
     def reset(self) -> "ThresholdSweep":
-        """Forget every pixel."""
+        """Remove all counts."""
         self.histogram.zero_()
         return self
 
@@ -175,13 +176,13 @@ class ThresholdSweep(nn.Module):
 def strongest_class(
     cam: Float[Tensor, "b k h w"], tags: Float[Tensor, "b k"] | None
 ) -> tuple[Float[Tensor, "b h w"], Int[Tensor, "b h w"]]:
-    """Highest score and its class, 0..k-1; the first of equals.
+    """Return the highest score and its class, 0..k-1; the first class on a tie.
 
     Twice as fast as `max(dim=1)`, which is not vectorised.
 
     Args:
         cam: class maps.
-        tags: 0 or 1; only tagged classes can win. None lets all compete.
+        tags: 0 or 1; only tagged classes can win. None compares all classes.
     """
     index = None
     if tags is not None:
@@ -199,7 +200,7 @@ def strongest_class(
     place = n - (cam == score[:, None]).to(torch.uint8).mul_(rank).amax(dim=1).to(torch.int64)
     if index is None:
         return score, place
-    place = place.clamp_(max=n - 1)  # NaN equals nothing; the caller refuses it
+    place = place.clamp_(max=n - 1)  # NaN equals nothing; the caller rejects it
     return score, index.gather(1, place.flatten(1)).view_as(place)
 
 
@@ -212,6 +213,6 @@ def threshold_sweep(
     absent: Absent = "skip",
     ignore: int = IGNORE,
 ) -> SweepResult:
-    """Sweep one batch: `ThresholdSweep` in one call. Arguments as there."""
+    """Sweep one batch, as `ThresholdSweep` in one call; arguments as there."""
     sweep = ThresholdSweep(cam.shape[1] + 1, thresholds, ignore=ignore).to(cam.device)
     return sweep.update(cam, tags, truth).compute(absent)

@@ -1,4 +1,4 @@
-"""How well are the image tags predicted? Vectorised over classes or images."""
+"""Scores of predicted image tags, vectorised over classes or images."""
 
 import torch
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from torch import Tensor
 def average_precision(
     scores: Float[Tensor, "n c"], targets: Float[Tensor, "n c"]
 ) -> Float[Tensor, "c"]:
-    """Area under the precision-recall steps of every column; equal scores form one step.
+    """Compute the area under the precision-recall steps of every column; ties form one step.
 
     The same number as scikit-learn's `average_precision_score`; neither VOC 2007's 11 points nor
     VOC 2010's interpolation.
@@ -43,7 +43,7 @@ def average_precision(
 
 
 def tag_map(scores: Float[Tensor, "n k"], tags: Float[Tensor, "n k"]) -> Float[Tensor, ""]:
-    """Mean over classes of the average precision over images; classes without positives left out.
+    """Compute the mean over classes, of those with positives, of average precision over images.
 
     CoSA's printed "cls" score is the other way round, sample-wise: the mean over images of the
     average precision over classes, `average_precision(scores.T, tags.T).nanmean()`.
@@ -58,7 +58,7 @@ def tag_map(scores: Float[Tensor, "n k"], tags: Float[Tensor, "n k"]) -> Float[T
 def tag_f1(
     logits: Float[Tensor, "n k"], tags: Float[Tensor, "n k"], *, threshold: float = 0.0
 ) -> Float[Tensor, ""]:
-    """Mean over images of F1 = 2 TP / (2 TP + FP + FN), as TSCD's released code prints it.
+    """Compute the mean over images of F1 = 2 TP / (2 TP + FP + FN), as TSCD's released code.
 
     Args:
         logits: tag logits; above `threshold` counts as predicted.
@@ -73,6 +73,6 @@ def tag_f1(
             f"logits and tags must both be (n, k), got {tuple(logits.shape)} and "
             f"{tuple(tags.shape)}"
         )
-    said, true = logits > threshold, tags > 0
-    hits = (said & true).sum(1).double()
-    return (2 * hits / (said.sum(1) + true.sum(1)).clamp(min=1)).mean()
+    predicted, true = logits > threshold, tags > 0
+    hits = (predicted & true).sum(1).double()
+    return (2 * hits / (predicted.sum(1) + true.sum(1)).clamp(min=1)).mean()

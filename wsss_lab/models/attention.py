@@ -1,8 +1,8 @@
-"""Recording attention maps, with gradients, without touching the model's code.
+"""Recording of attention maps, with gradients, without changes to the model's code.
 
-timm computes attention with a fused kernel that never forms the attention matrix: a hook on it sees
-nothing and says nothing. `record_attention` switches that kernel off, layer by layer and only while
-it records, or rebuilds the logits from the projected queries and keys.
+timm computes attention with a fused kernel that never forms the attention matrix: a hook on it gets
+no input and raises no error. `record_attention` switches that kernel off, layer by layer and only
+while it records, or rebuilds the logits from the projected queries and keys.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,19 +24,19 @@ class AttentionRecord:
 
     Attributes:
         names: module name of each recorded layer.
-        maps: one (b, a, n, m) tensor per recorded layer and forward pass. They hang on the autograd
-            graph of that pass, so they serve in `torch.autograd.grad` and in losses alike.
+        maps: one (b, a, n, m) tensor per recorded layer and forward pass. They belong to the
+            autograd graph of that pass, so they work in `torch.autograd.grad` and in losses.
     """
 
     names: list[str]
     maps: list[Float[Tensor, "b a n m"]] = field(default_factory=list)
 
     def clear(self) -> None:
-        """Forget the maps, for instance between the two views of an image."""
+        """Remove the maps, for instance between the two views of an image."""
         self.maps.clear()
 
     def stack(self) -> Float[Tensor, "b l a n m"]:
-        """Maps of one forward pass in one tensor.
+        """Stack the maps of one forward pass into one tensor.
 
         Returns:
             (b, l, a, n, m), layers in the order of `names`.
@@ -57,7 +57,7 @@ class AttentionRecord:
 
 
 def attention_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Attention modules of a timm transformer by name, in the order of execution."""
+    """Return the attention modules of a timm transformer by name, in the order of execution."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -92,7 +92,7 @@ def _heads(x: Float[Tensor, "b n d"], heads: int) -> Float[Tensor, "b a n c"]:
 
 
 def _watch_probs(layer: Any, keep: Callable[[Tensor], None], stack: ExitStack) -> None:
-    """Switch the fused kernel off and take what enters the attention dropout."""
+    """Switch the fused kernel off and take the input of the attention dropout."""
     stack.callback(setattr, layer, "fused_attn", layer.fused_attn)
     layer.fused_attn = False
     handle = layer.attn_drop.register_forward_pre_hook(lambda _, args: keep(args[0]))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class TagHead(nn.Module):
-    """Image tags from a feature map, and the class activation maps that explain them.
+    """Head for image tags from a feature map, with their class activation maps.
 
     Args:
         width: channels of the feature map.
@@ -34,7 +34,7 @@ class TagHead(nn.Module):
         self.linear = nn.Linear(width, classes, bias=bias)
 
     def forward(self, features: Float[Tensor, "b d gh gw"]) -> Float[Tensor, "b k"]:
-        """Tag logits of a feature map."""
+        """Return the tag logits of a feature map."""
         if self.pool == "gap":
             return self.linear(features.mean(dim=(2, 3)))
         return self.linear(F.adaptive_max_pool2d(features, 1).flatten(1))
@@ -42,14 +42,14 @@ class TagHead(nn.Module):
     def cam(
         self, features: Float[Tensor, "b d gh gw"], with_bias: bool = False
     ) -> Float[Tensor, "b k gh gw"]:
-        """Raw class activation maps: the linear layer applied to every cell.
+        """Return raw class activation maps: the linear layer applied to every cell.
 
         Args:
             features: feature map before pooling.
             with_bias: add the bias of the logits to every cell (ACR's patch maps do).
 
         Returns:
-            Maps of any sign, not normalised, with gradients to features and weights.
+            Maps of any sign, not normalised, differentiable in features and weights.
         """
         bias = self.linear.bias if with_bias else None
         return F.conv2d(features, self.linear.weight[:, :, None, None], bias)
@@ -74,7 +74,7 @@ class LargeFOV(nn.Module):
         self.classify = nn.Conv2d(hidden, classes, 1, bias=False)
 
     def forward(self, features: Float[Tensor, "b d gh gw"]) -> Float[Tensor, "b k1 gh gw"]:
-        """Segmentation logits on the grid of the feature map."""
+        """Return segmentation logits on the grid of the feature map."""
         return self.classify(F.relu(self.conv2(F.relu(self.conv1(features)))))
 
 
@@ -98,7 +98,7 @@ class DilatedHead(nn.Module):
             nn.init.xavier_uniform_(conv.weight)
 
     def forward(self, features: Float[Tensor, "b d gh gw"]) -> Float[Tensor, "b k1 gh gw"]:
-        """Segmentation logits on the grid of the feature map."""
+        """Return segmentation logits on the grid of the feature map."""
         return self.conv2(F.relu(self.conv1(features)))
 
 
@@ -111,7 +111,8 @@ class ASPPHead(nn.Module):
     Args:
         width: channels of the feature map.
         classes: number of output channels, background included (k1).
-        dilations: of the branches; 6, 12, 18 and 24 in the paper (ASPP-L, arXiv 1606.00915).
+        dilations: dilations of the branches; 6, 12, 18 and 24 in the paper (ASPP-L, arXiv
+            1606.00915).
 
     Raises:
         ValueError: no dilations, or one below 1.
@@ -130,7 +131,7 @@ class ASPPHead(nn.Module):
         self.branches = nn.ModuleList(convs)
 
     def forward(self, features: Float[Tensor, "b d gh gw"]) -> Float[Tensor, "b k1 gh gw"]:
-        """Segmentation logits on the grid of the feature map."""
+        """Return segmentation logits on the grid of the feature map."""
         return torch.stack([branch(features) for branch in self.branches]).sum(0)
 
 
@@ -167,7 +168,7 @@ class SegFormerHead(nn.Module):
     def forward(
         self, pyramid: Sequence[Float[Tensor, "b _d _gh _gw"]]
     ) -> Float[Tensor, "b k1 gh gw"]:
-        """Segmentation logits on the grid of the finest (first) map.
+        """Return segmentation logits on the grid of the finest (first) map.
 
         Args:
             pyramid: maps, finest first, with the channels given as `widths`.

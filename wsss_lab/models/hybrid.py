@@ -38,7 +38,7 @@ def hybrid_transformer(
     stem_width: int = 64,
     **vit: Any,
 ) -> VisionTransformer:
-    """A `VisionTransformer` on top of timm's `ResNetV2` at stride 16.
+    """Build a `VisionTransformer` on top of timm's `ResNetV2` at stride 16.
 
     Args:
         weight_std: ``"timm"`` (for timm's own weights) or ``"acr"`` (the arithmetic of ACR's code).

@@ -1,11 +1,11 @@
 """Linear layers that multiply by oneDNN on a CPU.
 
-PyTorch hands float32 matrix products on x86 to MKL, which looks at the maker of the processor and
-keeps its widest instructions for Intel's. oneDNN, in every build of PyTorch for its convolutions,
-looks at the instructions alone: on an AMD EPYC with AVX-512 it multiplies the same float32 numbers
-2 times as fast (`benchmarks/onednn.py`). Transformers spend most of a step there. Numbers differ
-from MKL's by rounding only. Small products, other types, autocast, accelerators and builds without
-MKL go the usual way: for them nothing changes.
+PyTorch passes float32 matrix products on x86 to MKL, which uses its widest instructions on Intel's
+processors only. oneDNN, in every build of PyTorch for its convolutions, selects by instruction set
+alone: on an AMD EPYC with AVX-512 it multiplies the same float32 numbers 2 times as fast
+(`benchmarks/onednn.py`). Transformers spend most of a step there. Numbers differ from MKL's by
+rounding only. Small products, other types, autocast, accelerators and builds without MKL take the
+usual path, unchanged.
 """
 
 from typing import Any, TypeVar
@@ -17,17 +17,17 @@ from torch import Tensor, nn
 Network = TypeVar("Network", bound=nn.Module)
 
 SMALL = 2**21
-"""Multiplications below which the usual way is as quick."""
+"""Number of multiplications below which the usual path is as fast."""
 
 
 @torch.library.custom_op("wsss_lab::linear", mutates_args=(), device_types="cpu")
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute x W^T + b by oneDNN; differentiable, also twice and over a batch of gradients (vmap).
+    """Compute x W^T + b by oneDNN; differentiable, also twice and under vmap over gradients.
 
     Args:
         x: (..., d), float32 on a CPU, at least two axes, not empty.
-        weight: (e, d), contiguous or the transpose of a contiguous matrix; others are as right and
-            a thousand times slower.
+        weight: (e, d), contiguous or the transpose of a contiguous matrix; others give the same
+            result a thousand times slower.
         bias: (e) or None.
 
     Returns:
@@ -69,7 +69,7 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     # other strides than those of a matrix or its transpose are a thousand times slower
     rows = grad.reshape(-1, grad.shape[-1]).contiguous()
     tokens = x.reshape(-1, x.shape[-1]).contiguous()
-    if ctx.needs_input_grad[1]:  # the result with fewer rows than columns is the quicker one
+    if ctx.needs_input_grad[1]:  # the product with fewer rows than columns is the faster one
         wide = weight.shape[0] < weight.shape[1]
         left, right = (rows, tokens) if wide else (tokens, rows)
         product = onednn_linear(left.t(), right.t(), None)
@@ -83,10 +83,10 @@ onednn_linear.register_autograd(_gradients, setup_context=_keep)
 
 
 class OneDNNLinear(nn.Linear):
-    """`torch.nn.Linear` that sends large float32 products on a CPU to oneDNN."""
+    """`torch.nn.Linear` that computes large float32 products on a CPU with oneDNN."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(..., d) to (..., e)."""
+        """Map (..., d) to (..., e)."""
         if (
             input.device.type == "cpu"
             and input.dtype == self.weight.dtype == torch.float32
@@ -105,7 +105,7 @@ class OneDNNLinear(nn.Linear):
 def multiply_by_onednn(network: Network, on: bool = True) -> Network:
     """Turn every `torch.nn.Linear` of a network into `OneDNNLinear`, or back, in place.
 
-    Parameters, hooks and names stay; sub-classes of Linear are left alone.
+    Parameters, hooks and names stay; sub-classes of Linear are left unchanged.
     """
     old, new = (nn.Linear, OneDNNLinear) if on else (OneDNNLinear, nn.Linear)
     for layer in network.modules():

@@ -10,7 +10,7 @@ from wsss_lab.models.base import Backbone, Features
 
 
 class MiTBackbone(Backbone):
-    """A hierarchical transformer: timm's PVTv2, which with MLP ratio 4 is SegFormer's MiT.
+    """Hierarchical transformer: timm's PVTv2, which with MLP ratio 4 is SegFormer's MiT.
 
     Args:
         name: name of the backbone.
@@ -55,7 +55,7 @@ class MiTBackbone(Backbone):
 
 
 class ConvBackbone(Backbone):
-    """A convolutional network whose maps come out of named children run one after the other.
+    """Convolutional network whose maps are the outputs of named children run in sequence.
 
     Args:
         name: name of the backbone.

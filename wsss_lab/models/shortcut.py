@@ -1,4 +1,4 @@
-"""Leaving out what nobody reads."""
+"""Faster forward passes that skip unused outputs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +15,11 @@ def class_token_only(backbone: Backbone) -> Iterator[None]:
 
     The class token of the output and all attention matrices are exact, and so are all gradients
     that come from them: after the last attention, tokens no longer exchange anything. The last
-    block's *patch* tokens are meaningless inside, so use it only where nobody reads them. It saves
+    block's *patch* tokens are meaningless inside, so use it only where they are unused. It saves
     two thirds of the last block, forwards and in every backward pass.
 
     Args:
-        backbone: a `ViTBackbone`; others run as ever.
+        backbone: a `ViTBackbone`; others run unchanged.
     """
     if not isinstance(backbone, ViTBackbone):
         yield

@@ -1,6 +1,6 @@
 """Three networks of 0.7 to 1.1 million parameters that train on a laptop's processor.
 
-All are made of timm's own parts, see an object at 128 px as a 16 x 16 map (stride 8), and take any
+All are made of timm's own parts, map an image of 128 px to 16 x 16 cells (stride 8), and take any
 image of at least 32 px a side:
 
 =============  ==================================================================================
@@ -23,7 +23,7 @@ from wsss_lab.models.vit import ViTBackbone
 
 
 def residual_block(width_in: int, width_out: int, stride: int = 1) -> BasicBlock:
-    """Two 3x3 convolutions with a shortcut; a 1x1 convolution where the shape changes."""
+    """Build two 3x3 convolutions with a shortcut, a 1x1 convolution where the shape changes."""
     shortcut = None
     if stride != 1 or width_in != width_out:
         shortcut = nn.Sequential(
@@ -33,7 +33,7 @@ def residual_block(width_in: int, width_out: int, stride: int = 1) -> BasicBlock
 
 
 def conv_stem(width: int) -> nn.Sequential:
-    """5x5 convolution of stride 2, batch normalisation, ReLU."""
+    """Build a 5x5 convolution of stride 2, batch normalisation and ReLU."""
     return nn.Sequential(
         nn.Conv2d(3, width, 5, stride=2, padding=2, bias=False),
         nn.BatchNorm2d(width),
@@ -42,7 +42,7 @@ def conv_stem(width: int) -> nn.Sequential:
 
 
 def init_convolutions(module: nn.Module) -> None:
-    """He initialisation; every residual branch starts at zero, as in timm's ResNet."""
+    """Apply He initialisation; every residual branch starts at zero, as in timm's ResNet."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
@@ -51,7 +51,7 @@ def init_convolutions(module: nn.Module) -> None:
 
 
 def toy_cnn() -> ConvBackbone:
-    """Residual network: maps of 48, 96 and 144 channels at strides 4, 8 and 8."""
+    """Build a residual network: 48, 96 and 144 channels at strides 4, 8 and 8."""
     net = nn.Sequential()
     net.add_module("stem", conv_stem(24))
     for i, (before, width, stride) in enumerate([(24, 48, 2), (48, 96, 2), (96, 144, 1)], 1):
@@ -64,7 +64,7 @@ def toy_cnn() -> ConvBackbone:
 
 
 def toy_mit(drop_path: float = 0.0) -> MiTBackbone:
-    """Hierarchical transformer: maps of 24, 48, 80 and 128 channels at strides 4, 8, 8 and 8.
+    """Build a hierarchical transformer: 24, 48, 80 and 128 channels at strides 4, 8, 8 and 8.
 
     Args:
         drop_path: largest rate of stochastic depth (rises linearly over the blocks from 0).
@@ -99,7 +99,7 @@ class ConvEmbed(nn.Module):
 
 
 def toy_vit(levels: tuple[int, ...] = (-2,), drop_path: float = 0.0) -> ViTBackbone:
-    """Convolutional stem to stride 8, class token, learned positions, four attention blocks.
+    """Build a transformer: stem to stride 8, class token, learned positions, four blocks.
 
     Args:
         levels: blocks whose un-normalised output is returned before the last map.

@@ -27,8 +27,8 @@ def resize_pos_embed(
     Args:
         pos_embed: position embedding, (1, p + old_gh * old_gw, d); the first p entries (class
             token) are kept as they are.
-        grid: wanted (gh, gw).
-        old_grid: (gh, gw) the embedding was learned for.
+        grid: target (gh, gw).
+        old_grid: (gh, gw) of the learned embedding.
         mode: interpolation.
 
     Returns:
@@ -52,7 +52,7 @@ def resize_pos_embed(
 
 
 class ViTBackbone(Backbone):
-    """A timm `VisionTransformer`, plain or with a convolutional stem, for images of any size.
+    """timm `VisionTransformer`, plain or with a convolutional stem, for images of any size.
 
     Args:
         name: name of the backbone.
@@ -101,12 +101,12 @@ class ViTBackbone(Backbone):
         self.pos_mode: PosEmbedMode = pos_mode
         net.pos_embed.requires_grad_(train_pos_embed)
         if not final_norm:
-            net.norm.requires_grad_(False)  # it stays in checkpoints but no loss reaches it
+            net.norm.requires_grad_(False)  # it stays in checkpoints but gets no gradient
 
     def embed(
         self, image: Float[Tensor, "b 3 h w"]
     ) -> tuple[Float[Tensor, "b n d"], tuple[int, int]]:
-        """Embed an image as the first block sees it.
+        """Embed an image for the first block.
 
         Args:
             image: normalised image.

@@ -74,7 +74,7 @@ class WideBlock(nn.Module):
 
 
 def _stages(widths: tuple[int, ...]) -> nn.ModuleList:
-    """The six stages; `widths` = channels of stem and the stages' outputs."""
+    """Build the six stages; `widths` = channels of stem and the stages' outputs."""
     w = widths
     stages = []
     for i, blocks in ((1, 3), (2, 3), (3, 6)):
@@ -92,7 +92,7 @@ def _stages(widths: tuple[int, ...]) -> nn.ModuleList:
 
 
 class WideResNet38(nn.Module):
-    """The network behind `wrn38`: stem, six stages, batch normalisation.
+    """Network of `wrn38`: stem, six stages, batch normalisation.
 
     Args:
         width_factor: multiplies all channel counts; 1 is the published network (105 M parameters).
@@ -107,7 +107,7 @@ class WideResNet38(nn.Module):
         self.norm = nn.BatchNorm2d(self.widths[-1])
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _d gh gw"]]:
-        """Activated outputs of stages 3, 4 and 6, all at stride 8."""
+        """Return the activated outputs of stages 3, 4 and 6, all at stride 8."""
         x = self.stem(image)
         maps = []
         for i, stage in enumerate(self.stages):

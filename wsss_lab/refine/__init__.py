@@ -1,13 +1,13 @@
-"""Refinement: move the edges of maps and labels to the edges of the image.
+"""Refinement of maps and labels: align their edges with the edges of the image.
 
 *Near neighbours*: `local` weighs the neighbours of a pixel by colour (PAMR, PAR, VARM),
 `neighbours` is their common core, `labels` applies a refinement to present classes or real pixels
-only, and `walk` lets maps wander along a learned affinity.
+only, and `walk` propagates maps along a learned affinity.
 
 *All pixels at once*: `lattice` filters with a Gaussian over positions and colours, `crf` is the
 dense CRF on top of it, and `energy` the dense energy as a loss.
 
-Nothing here knows networks or class maps.
+Nothing here depends on networks or class maps.
 """
 
 from wsss_lab.refine.crf import (

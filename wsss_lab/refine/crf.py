@@ -1,7 +1,7 @@
 """Fully connected CRF by mean field (Krähenbühl and Koltun, NeurIPS 2011), in plain PyTorch.
 
-Every pixel talks to every other through two Gaussian kernels, one over positions and one over
-positions and colours. One mean-field step is
+Every pixel exchanges messages with every other through two Gaussian kernels, one over positions and
+one over positions and colours. One mean-field step is
 
     Q <- softmax( -U + sum_m w_m D_m K_m D_m Q ),   D_m = diag(K_m 1)^(-1/2),
 
@@ -12,8 +12,8 @@ class probabilities. `DenseCRF` filters with the permutohedral lattice instead.
 All four papers call pydensecrf (a binding of the CRF authors' C++ code) with Potts compatibility,
 diagonal kernels and symmetric normalisation; those are its conventions and ours. Both kernels
 include a pixel's message to itself, as there. Differences: images of one size run as a batch; what
-pydensecrf accepts silently (NaN, logits, images in 0..1) is refused; the parameter sets of the
-papers have names (`PRESETS`).
+pydensecrf accepts without an error (NaN, logits, images in 0..1) is rejected; the parameter sets of
+the papers have names (`PRESETS`).
 """
 
 from collections.abc import Sequence
@@ -32,17 +32,17 @@ from wsss_lab.refine.lattice import Bags, Lattice
 def unary_from_probs(
     probs: Float[Tensor, "b k1 h w"], clip: float = 1e-5
 ) -> Float[Tensor, "b k1 h w"]:
-    """-log of the probabilities clipped to [clip, 1], as pydensecrf's `unary_from_softmax`."""
+    """Return -log of the probabilities clipped to [clip, 1], pydensecrf's `unary_from_softmax`."""
     return -probs.float().clamp(clip, 1).log()
 
 
 def unary_from_labels(
     labels: Integer[Tensor, "b h w"], classes: int, confidence: float = 0.7
 ) -> Float[Tensor, "b k1 h w"]:
-    """-log of `confidence` at the label's class; the rest is shared evenly by the others.
+    """Return -log of `confidence` at the label's class and of an equal share of the rest elsewhere.
 
     Args:
-        labels: 0..classes-1. Other values (255) are "no opinion": the same energy for all.
+        labels: 0..classes-1. Other values (255) give all classes the same energy.
         classes: number of classes, background included.
         confidence: in (0, 1); pydensecrf's `gt_prob`.
 
@@ -50,7 +50,7 @@ def unary_from_labels(
         ValueError: fewer than two classes, or a confidence outside (0, 1).
 
     Source: pydensecrf's `unary_from_labels` with `zero_unsure=False`, as in the label CRF of AFA,
-    TSCD and ACR. There 255 is an error; here such pixels follow their neighbours.
+    TSCD and ACR. There 255 is an error; here such pixels are labelled by their neighbours.
     """
     if classes < 2 or not 0 < confidence < 1:
         raise ValueError(
@@ -70,7 +70,7 @@ def unary_from_labels(
 
 
 class KernelSum:
-    """Multiply by sum_m w_m D_m K_m D_m; normalisation and weights are folded into the matrices.
+    """Linear map sum_m w_m D_m K_m D_m, with normalisation and weights folded into its matrices.
 
     The kernels share one splat and one slice over their stacked corners.
     """
@@ -78,7 +78,7 @@ class KernelSum:
     def __init__(self, lattices: Sequence[Lattice], weights: Sequence[float]) -> None:
         """Combine lattices over the same pixels; `weights` are the w_m."""
         self.blurs = [lattice.blurs for lattice in lattices]
-        self.counts = [lattice.corners + 1 for lattice in lattices]
+        self.counts = [lattice.corners + 1 for lattice in lattices]  # + 1: "no such corner"
         splats, slices = [], []
         for lattice, weight in zip(lattices, weights, strict=True):
             splat, slice_ = lattice.splat, lattice.slice
@@ -91,7 +91,7 @@ class KernelSum:
         self.slice = _stack_columns(slices, self.counts)
 
     def __call__(self, rows: Float[Tensor, "bn c"]) -> Float[Tensor, "bn c"]:
-        """One message: pixels as rows in, pixels as rows out."""
+        """Compute one message; pixels are rows, in and out."""
         parts = list(self.splat(rows).split(self.counts))
         for m, blurs in enumerate(self.blurs):
             for blur in blurs:
@@ -100,7 +100,7 @@ class KernelSum:
 
 
 def _stack_rows(bags: Sequence[Bags]) -> Bags:
-    """Matrices over the same input, one above the other."""
+    """Stack matrices over the same input, one above the other."""
     offsets, start = [], 0
     for bag in bags:
         assert bag.offsets is not None
@@ -112,7 +112,7 @@ def _stack_rows(bags: Sequence[Bags]) -> Bags:
 
 
 def _stack_columns(bags: Sequence[Bags], counts: Sequence[int]) -> Bags:
-    """Matrices with the same output, side by side, for inputs that are stacked."""
+    """Concatenate matrices with the same output side by side, for stacked inputs."""
     starts = [sum(counts[:m]) for m in range(len(counts))]
     index = torch.cat([bag.index + start for bag, start in zip(bags, starts, strict=True)], 1)
     return Bags(index, torch.cat([bag.weight for bag in bags], 1))
@@ -121,15 +121,16 @@ def _stack_columns(bags: Sequence[Bags], counts: Sequence[int]) -> Bags:
 def mean_field(
     unary: Float[Tensor, "n k1"], kernel: KernelSum, iterations: int
 ) -> Float[Tensor, "n k1"]:
-    """Mean field from energies: start at softmax(-unary), then `iterations` updates."""
+    """Run mean field from energies: start at softmax(-unary), then `iterations` updates."""
     q = _softmax(-unary)
     for _ in range(iterations):
+        # Potts: the penalty by all other classes is a constant minus K q; softmax drops the former
         q = _softmax(kernel(q).sub_(unary))
     return q
 
 
 def _softmax(logits: Float[Tensor, "n k1"]) -> Float[Tensor, "n k1"]:
-    """Softmax of every row; may overwrite its argument.
+    """Return the softmax of every row; may overwrite its argument.
 
     PyTorch's own takes five times as long on a CPU where rows are short (11.5 against 2.4 ms for
     187 500 rows of 4), and less than this from 21 entries on.
@@ -144,7 +145,7 @@ def _softmax(logits: Float[Tensor, "n k1"]) -> Float[Tensor, "n k1"]:
 def _spatial_lattice(
     batch: int, size: tuple[int, int], sigma: float, device: torch.device
 ) -> Lattice:
-    """The position kernel is the same for all images of one size: built once."""
+    """Build the position kernel, the same for all images of one size, once."""
     return Lattice(spatial_features(size, sigma, device=device).expand(batch, -1, -1, -1))
 
 
@@ -152,8 +153,8 @@ def _spatial_lattice(
 class DenseCRF:
     """Dense CRF with one position kernel and one position-and-colour kernel.
 
-    A value, not a module: it has nothing to learn. Gradients do not pass; where they should, see
-    `exact_mean_field`.
+    It is a value, not a module: there are no parameters to train. Gradients do not pass; for those
+    see `exact_mean_field`.
 
     Attributes:
         iterations: mean-field steps.
@@ -162,9 +163,9 @@ class DenseCRF:
         bilateral_sigma_xy: px; `sxy` of the bilateral term.
         bilateral_sigma_rgb: on the 0..255 scale; `srgb`.
         bilateral_weight: its `compat`.
-        clip: probabilities below count as this.
+        clip: lower bound of the probabilities.
         normalised: whether the input must sum to 1 over classes. The CAM variants of ACR and ASDT
-            put [background score; CAMs] in, which does not.
+            pass [background score; CAMs], which does not.
     """
 
     iterations: int = 10
@@ -177,7 +178,7 @@ class DenseCRF:
     normalised: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse widths and weights that cannot be meant."""
+        """Reject invalid widths, iterations and clips."""
         for name in ("spatial_sigma", "bilateral_sigma_xy", "bilateral_sigma_rgb"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: expected a width above 0, got {getattr(self, name)}")
@@ -189,7 +190,7 @@ class DenseCRF:
 
     @staticmethod
     def preset(name: str) -> "DenseCRF":
-        """One of `PRESETS`: the parameters a paper's released code uses."""
+        """Return one of `PRESETS`: the parameters of a paper's released code."""
         if name not in PRESETS:
             raise ValueError(f"name: expected one of {sorted(PRESETS)}, got {name!r}")
         return PRESETS[name]
@@ -197,7 +198,7 @@ class DenseCRF:
     def __call__(
         self, images: Images, probs: Float[Tensor, "b k1 h w"]
     ) -> Float[Tensor, "b k1 h w"]:
-        """Refine probabilities; float32, sums to 1.
+        """Refine probabilities; the result is float32 and sums to 1.
 
         Args:
             images: RGB in 0..255, `uint8` or float (the papers' code passes `uint8`).
@@ -212,11 +213,11 @@ class DenseCRF:
 
     @torch.no_grad()
     def kernel(self, images: Images) -> KernelSum:
-        """Both kernels over the pixels of some images: what one mean-field step multiplies with.
+        """Build the sum of both kernels over the pixels of some images, for mean-field steps.
 
         Build it once to refine several scores of the same images. Its rows are pixels, image
         by image and line by line: `unary.flatten(2).transpose(1, 2).flatten(0, 1)`. It is float32;
-        leave autocast while it is used.
+        switch autocast off while using it.
 
         Args:
             images: RGB in 0..255, `uint8` or float, of one size.
@@ -238,7 +239,7 @@ class DenseCRF:
     def from_unary(
         self, images: Images, unary: Float[Tensor, "b k1 h w"]
     ) -> Float[Tensor, "b k1 h w"]:
-        """The same from energies, such as those of `unary_from_labels`."""
+        """Refine from energies, such as those of `unary_from_labels`."""
         check_images(images)
         if unary.ndim != 4:
             raise ValueError(
@@ -261,7 +262,7 @@ def _crf(
     bilateral: tuple[float, float, float],
     normalised: bool = True,
 ) -> DenseCRF:
-    """Row of the table below: (sigma, weight) and (sigma_xy, sigma_rgb, weight)."""
+    """Make a row of the table below: (sigma, weight) and (sigma_xy, sigma_rgb, weight)."""
     return DenseCRF(iterations, *spatial, *bilateral, normalised=normalised)
 
 

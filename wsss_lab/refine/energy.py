@@ -1,6 +1,6 @@
 """Dense CRF energy as a loss (Tang et al., ECCV 2018), gated by confidence (RRM, AAAI 2020).
 
-Neighbouring pixels of like colour should be given like classes, most of all where the network is
+Neighbouring pixels of similar colour should get similar classes, above all where the network is
 unsure or has no label:
 
     E = -(1/b) sum_{n,k,i} S_nki g_ni (K_n S_nk)_i,        S = P * roi,
@@ -9,8 +9,8 @@ unsure or has no label:
 with K the bilateral Gaussian kernel over (x, y, r, g, b), at half resolution. The loss is 1e-7 E:
 a sum over pixels, so it grows with the crop, and at most 0.
 
-TSCD and CoSA take this term from AFA, ASDT from RRM. It is one and the same term; the papers
-differ in what they feed in:
+TSCD and CoSA take this term from AFA, ASDT from RRM. It is the same term; the papers differ in its
+inputs:
 
 ======  =========================  ============================  ===============================
         image                      region of interest            label
@@ -55,7 +55,7 @@ def confidence_gate(
     roi: Float[Tensor, "b h w"],
     labels: Integer[Tensor, "b h w"],
 ) -> Float[Tensor, "b h w"]:
-    """How much a pixel still has to learn: 1 minus its confidence, 1 where it has no label."""
+    """Return each pixel's weight: 1 minus its confidence, 1 where it has no label."""
     unsure = (roi - probs.amax(1)).clamp(min=0)
     return torch.where(labels == IGNORE, torch.ones_like(unsure), unsure)
 
@@ -70,13 +70,13 @@ def bilateral_energy(
     sigma_rgb: float,
     gradient: Gradient = "released",
 ) -> Float[Tensor, ""]:
-    """E at the resolution of its inputs, without weight.
+    """Compute E at the resolution of its inputs, without weight.
 
     Args:
         probs: softmax output, in [0, 1].
         images: RGB in 0..255.
         roi: 1 where pixels are real, else 0.
-        labels: only where they are 255 counts.
+        labels: only the pixels with 255 matter.
         sigma_xy: px at this resolution.
         sigma_rgb: on the 0..255 scale.
         gradient: "released", as in all released codes, or "true".
@@ -117,16 +117,16 @@ class _ReleasedEnergy(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class DenseEnergyLoss:
-    """weight * E on a smaller copy of the picture; the same in TSCD, CoSA and ASDT.
+    """Loss `weight * E` on a reduced image; the same in TSCD, CoSA and ASDT.
 
     Attributes:
         weight: 1e-7. TSCD multiplies the result by 0.01 more, ASDT by 0.5 per head.
         sigma_rgb: on the 0..255 scale.
-        sigma_xy: px at full resolution; scaled like the picture.
+        sigma_xy: px at full resolution; scaled like the image.
         scale: 0.5: half resolution.
         gradient: "released": the hand-written one; "true": the derivative of the value.
-        old_resize: how sizes that `scale` does not divide are sampled. True: with the ratio of the
-            two sizes, as PyTorch before 1.6 did (ASDT was written for 0.4.1); False: with `scale`.
+        old_resize: sampling of sizes that `scale` does not divide. True: with the ratio of the two
+            sizes, as PyTorch before 1.6 did (ASDT was written for 0.4.1); False: with `scale`.
     """
 
     weight: float = 1e-7
@@ -137,7 +137,7 @@ class DenseEnergyLoss:
     old_resize: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Reject invalid settings."""
         if self.gradient not in ("released", "true"):
             raise ValueError(f"gradient: expected 'released' or 'true', got {self.gradient!r}")
         if not (self.sigma_rgb > 0 and self.sigma_xy > 0 and 0 < self.scale <= 1):
@@ -153,7 +153,7 @@ class DenseEnergyLoss:
         valid: Bool[Tensor, "b h w"],
         labels: Integer[Tensor, "b h w"],
     ) -> Float[Tensor, ""]:
-        """Loss, at most 0; float32 (float64 for float64 `probs`).
+        """Return the loss, at most 0; float32 (float64 for float64 `probs`).
 
         Args:
             probs: softmax of logits brought to the size of the images.
@@ -163,8 +163,8 @@ class DenseEnergyLoss:
 
         Raises:
             ValueError: shapes, types or devices that do not fit; on the CPU also values that do
-                not: logits, NaN, normalised images. Elsewhere nothing waits for values, only the
-                lattice, once, for its size.
+                not: logits, NaN, normalised images. Elsewhere values are not checked, and only the
+                lattice waits for the device, once, for its size.
         """
         _check_energy(probs, images, valid, labels)
         with torch.autocast(probs.device.type, enabled=False):

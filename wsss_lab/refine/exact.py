@@ -1,6 +1,6 @@
-"""The exact filter and exact mean field, over all pairs of pixels: attention, written out.
+"""Exact filter and exact mean field over all pairs of pixels: attention, written out.
 
-For small images, for reading, and as the truth that the lattice approximates.
+For small images, for reading, and as reference for the lattice.
 """
 
 import torch
@@ -18,9 +18,9 @@ EXACT_LIMIT = 16384
 def exact_filter(
     features: Float[Tensor, "b d n"], values: Float[Tensor, "b c n"]
 ) -> Float[Tensor, "b c n"]:
-    """Sum over all pairs: attention with weights `exp(-|f_i - f_j|^2 / 2)`, not normalised.
+    """Sum over all pairs with the weights `exp(-|f_i - f_j|^2 / 2)` of attention, not normalised.
 
-    For small images, and as the truth that the lattice approximates.
+    For small images, and as reference for the lattice.
 
     Raises:
         ValueError: shapes that do not fit, or more than `EXACT_LIMIT` pixels.
@@ -34,7 +34,7 @@ def exact_filter(
 
 
 def gaussian_kernel(features: Float[Tensor, "b d n"]) -> Float[Tensor, "b n n"]:
-    """`exp(-|f_i - f_j|^2 / 2)` for all pairs of at most `EXACT_LIMIT` points."""
+    """Return `exp(-|f_i - f_j|^2 / 2)` for all pairs of at most `EXACT_LIMIT` points."""
     if features.ndim != 3 or features.shape[-1] > EXACT_LIMIT:
         raise ValueError(
             f"features: expected (batch, dimension, at most {EXACT_LIMIT} pixels), got "
@@ -48,7 +48,7 @@ def gaussian_kernel(features: Float[Tensor, "b d n"]) -> Float[Tensor, "b n n"]:
 def exact_mean_field(
     crf: DenseCRF, images: Images, probs: Float[Tensor, "b k1 h w"]
 ) -> Float[Tensor, "b k1 h w"]:
-    """What `crf` approximates, with all pairs of pixels: small images only; differentiable.
+    """Run the mean field of `crf` exactly, over all pairs of pixels; differentiable.
 
     Mean field is attention repeated: weights from positions and colours, fixed; values are the
     current probabilities; the unary term is the residual connection; softmax runs over classes
@@ -57,7 +57,7 @@ def exact_mean_field(
     Args:
         crf: the parameters.
         images: RGB in 0..255.
-        probs: as for `crf`; gradients reach them.
+        probs: as for `crf`; gradients flow to them.
 
     Raises:
         ValueError: as `DenseCRF`, and for more than `EXACT_LIMIT` pixels.

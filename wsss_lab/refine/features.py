@@ -10,7 +10,7 @@ Images = Float[Tensor, "b 3 h w"] | UInt8[Tensor, "b 3 h w"]
 def spatial_features(
     size: tuple[int, int], sigma: float, *, device: torch.device | str | None = None
 ) -> Float[Tensor, "1 2 h w"]:
-    """Pixel coordinates (x, y) in units of `sigma` px."""
+    """Return pixel coordinates (x, y) in units of `sigma` px."""
     h, w = size
     y, x = torch.meshgrid(
         torch.arange(h, dtype=torch.float32, device=device),
@@ -23,7 +23,7 @@ def spatial_features(
 def bilateral_features(
     images: Images, sigma_xy: float, sigma_rgb: float
 ) -> Float[Tensor, "b 5 h w"]:
-    """Coordinates (x, y) in units of `sigma_xy` px and colours in units of `sigma_rgb`.
+    """Return coordinates (x, y) in units of `sigma_xy` px and colours in units of `sigma_rgb`.
 
     Args:
         images: RGB in 0..255, `uint8` or float.

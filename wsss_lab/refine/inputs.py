@@ -1,7 +1,7 @@
 """Checks of images and probabilities for the CRF and the energy.
 
-Shapes, types and devices are always checked. Values are checked where that costs no wait for a
-device: on the CPU.
+Shapes, types and devices are always checked. Values are checked on the CPU only, where that needs
+no synchronisation.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def check_images(images: Tensor, name: str = "images") -> None:
-    """RGB in 0..255: (b, 3, h, w), `uint8` or float; not 0..1, not normalised."""
+    """Check that images are RGB in 0..255: (b, 3, h, w), `uint8` or float, not normalised."""
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
         raise ValueError(
             f"{name}: expected (batch, 3, height, width) with no empty axis, got "
@@ -37,7 +37,7 @@ def check_images(images: Tensor, name: str = "images") -> None:
 
 
 def check_probs(probs: Tensor, *, normalised: bool = True, name: str = "probs") -> None:
-    """Class probabilities: (b, classes, h, w), in [0, 1], with sum 1 per pixel if `normalised`."""
+    """Check probabilities: (b, classes, h, w), in [0, 1], with sum 1 per pixel if `normalised`."""
     if probs.ndim != 4 or 0 in probs.shape:
         raise ValueError(
             f"{name}: expected (batch, classes, height, width) with no empty axis, got "
@@ -67,7 +67,7 @@ def check_probs(probs: Tensor, *, normalised: bool = True, name: str = "probs") 
 
 
 def check_match(one: Tensor, other: Tensor, names: tuple[str, str]) -> None:
-    """Same batch, height, width and device."""
+    """Check that batch, height, width and device are equal."""
     sizes = [(t.shape[0], *t.shape[-2:]) for t in (one, other)]
     if sizes[0] != sizes[1]:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Refine what counts: the classes an image has, or the pixels that are no padding."""
+"""Refinement of present classes only, or of real pixels only."""
 
 from collections.abc import Callable
 
@@ -21,16 +21,16 @@ def refine_present(
     """Refine the channels of tagged classes and leave the others zero.
 
     A VOC image has 1.5 of 20 classes, so this saves most of the work. Images with different classes
-    are refined in one call: their channels are moved together first.
+    are refined in one call: their channels are gathered first.
 
     Args:
         refiner: `PAR()` or another that refines every channel on its own.
-        images: as `refiner` wants them.
+        images: as `refiner` expects them.
         masks: one channel per class, or background first (`c = k + 1`), which is always refined.
         tags: 0 or 1 (anything above 0 counts).
-        max_present: channels to make room for, background included. None takes the largest number
-            in the batch, which costs one synchronisation with an accelerator. A bound of your own
-            spares it, but is checked on the CPU only: elsewhere channels beyond it are dropped.
+        max_present: number of channels to allocate, background included. None takes the largest
+            number in the batch, which costs one synchronisation with an accelerator. A given bound
+            avoids it, but is checked on the CPU only: elsewhere channels beyond it are dropped.
 
     Returns:
         All channels; zero where the class is absent.
@@ -74,20 +74,20 @@ def refine_in_box(
     boxes: Integer[Tensor, "b 4"],
     down_scale: int = 2,
 ) -> Float[Tensor, "b c h w"]:
-    """Refine only the real pixels of padded crops, so that padding cannot leak into them.
+    """Refine only the real pixels of padded crops, so that padding does not leak into them.
 
     Image and masks are cut to the box, the image is reduced (bilinear, align_corners=False), the
     masks refined at its size and enlarged again (likewise). The boxes differ in size, so the images
-    are taken one by one; on the CPU that costs nothing, on an accelerator prefer unpadded batches.
+    are refined one by one; on the CPU that costs nothing, on a GPU prefer unpadded batches.
 
     Source: AFA's released training code. TSCD's does not cut and refines the black padding too.
 
     Args:
         refiner: `PAR()` or another.
-        images: as `refiner` wants them.
+        images: as `refiner` expects them.
         masks: maps of the same size.
-        boxes: [top, bottom, left, right] of the real pixels, px, ends excluded; past the edge is
-            cut as in a slice.
+        boxes: [top, bottom, left, right] of the real pixels, px, ends excluded; clipped to the
+            image as in a slice.
         down_scale: refine at 1 / down_scale of the size.
 
     Returns:
@@ -115,7 +115,7 @@ def refine_in_box(
                 f"boxes must hold at least {down_scale} x {down_scale} px (down_scale), got box "
                 f"{[top, bottom, left, right]} in an image of {tuple(masks.shape[2:])}"
             )
-        if down_scale > 1:  # the refiner brings the masks to the smaller image in its own way
+        if down_scale > 1:  # the refiner resizes the masks to the smaller image itself
             image = F.interpolate(image, (h // down_scale, w // down_scale), mode="bilinear")
         refined = refiner(image, mask)
         full[area] = F.interpolate(refined, (h, w), mode="bilinear").to(full.dtype)

@@ -5,17 +5,16 @@ Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice", Eurogr
 about n: *splat* every value onto the d + 1 corners of the simplex its feature lies in, *blur* along
 the d + 1 directions of the lattice, *slice* the values back. All three are sparse matrices with a
 few entries per row; each is one `embedding_bag` call: a weighted sum of rows that lie contiguously
-in memory. No compiler is needed, and nothing is added up in an order that could change from run to
-run, on a CPU or a GPU.
+in memory. No compiler is needed, and every sum has a fixed order, on a CPU or a GPU.
 
 Two programs are the reference: the filter inside pydensecrf and the `bilateralfilter` extension
 that AFA, ToCo, TSCD, CoSA and ASDT compile. Both use the same constants as this file: spacing
 `sqrt(2/3) (d + 1)`, blur `[1/2, 1, 1/2]` (not normalised), output scale `1 / (1 + 2^-d)`. Ours
-differs in how corners are found. They hash; we number the corners so that neighbours differ by a
-constant, then sort once, which also gives the order in which splatting reads the pixels.
+differs in how corners are found. They hash; here corners are numbered so that neighbours differ by
+a constant, then sorted once, which also gives the order in which splatting reads the pixels.
 
 The lattice is an approximation: for d = 5 the output is about 0.5 to 0.6 of the exact sum, and
-correlates with it at 0.96 to 0.99. Losses that inherit its scale say so (`refine.energy`).
+correlates with it at 0.96 to 0.99. The loss of `refine.energy` inherits this scale.
 """
 
 import math
@@ -33,12 +32,12 @@ LIMIT = 1e5
 
 @dataclass(frozen=True)
 class Bags:
-    """A sparse matrix; row r is the weighted sum of a bag of input rows.
+    """Sparse matrix; output row r is the weighted sum of a bag of input rows.
 
     Attributes:
         index: input rows; (rows, width), or flat with `offsets`.
         weight: same shape as `index`.
-        offsets: where each bag starts in a flat `index`, and the end of the last; None for 2-D.
+        offsets: start of each bag in a flat `index`, and the end of the last; None for 2-D.
     """
 
     index: Int[Tensor, "..."]
@@ -46,7 +45,7 @@ class Bags:
     offsets: Int[Tensor, " starts"] | None = None
 
     def __call__(self, rows: Float[Tensor, "n c"]) -> Float[Tensor, "rows c"]:
-        """Multiply."""
+        """Multiply the matrix by `rows`."""
         return F.embedding_bag(
             self.index,
             rows,
@@ -63,7 +62,8 @@ def _elevate(features: Float[Tensor, "d n"]) -> Float[Tensor, "d1 n"]:
     Column sums are taken in the order of the C++ originals, so float32 rounds as theirs does.
     """
     d = features.shape[0]
-    spacing = torch.tensor(math.sqrt(2 / 3) * (d + 1), dtype=features.dtype).item()  # as theirs
+    # through a tensor: rounded to float32 once, as the C++ constant is
+    spacing = torch.tensor(math.sqrt(2 / 3) * (d + 1), dtype=features.dtype).item()
     total = torch.zeros_like(features[0])
     elevated = [total] * (d + 1)
     for j in range(d, 0, -1):
@@ -77,12 +77,12 @@ def _elevate(features: Float[Tensor, "d n"]) -> Float[Tensor, "d1 n"]:
 def _enclosing_simplex(
     elevated: Float[Tensor, "d1 n"],
 ) -> tuple[Int[Tensor, "d1 n"], Int[Tensor, "d1 n"], Float[Tensor, "d1 n"]]:
-    """Nearest remainder-0 point, order of the residuals, barycentric weights.
+    """Return the nearest remainder-0 point, rank of the residuals and barycentric weights.
 
     Returns:
         cell: the remainder-0 corner divided by d + 1.
-        rank: 0 for the coordinate with the largest residual.
-        weight: of the corner with remainder m, for m = 0..d; they sum to 1.
+        rank: rank of each coordinate's residual, 0 for the largest.
+        weight: weight of the corner with remainder m, for m = 0..d; they sum to 1.
     """
     size = elevated.shape[0]
     cell = torch.round(elevated * (1 / size))
@@ -93,12 +93,13 @@ def _enclosing_simplex(
             less = residual[i] < residual[j]
             rank[i] += less
             rank[j] += ~less
-    rank += cell.sum(0).long()  # walk back to the hyperplane
-    below, above = rank < 0, rank >= size
+    rank += cell.sum(0).long()  # move back onto the hyperplane `sum = 0`
+    below, above = rank < 0, rank >= size  # these coordinates move by one cell, the others stay
     rank += size * below.long() - size * above.long()
     cell = cell + below.to(cell.dtype) - above.to(cell.dtype)
     part = (elevated - size * cell) * (1 / size)
     part = torch.zeros_like(part).scatter_(0, rank, part)  # largest residual first
+    # barycentric weights are the gaps between sorted residuals, so they sum to 1
     weight = torch.cat([1 + part[-1:] - part[:1], (part[:-1] - part[1:]).flip(0)])
     return cell.long(), rank, weight
 
@@ -106,10 +107,10 @@ def _enclosing_simplex(
 def _number_corners(
     cell: Int[Tensor, "d1 n"], rank: Int[Tensor, "d1 n"], image: Int[Tensor, " n"]
 ) -> tuple[Int[Tensor, "d1 n"], Int[Tensor, " d1"], Int[Tensor, " d"]]:
-    """One integer per corner, such that the neighbour along axis j is `step[j]` away.
+    """Number the corners such that the neighbour along axis j is `step[j]` away.
 
     A lattice point p has p_0 = ... = p_d modulo d + 1, so u_i = (p_{i+1} - p_i) / (d + 1) for
-    i < d are integers and name it. They are written as one number, digit by digit, with room for a
+    i < d are integers that identify it. They become the digits of one number, with room for a
     neighbour on each side. Along axis j u_{j-1} and u_j change by one each: a constant step. The
     corner with remainder m + 1 is the corner m moved along the axis of rank d - m.
     """
@@ -128,7 +129,7 @@ def _number_corners(
 
 
 def _neighbours(corner: Int[Tensor, " m"], step: Int[Tensor, " a"]) -> Int[Tensor, "a m+1 3"]:
-    """Per axis and corner: itself and its two neighbours; row m stands for "no such corner"."""
+    """Return, per axis and corner, itself and its two neighbours; row m means "no such corner"."""
     m = corner.numel()
     itself = torch.arange(m + 1, device=corner.device, dtype=torch.int32)
     target = corner + step[:, None]
@@ -136,14 +137,14 @@ def _neighbours(corner: Int[Tensor, " m"], step: Int[Tensor, " a"]) -> Int[Tenso
     there = corner[place] == target
     up = itself.new_full((step.numel(), m + 1), m)
     up[:, :m] = torch.where(there, place.int(), m)
-    down = torch.full_like(up, m)
+    down = torch.full_like(up, m)  # inverse of `up`: saves a second search
     down.scatter_(1, up.long(), itself.expand_as(up))
     down[:, m] = m
     return torch.stack([itself.expand_as(up), up, down], dim=2)
 
 
 def _check_features(features: Tensor) -> None:
-    """Raise ValueError for features no lattice can be built on."""
+    """Check that a lattice can be built on the features."""
     if features.ndim < 3 or 0 in features.shape:
         raise ValueError(
             f"features: expected (batch, dimension, *grid) with no empty axis, got shape "
@@ -166,12 +167,12 @@ def _check_features(features: Tensor) -> None:
 
 
 def _usable(flat: Float[Tensor, "d n"]) -> Bool[Tensor, " n"]:
-    """Points that can be placed; where values go unchecked (not on a CPU), others become NaN."""
+    """Mark the points that can be placed; where values go unchecked (no CPU), others become NaN."""
     return (flat.abs() <= LIMIT).all(0)
 
 
 class Lattice:
-    """The permutohedral lattice of a set of features: build once, filter often.
+    """Permutohedral lattice of a set of features: build once, filter often.
 
     Attributes:
         splat: pixels to corners.
@@ -181,13 +182,13 @@ class Lattice:
         batch: number of images.
         grid: the other axes of the features.
 
-    Deterministic on CPU and CUDA: every sum is a gather in a fixed order. On CUDA, building waits
-    once for the device, for the number of corners (a size; no data is copied). Gradients reach the
-    filtered values, not the features.
+    Deterministic on CPU and CUDA: every sum is a gather in a fixed order. On CUDA, building
+    synchronises once, for the number of corners. Gradients flow to the filtered values, not to the
+    features.
     """
 
     def __init__(self, features: Float[Tensor, "b d *grid"]) -> None:
-        """Build.
+        """Build the lattice.
 
         Args:
             features: float32 or float64; images of a batch do not mix. Positions in units of the
@@ -195,8 +196,8 @@ class Lattice:
 
         Raises:
             ValueError: wrong shape or type; on the CPU also NaN, and features spread over so many
-                standard deviations that their corners cannot be numbered. Elsewhere nothing waits
-                for values: such points come out as NaN.
+                standard deviations that their corners cannot be numbered. Elsewhere values are not
+                checked: such points come out as NaN.
         """
         _check_features(features)
         features = features.detach()
@@ -215,12 +216,14 @@ class Lattice:
                 f"features: expected at most 2^62 lattice cells, got 2^{float(cells):.0f}; use a "
                 "larger sigma: neighbours this far apart do not see each other"
             )
+        # off the CPU an error would need a synchronisation: mark the results instead
         weight = torch.where(usable & (cells < 62), weight, math.nan)
         self._connect(keys, step, weight)
 
     def _connect(self, keys: Tensor, step: Tensor, weight: Tensor) -> None:
-        """Sort the corners once; from the order follow splat, slice and neighbours."""
+        """Sort the corners once; derive splat, slice and neighbours from the order."""
         n = keys.shape[1]
+        # equal keys are one lattice point; `order % n` is the pixel that a corner belongs to
         ordered, order = torch.sort(keys.flatten(), stable=True)
         new = torch.ones_like(ordered, dtype=torch.bool)
         torch.ne(ordered[1:], ordered[:-1], out=new[1:])
@@ -239,12 +242,12 @@ class Lattice:
 
     @property
     def corners(self) -> int:
-        """How many lattice points are in use, over the whole batch."""
+        """Number of lattice points in use, over the whole batch."""
         return self.blurs[0].index.shape[0] - 1
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type the filter computes in."""
+        """Type in which the filter computes."""
         return self.slice.weight.dtype
 
     def filter_rows(
@@ -284,7 +287,7 @@ class Lattice:
 
 
 def _filter_rows(rows: Tensor, lattice: Lattice, transpose: bool) -> Tensor:
-    """Splat, blur, slice. Splat and slice are transposes of each other: only blurs change."""
+    """Splat, blur, slice. Splat and slice are each other's transpose: only the blurs change."""
     with torch.autocast(rows.device.type, enabled=False):
         x = lattice.splat(rows.contiguous())
         for blur in reversed(lattice.blurs) if transpose else lattice.blurs:
@@ -293,7 +296,7 @@ def _filter_rows(rows: Tensor, lattice: Lattice, transpose: bool) -> Tensor:
 
 
 class _FilterRows(torch.autograd.Function):
-    """The filter is linear: its derivative is its adjoint, whose derivative is the filter."""
+    """Filter with its derivative, the adjoint, whose derivative is the filter again."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, lattice: Lattice, transpose: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""Local refinement: every pixel takes the mean of 48 neighbours, weighted by likeness of colour.
+"""Local refinement: every pixel takes the mean of 48 neighbours, weighted by colour similarity.
 
 PAMR, PAR and VARM are one algorithm. Eight neighbours at each of several distances (`dilations`)
 receive weights that depend on the image alone (`local_affinity`); the masks are then replaced
@@ -17,7 +17,7 @@ VARM      -mean(4 (I_n - I) / (s + 1e-8))^2      - 0.01 softmax(variation)      
 ========  =====================================  ===============================  ===========
 
 where the mean is taken after the square. PAMR counts the pixel itself once per dilation when it
-measures s. All of this is the released code of the papers; `LocalKernel` says what it amounts to.
+measures s. All of this is the released code of the papers; `LocalKernel` describes its effect.
 
 Sources: PAMR, Araslanov and Roth, CVPR 2020 (also in the released code of ACR, unused there); PAR,
 AFA, Ru et al., CVPR 2022 (also in that of CoSA, unused in its training); VARM, TSCD, AAAI 2023.
@@ -43,17 +43,17 @@ from wsss_lab.refine.neighbours import (
 )
 
 _BLOCK = 1 << 16
-"""Pixels whose weights are computed together on the CPU; more no longer fit its caches."""
+"""Pixels whose weights are computed together on the CPU; more would not fit its caches."""
 
 
 @dataclass(frozen=True)
 class LocalKernel:
-    """How an image becomes weights of neighbours.
+    """Parameters of the weights that an image gives to the neighbours of a pixel.
 
-    VARM differs from PAR less than its name says: with `variation=0` it *is* PAR at another
-    contrast. The variation of a shifted image lies in 0..2, so its softmax is nearly uniform, and
-    subtracting a hundredth of it makes some weights slightly negative. TSCD's released code also
-    builds PAR's table of positions and never uses it; it is left out here.
+    VARM differs little from PAR: with `variation=0` it *is* PAR at another contrast. The variation
+    of a shifted image lies in 0..2, so its softmax is nearly uniform, and subtracting a hundredth
+    of it makes some weights slightly negative. TSCD's released code also builds PAR's table of
+    positions and never uses it; it is left out here.
     """
 
     contrast: float
@@ -82,11 +82,11 @@ def local_affinity(
     kernel: LocalKernel = PAR_KERNEL,
     dilations: Sequence[int] = DILATIONS,
 ) -> Float[Tensor, "b n h w"]:
-    """Weigh the neighbours of every pixel by the image.
+    """Compute the weights of every pixel's neighbours from the image.
 
     Args:
-        images: RGB in 0..1. All but the variation term is free of scale (up to `eps`).
-        kernel: which of the three.
+        images: RGB in 0..1. All but the variation term is scale-free (up to `eps`).
+        kernel: one of the three.
         dilations: distances in px; may exceed the image.
 
     Returns:
@@ -107,6 +107,7 @@ def local_affinity(
         if not images.is_cpu:
             weights = _block_weights(padded, edges, slice(0, h), offsets, pad, kernel)
             return weights.transpose(0, 1)
+        # neighbours last in memory: `propagate` reads all weights of a pixel together
         weights = padded.new_empty(b, h, w, len(offsets))
         step = max(1, _BLOCK // (b * w))
         for top in range(0, h, step):
@@ -117,14 +118,14 @@ def local_affinity(
 
 
 class LocalRefiner(nn.Module):
-    """Refine masks by an image: resize, weigh, propagate. See `PAMR`, `PAR` and `VARM`."""
+    """Base of `PAMR`, `PAR` and `VARM`: refine masks by an image (resize, weigh, propagate)."""
 
     kernel: LocalKernel
     max_value: float | None = 1.0
     """Largest image value accepted; None where the scale does not matter."""
 
     def __init__(self, dilations: Sequence[int] = DILATIONS, iterations: int = 10) -> None:
-        """Keep the settings; there is nothing to learn."""
+        """Store the settings; there are no parameters to train."""
         super().__init__()
         dilated_offsets(dilations)
         if iterations < 0:
@@ -132,7 +133,7 @@ class LocalRefiner(nn.Module):
         self.dilations, self.iterations = tuple(int(d) for d in dilations), iterations
 
     def extra_repr(self) -> str:
-        """Show the settings."""
+        """Return the settings for `repr`."""
         return f"dilations={self.dilations}, iterations={self.iterations}"
 
     def forward(
@@ -147,15 +148,15 @@ class LocalRefiner(nn.Module):
             images: RGB in 0..1 (`PAMR`: any scale from 0 up).
             masks: probabilities or maps, 0 or more; resized to the image (bilinear,
                 align_corners=True, as all three originals do). Gradients flow through them.
-            check: look at the values: finite, in range, not negative. That would make an
-                accelerator wait, so None checks on the CPU only. False lets negative masks pass,
-                which VARM returns now and then. Types and shapes are always checked.
+            check: check the values: finite, in range, not negative. On a GPU that would
+                synchronise, so None checks on the CPU only. False accepts negative masks, which
+                VARM sometimes returns. Types and shapes are always checked.
 
         Returns:
             Refined masks at the size of the images, float32 also under autocast.
 
         Raises:
-            ValueError: naming the argument, what was expected and what came.
+            ValueError: an argument has a wrong shape, type or (if checked) value.
         """
         _check_images(images)
         check_masks(masks)
@@ -186,7 +187,10 @@ class PAMR(LocalRefiner):
 
 
 class PAR(LocalRefiner):
-    """Pixel-adaptive refinement of AFA (CVPR 2022). Weights sum to 1.01: masks grow 1 % a turn."""
+    """Pixel-adaptive refinement of AFA (CVPR 2022).
+
+    Weights sum to 1.01, so masks grow by 1 % per iteration.
+    """
 
     kernel = PAR_KERNEL
 
@@ -214,7 +218,7 @@ def _check_values(name: str, x: Tensor, most: float | None, remedy: str) -> None
 
 
 def _edges(padded: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared forward differences, down and right, mean over channels."""
+    """Return squared forward differences, down and right, mean over channels."""
     return padded.diff(dim=-2).square().mean(dim=1), padded.diff(dim=-1).square().mean(dim=1)
 
 
@@ -226,7 +230,7 @@ def _block_weights(
     pad: int,
     kernel: LocalKernel,
 ) -> Float[Tensor, "n b _rows w"]:
-    """Weights of some rows, neighbours first."""
+    """Compute the weights of some rows, neighbours first."""
     b, channels, height, width = padded.shape
     width, height = width - 2 * pad, height - 2 * pad
     here = window(padded, pad, (0, 0), rows, width)
@@ -239,6 +243,7 @@ def _block_weights(
         torch.sub(window(padded, pad, offset, rows, width), mean, out=work)
         spread.addcmul_(work, work)
     spread.div_(len(samples) - 1).sqrt_()
+    # the sign and the mean over channels are folded in: one product per neighbour below
     scale = (kernel.contrast / (spread + kernel.eps)) ** kernel.power / -channels
     weights = padded.new_empty(len(offsets), b, rows.stop - rows.start, width)
     for n, offset in enumerate(offsets):
@@ -261,6 +266,6 @@ def _block_weights(
 
 
 def _position_softmax(offsets: list[tuple[int, int]]) -> Tensor:
-    """PAR's second term; the same for every pixel."""
+    """Compute PAR's second term, the same for every pixel."""
     distance = torch.tensor(offsets, dtype=torch.float64).norm(dim=1)
     return (distance / (distance.std() + 1e-8) / 0.3).square().neg().softmax(dim=0)

@@ -1,4 +1,4 @@
-"""Weighted sums over dilated neighbours: the core that PAMR, PAR and VARM share.
+"""Weighted sums over dilated neighbours, the common core of PAMR, PAR and VARM.
 
 Every pixel has eight neighbours at each of several distances. `propagate` replaces masks by the
 weighted sum of these neighbours, without a copy per neighbour: on the CPU by index, on an
@@ -41,20 +41,20 @@ def propagate(
 ) -> Float[Tensor, "b k h w"]:
     """Replace the masks by the weighted sum of their neighbours, several times.
 
-    The neighbours' values are read where they lie; no copy per neighbour is made. Every class is
-    refined on its own.
+    The neighbours' values are read in place; no copy per neighbour is made. Every class is refined
+    on its own.
 
     Args:
         masks: values per class; gradients flow through them.
         weights: from `local_affinity`, for the same dilations.
         dilations: distances in px.
-        iterations: how often; 0 returns the masks.
+        iterations: number of repetitions; 0 returns the masks.
 
     Returns:
         Refined masks, float32 (float64 for float64 masks); in the channels-last layout on the CPU.
 
     Raises:
-        ValueError: if sizes disagree, there is no class, or `weights` asks for a gradient.
+        ValueError: if sizes disagree, there is no class, or `weights` requires a gradient.
     """
     offsets = dilated_offsets(dilations)
     check_masks(masks)
@@ -76,13 +76,13 @@ def propagate(
 
 
 def window(padded: Tensor, pad: int, offset: tuple[int, int], rows: slice, width: int) -> Tensor:
-    """View of `rows` of the image, shifted by the offset."""
+    """Return a view of `rows` of the image, shifted by the offset."""
     top, left = pad + offset[0], pad + offset[1]
     return padded[..., top + rows.start : top + rows.stop, left : left + width]
 
 
 def real(x: Tensor) -> Tensor:
-    """Float32, or float64 as it comes."""
+    """Convert to float32; keep float64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
@@ -92,7 +92,7 @@ def full_precision(x: Tensor) -> torch.autocast:
 
 
 def check_masks(masks: Tensor) -> None:
-    """Raise ValueError unless they are float (b, k, h, w) and not empty."""
+    """Check that masks are float (b, k, h, w) and not empty."""
     if masks.ndim != 4 or masks.numel() == 0:
         raise ValueError(
             f"masks must be (b, k, h, w) with at least one class, got {tuple(masks.shape)}; "
@@ -103,7 +103,7 @@ def check_masks(masks: Tensor) -> None:
 
 
 class _Propagate(torch.autograd.Function):
-    """The weighted sums are linear in the masks, so the backward pass needs the weights only."""
+    """Propagation, linear in the masks: its backward pass needs the weights only."""
 
     @staticmethod
     def forward(
@@ -125,7 +125,7 @@ class _Propagate(torch.autograd.Function):
 def _by_index(
     masks: Tensor, weights: Tensor, offsets: list[tuple[int, int]], iterations: int
 ) -> Tensor:
-    """Read the neighbours of a pixel by index; all its classes lie side by side."""
+    """Gather the neighbours of a pixel by index; its classes are contiguous."""
     b, k, h, w = masks.shape
     n = len(offsets)
     kind = torch.int32 if b * h * w * n < 2**31 else torch.int64
@@ -164,7 +164,7 @@ def _by_shift(
 def _transposed(
     grad: Tensor, weights: Tensor, offsets: list[tuple[int, int]], iterations: int
 ) -> Tensor:
-    """Send every value back to the neighbours it came from; border copies to the border."""
+    """Scatter every value back to the neighbours it came from; border copies to the border."""
     pad, (h, w) = max(y for y, _ in offsets), grad.shape[2:]
     weights = weights.contiguous()  # a plane per neighbour
     for _ in range(iterations):

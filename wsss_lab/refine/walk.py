@@ -1,8 +1,9 @@
-"""The affinity of AFA and TSCD: what it is taught, how wrong it is, and maps walking along it.
+"""The affinity of AFA and TSCD: its labels, its loss, and the random walk of maps along it.
 
-An affinity matrix says for two cells of the token grid how surely they belong to one class. A
-pseudo-label teaches it (`affinity_label`, `affinity_loss`), near pairs only (`radius_mask`); then
-one step of a random walk along it carries class maps to places they missed (`random_walk`).
+An affinity matrix holds, for two cells of the token grid, the probability that they share a class.
+It is trained on a pseudo-label (`affinity_label`, `affinity_loss`), near pairs only
+(`radius_mask`); one step of a random walk along it then spreads class maps to places they missed
+(`random_walk`).
 
 TSCD uses the affinity as it comes, AFA the sum of it and its transpose before the sigmoid; the
 label is symmetric either way.
@@ -43,8 +44,8 @@ def radius_mask(
 ) -> Bool[Tensor, "n n"]:
     """Mark pairs of cells at most `radius` cells apart in rows and in columns (a square).
 
-    The released code fills it in four nested loops; here it is one comparison, and remembered. Do
-    not write into it.
+    The released code fills it in four nested loops; here it is one comparison, and cached. Do not
+    write into it.
 
     Raises:
         ValueError: if the grid is empty or the radius negative.
@@ -66,7 +67,7 @@ def _radius_mask(gh: int, gw: int, radius: int, device: str) -> Tensor:
 def affinity_label(
     label: Integer[Tensor, "b gh gw"], mask: Bool[Tensor, "n n"] | None = None
 ) -> Integer[Tensor, "b n n"]:
-    """Say which pairs of cells share a class.
+    """Label the pairs of cells that share a class.
 
     Two background cells share one, too. Symmetric.
 
@@ -95,11 +96,11 @@ def affinity_label(
 def affinity_loss(
     affinity: Float[Tensor, "b n n"], target: Integer[Tensor, "b n n"]
 ) -> Float[Tensor, ""]:
-    """Distance of the affinity from its label; same and different pairs weigh one half each.
+    """Compute the L1 loss of the affinity; same and different pairs weigh one half each.
 
     Half the sum of 1 - a over same pairs, divided by their number in the batch plus one, and
-    likewise of a over different pairs. The added one makes it 0 where a kind is missing. Source:
-    released code; L1 rather than cross-entropy.
+    likewise of a over different pairs. The added one makes the term 0 where a kind is missing.
+    Source: released code; L1 rather than cross-entropy.
 
     Args:
         affinity: 0..1, after the sigmoid.
@@ -129,24 +130,24 @@ def random_walk(
     background: float | None = None,
     power: float = 2.0,
 ) -> Float[Tensor, "b c gh gw"]:
-    """Carry maps one step along the affinity.
+    """Propagate maps one step along the affinity.
 
     Cell j receives the sum over i of value(i) T(i, j). T is the affinity of near pairs to the
-    `power`, every column divided by its sum and a little more (0.1 with a background, 1e-4
-    without), so a column sums to less than one.
+    `power`, every column divided by its sum plus a constant (0.1 with a background, 1e-4 without),
+    so a column sums to less than one.
 
     Source: released code of AFA (training and validation) and TSCD (validation only). They
-    overwrite the affinity with its masked copy; here it stays as it was.
+    overwrite the affinity with its masked copy; here it is left unchanged.
 
     Args:
         cam: maps on the token grid, 0..1.
         affinity: 0..1, after the sigmoid.
-        tags: 0 or 1 (anything above 0 counts); other classes stay zero. None lets all walk, as the
+        tags: 0 or 1 (anything above 0 counts); other classes stay zero. None propagates all, as the
             released code without background does.
-        mask: pairs that may exchange, see `radius_mask`; None is all.
+        mask: pairs with a transition, see `radius_mask`; None is all.
         background: constant score of a background channel, put first; then a softmax over
             background and tagged classes comes before the step (0.35 in the released code). None
-            walks the maps as they are.
+            propagates the maps as they are.
         power: contrast of the affinity.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Experiments on the toy world and beyond: declared before they run, run, added up, shown."""
+"""Experiments on the toy world and beyond: declared beforehand, run, aggregated, shown."""
 
 from wsss_lab.studies.results import StudyResult, load_study
 

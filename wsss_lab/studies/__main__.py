@@ -24,12 +24,13 @@ Choice = Literal["auto", "full", "cpu"]
 
 @dataclass(frozen=True)
 class Places:
-    """Which studies, and where things lie."""
+    """Selection of studies, and their folders."""
 
     name: Positional[str] = "all"
-    """A study, or all of them."""
+    """Name of a study, or all of them."""
     profile: Choice = "auto"
-    """full needs a GPU; cpu is reduced, and says so everywhere; auto takes what fits."""
+    """full needs a GPU; cpu is reduced and marked so everywhere; auto takes full on a GPU, else
+    cpu."""
     work: Path = WORK
     """Folder of the runs: logs, checkpoints, weights."""
     records: Path | None = None
@@ -38,31 +39,31 @@ class Places:
     """Folder of the declarations."""
 
     def studies(self) -> list[Declaration]:
-        """The declarations that are asked for."""
+        """Return the selected declarations."""
         names = declared_names(self.declared) if self.name == "all" else [self.name]
         return [read_declaration(name, self.declared) for name in names]
 
     def places(self) -> dict[str, Any]:
-        """Folders of runs and records."""
+        """Return the folders of runs and records."""
         return {"work": self.work, "records": self.records or find_records()}
 
 
 @dataclass(frozen=True)
 class Run(Places):
-    """Run what is not finished, or go on with it; Ctrl-C stops at the next checkpoint."""
+    """Start or resume all unfinished runs; Ctrl-C stops at the next checkpoint."""
 
     jobs: int = 1
-    """Runs at a time, all on the same device."""
+    """Number of simultaneous runs, all on the same device."""
     minutes: float | None = None
-    """Be done by then: start nothing new, stop running ones at a checkpoint. The same command goes
-    on with them."""
+    """Time limit: start nothing new near it and stop running ones at a checkpoint. The same command
+    resumes them."""
     retry: bool = False
     """Run failed ones again."""
     revision: str | None = None
-    """Git revision of this copy, where git is not at hand to tell."""
+    """Git revision of this copy, if git is not available."""
 
     def run(self) -> int:
-        """Run and add up; exit code 1 if a run failed, now or earlier."""
+        """Run and aggregate; return exit code 1 if a run failed, now or earlier."""
         from wsss_lab.studies.aggregate import aggregate
         from wsss_lab.studies.results import load_study
         from wsss_lab.studies.runner import Clock, run_study
@@ -91,10 +92,10 @@ class Run(Places):
 
 @dataclass(frozen=True)
 class Status(Places):
-    """How far every run is."""
+    """Show the progress of every run."""
 
     def run(self) -> int:
-        """One line per run; exit code 1 if a run failed or is foreign."""
+        """Print one line per run; return exit code 1 if a run failed or is foreign."""
         from wsss_lab.studies.plan import State, foreign, plan, state
         from wsss_lab.studies.runner import checkpoints
 
@@ -119,10 +120,10 @@ class Status(Places):
 
 @dataclass(frozen=True)
 class Aggregate(Places):
-    """Add up the records of finished runs."""
+    """Aggregate the records of finished runs."""
 
     def run(self) -> int:
-        """Write and print; exit code 1 if a run is missing."""
+        """Write and print the aggregate; return exit code 1 if a run is missing."""
         from wsss_lab.studies.aggregate import aggregate
         from wsss_lab.studies.results import load_study
 
@@ -156,7 +157,7 @@ Command = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; problems with its input or output end in one line and exit code 2."""
+    """Run one command; report problems with input or output in one line, with exit code 2."""
     command = tyro.cli(
         Command,  # type: ignore[arg-type]
         args=arguments,

@@ -1,4 +1,4 @@
-"""Add up the records of a study: the same records always give the same file, byte for byte."""
+"""Aggregation of a study's records: the same records always give the same file, byte for byte."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from wsss_lab.studies.rules import FinishedRun, find_rule
 
 
 def t_quantile(confidence: float, df: int) -> float:
-    """Half-width, in standard errors, of a two-sided interval of Student's t distribution.
+    """Return the half-width, in standard errors, of a two-sided interval of Student's t.
 
     Args:
         confidence: 0..1, e.g. 0.95.
@@ -47,7 +47,7 @@ def _t_mass(t: float, df: int) -> float:
 
 
 def summarise(per_seed: Mapping[int, float]) -> dict[str, Any]:
-    """Mean and standard deviation of a sample; None where they are not defined."""
+    """Return mean and standard deviation of a sample; None where they are undefined."""
     values = [per_seed[seed] for seed in sorted(per_seed)]
     return {
         "mean": fmean(values) if values else None,
@@ -60,7 +60,7 @@ def summarise(per_seed: Mapping[int, float]) -> dict[str, Any]:
 def paired(
     arm: Mapping[int, float], baseline: Mapping[int, float], confidence: float
 ) -> dict[str, Any]:
-    """Arm minus baseline for the seeds that both have, with a t interval of the mean."""
+    """Compare arm and baseline on their common seeds, with a t interval of the mean difference."""
     found = summarise({seed: arm[seed] - baseline[seed] for seed in arm if seed in baseline})
     low = high = None
     if found["n"] > 1:
@@ -72,17 +72,17 @@ def paired(
 def judge(
     difference: Mapping[str, Any], margin: float, higher_is_better: bool, complete: bool
 ) -> str:
-    """Verdict on an arm.
+    """Return the verdict on an arm.
 
     Args:
-        difference: of `paired`.
-        margin: differences below it are of no interest; 0 knows no null result.
-        higher_is_better: of the metric.
-        complete: all declared runs of arm and baseline are there. Nothing is judged before.
+        difference: result of `paired`.
+        margin: differences below it are negligible; 0 excludes a null result.
+        higher_is_better: direction of the metric.
+        complete: all declared runs of arm and baseline exist; before that there is no verdict.
 
     Returns:
         "incomplete"; else "null" if the interval lies within the margin; else "better" or "worse"
-        if it leaves out zero; else "undecided", as with a single seed.
+        if it excludes zero; else "undecided", as with a single seed.
     """
     low, high = difference["low"], difference["high"]
     if not complete:
@@ -97,7 +97,7 @@ def judge(
 
 
 def describe_interval(confidence: float, margin: float, percent: bool) -> str:
-    """What the intervals are, in words."""
+    """Describe the intervals in words."""
     shown = f"{100 * margin:g} points" if percent else f"{margin:g}"
     return (
         f"Intervals are two-sided {100 * confidence:g} % t intervals of the mean paired "
@@ -111,9 +111,9 @@ def aggregate(declaration: Declaration, profile: str, *, work: Path, records: Pa
     """Write `RECORDS/STUDY/PROFILE.json` from the records of the runs.
 
     Args:
-        declaration: of the study.
+        declaration: declaration of the study.
         profile: "full" or "cpu".
-        work: folder of the runs; only to notice foreign ones.
+        work: folder of the runs; read only to detect foreign ones.
         records: folder of the records of all studies.
 
     Returns:
@@ -130,7 +130,7 @@ def aggregate(declaration: Declaration, profile: str, *, work: Path, records: Pa
 
 
 def summary_of(declaration: Declaration, profile: str, runs: list[PlannedRun]) -> dict[str, Any]:
-    """All numbers of a study; see `aggregate`."""
+    """Collect all numbers of a study; see `aggregate`."""
     found = {run.name: read_json(run.record) for run in runs if run.record.is_file()}
     done = {name: record for name, record in found.items() if record["status"] == "finished"}
     whys = {name: record.get("error", "") for name, record in found.items()}
@@ -171,13 +171,13 @@ def summary_of(declaration: Declaration, profile: str, runs: list[PlannedRun]) -
 
 
 COPIED = (*TEXTS, "margin", "confidence")
-"""Parts of the declaration that the aggregate repeats."""
+"""Parts of the declaration that are copied to the aggregate."""
 
 
 def _rule(
     declaration: Declaration, runs: list[PlannedRun], done: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the declaration's further rule says about the finished runs."""
+    """Apply the declaration's further rule to the finished runs."""
     found = [(run, done[run.name]) for run in runs if run.name in done]
     finished = [
         FinishedRun(run.arm, run.seed, record["metrics"], run.kept) for run, record in found
@@ -231,7 +231,7 @@ def _arm(
 
 
 def _provenance(declaration: Declaration, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Where the numbers come from: every value that occurs among the runs."""
+    """Collect the provenance of the numbers: every value that occurs among the runs."""
     protocols = {
         key: _distinct(_protocol(record["run"]["results"], metric.path) for record in records)
         for key, metric in declaration.metrics.items()
@@ -252,7 +252,7 @@ def _distinct(values: Any) -> list[Any]:
 
 
 def _protocol(results: Any, path: str) -> Any:
-    """The protocol that stands beside a number, or beside what contains it; None if none does."""
+    """Find the protocol stored beside a number or beside a parent of it; None without one."""
     found, here = None, results
     for key in path.split(".")[:-1]:
         here = here[key]

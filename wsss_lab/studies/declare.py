@@ -1,16 +1,16 @@
-"""Declarations of experiments: what is asked, what is run and how it is judged, fixed beforehand.
+"""Declarations of experiments: question, runs and decision rule, fixed beforehand.
 
 One YAML file per study in `wsss_lab/studies/declared/`:
 
 ================  ==================================================================================
 ``title``         a few words
-``question``      what the study is to answer
+``question``      question that the study answers
 ``hypothesis``    what is expected, and why
-``decision``      how the numbers will be read, in words
-``budget``        how much training an arm gets, in words
+``decision``      how the numbers will be interpreted, in words
+``budget``        training per arm, in words
 ``baseline``      the arm that the others are compared with, seed by seed, unless they name one
 ``primary``       the metric that decides
-``margin``        differences of the primary metric below this are of no interest
+``margin``        smaller differences of the primary metric are negligible
 ``confidence``    of the intervals, e.g. 0.95
 ``seeds``         every arm runs with every seed; a seed pairs the arms
 ``metrics``       name -> ``path`` in the run's results, ``what``, ``percent``, ``higher_is_better``
@@ -20,11 +20,11 @@ One YAML file per study in `wsss_lab/studies/declared/`:
 ``profiles``      ``full`` (on a GPU) and ``cpu`` (reduced): ``what``, ``run_minutes``; also
                   ``settings``, and ``seeds`` and ``arms`` (a list of names) where they differ
 ``rule``          optional: a further decision rule, a name in `wsss_lab.studies.rules.RULES`
-``keep``          optional: files of a run's folder that are kept beside its record, see there
+``keep``          optional: files of a run's folder to keep beside its record
 ================  ==================================================================================
 
-Settings are fields of the method's `Config`, as on the command line: ``run.steps: 60``. Where they
-meet, the arm's hold over the profile's, and these over the common ones.
+Settings are fields of the method's `Config`, as on the command line: ``run.steps: 60``. On a
+conflict the arm's override the profile's, and these the common ones.
 """
 
 import hashlib
@@ -47,19 +47,19 @@ REDUCED_NOTE = (
     "do not answer its question."
 )
 TEXTS = ("title", "question", "hypothesis", "decision", "budget", "baseline", "primary")
-"""Parts of a declaration that are words."""
+"""Parts of a declaration that are text."""
 OWN_SETTINGS = ("run.seed", "run.accelerator")
-"""Settings that seeds and profiles decide."""
+"""Settings that follow from seeds and profiles."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number of every run."""
+    """Metric of every run."""
 
     path: str
     """Keys of `metrics.json`'s `results`, joined by dots."""
     what: str
-    """What it says, in a few words; heads the table's column."""
+    """Meaning, in a few words; heads the table's column."""
     percent: bool = True
     """Show 0..1 as percent."""
     higher_is_better: bool = True
@@ -67,20 +67,20 @@ class Metric:
 
 @dataclass(frozen=True)
 class Arm:
-    """A variant that is compared."""
+    """One variant in the comparison."""
 
     what: str
     method: str
     preset: str
     settings: dict[str, Any]
-    """The arm's own; see `Declaration.settings_of`."""
+    """The arm's own settings; see `Declaration.settings_of`."""
     baseline: str
-    """The arm it is compared with; "" for the study's baseline itself."""
+    """Arm it is compared with; "" for the study's baseline itself."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How much of the study is run, and on what."""
+    """Extent of the study's runs, and their hardware."""
 
     what: str
     run_minutes: float
@@ -93,7 +93,7 @@ class Profile:
 
 @dataclass(frozen=True)
 class Declaration:
-    """A study; see the module's table."""
+    """Declaration of a study; see the module's table."""
 
     name: str
     title: str
@@ -115,20 +115,20 @@ class Declaration:
     keep: tuple[str, ...]
     """Files that are kept beside the record."""
     sha256: str
-    """Of the file's bytes."""
+    """SHA-256 of the file's bytes."""
     path: Path
 
     def arms_of(self, profile: str) -> dict[str, Arm]:
-        """Arms of a profile, in the order of the declaration."""
+        """Return the arms of a profile, in the order of the declaration."""
         return {name: self.arms[name] for name in self.arms if name in self.profiles[profile].arms}
 
     def settings_of(self, arm: str, profile: str) -> dict[str, Any]:
-        """Settings of an arm in a profile: common, then the profile's, then the arm's own."""
+        """Merge the settings of an arm in a profile: common, then the profile's, then its own."""
         return {**self.common, **self.profiles[profile].settings, **self.arms[arm].settings}
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without its trap of repeated keys, of which the last would win unseen."""
+    """YAML loader that rejects repeated keys, of which the last would win unnoticed."""
 
 
 def _unique(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -142,7 +142,7 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique)
 
 
 def declared_names(folder: Path = DECLARED) -> list[str]:
-    """Names of the studies that are declared in a folder."""
+    """List the names of the studies declared in a folder."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
@@ -150,8 +150,8 @@ def read_declaration(name: str, folder: Path = DECLARED) -> Declaration:
     """Read and check a declaration.
 
     Args:
-        name: of the study; its file is `NAME.yaml`.
-        folder: of the declarations.
+        name: name of the study; its file is `NAME.yaml`.
+        folder: folder of the declarations.
 
     Raises:
         ValueError: no such study, or the declaration is incomplete or contradicts itself.
@@ -207,7 +207,7 @@ def _declaration(name: str, content: Any, sha256: str, path: Path) -> Declaratio
 
 
 def _check(found: Declaration) -> None:
-    """What no part alone can tell."""
+    """Check the parts of a declaration against one another."""
     if found.baseline not in found.arms:
         raise ValueError(f"baseline: expected one of {list(found.arms)}, got {found.baseline!r}")
     for name, arm in found.arms.items():
@@ -333,7 +333,7 @@ def _settings(where: str, value: Any) -> dict[str, Any]:
 
 
 def is_committed(path: Path) -> bool | None:
-    """Whether git has this file exactly as it is; None where git does not look after it."""
+    """Return whether git has exactly this version of the file; None if git does not track it."""
 
     def git(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = ["git", *arguments, "--", path.name]

@@ -1,7 +1,7 @@
 """One run of a study in a process of its own: `python -m wsss_lab.studies.one FOLDER`.
 
-Started by `wsss_lab.studies.runner`. The process holds a lock on its folder as long as it lives, so
-that two never work on one run, and ends when the runner is gone, however that happened.
+Started by `wsss_lab.studies.runner`. The process locks its folder while it lives, so that two never
+work on one run, and ends with the runner, however that ended.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from wsss_lab.config import write_json
 BUSY = 75
 """Exit code: another process works on this run."""
 WAIT = 10.0
-"""Seconds that a killed process gets to let go of the lock."""
+"""Seconds that a killed process gets to release the lock."""
 
 
 def try_lock(file: IO[Any]) -> bool:
@@ -41,7 +41,7 @@ def try_lock(file: IO[Any]) -> bool:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a living process works on the run in a folder."""
+    """Return whether a living process works on the run in a folder."""
     lock = folder / "lock"
     if not lock.is_file():
         return False
@@ -51,7 +51,7 @@ def is_held(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def hold(folder: Path, wait: float = WAIT) -> Iterator[bool]:
-    """Lock a run's folder for this process; gives False if another one keeps it."""
+    """Lock a run's folder for this process; yield False if another one holds it."""
     with (folder / "lock").open("ab") as file:
         end = time.monotonic() + wait
         while not (mine := try_lock(file)) and time.monotonic() < end:
@@ -73,10 +73,10 @@ def end_with_parent() -> None:
 
 
 def train(folder: Path) -> dict[str, Any]:
-    """Train the run that `study.json` describes, or go on with it.
+    """Train or resume the run that `study.json` describes.
 
     Args:
-        folder: of the run; gets `run/`.
+        folder: folder of the run; gets `run/`.
 
     Returns:
         The content of its `metrics.json`.
@@ -92,9 +92,9 @@ def train(folder: Path) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
-    """Returns 0 if the run is finished, 1 if it failed, 75 if another process is at it."""
+    """Return 0 if the run is finished, 1 if it failed, 75 if another process works on it."""
     folder = Path(arguments[0])
-    if os.environ.get("LOCAL_RANK", "0") != "0":  # a helper of ours for one more device
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # a worker process for one more device
         train(folder)
         return 0
     if "--tethered" in arguments:
@@ -104,7 +104,7 @@ def main(arguments: list[str]) -> int:
             return BUSY
         try:
             train(folder)
-        except Exception as error:  # whatever it is, it is this run's failure and no other's
+        except Exception as error:  # of any kind: it fails this run and no other
             traceback.print_exc()
             reason = " ".join(str(error).split())
             write_json(folder / "error.json", {"error": f"{type(error).__name__}: {reason}"})

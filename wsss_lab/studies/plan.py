@@ -1,13 +1,13 @@
-"""The runs of a declared study: their settings, where they lie, and how far they are.
+"""The runs of a declared study: settings, folders and state.
 
 ========================================  ==========================================================
 ``WORK/STUDY/PROFILE/ARM-seedN/``         folder of a run; not in git
-its ``study.json``                        which run this is, of which declaration; written first
-its ``log.txt``                           what the run said
+its ``study.json``                        identity of the run and its declaration; written first
+its ``log.txt``                           output of the run
 its ``run/``                              the folder that `train` of the method's recipe works in
 ``RECORDS/STUDY/PROFILE/ARM-seedN.json``  record of a finished or failed run; small, for git
-beside it, ``ARM-seedN.FILE``             what the declaration keeps of its folder; small, too
-``RECORDS/STUDY/PROFILE.json``            all added up, see `wsss_lab.studies.aggregate`
+beside it, ``ARM-seedN.FILE``             files that the declaration keeps of its folder; small, too
+``RECORDS/STUDY/PROFILE.json``            the aggregate, see `wsss_lab.studies.aggregate`
 ========================================  ==========================================================
 """
 
@@ -21,13 +21,13 @@ from typing import Any
 from wsss_lab.studies.declare import REDUCED_NOTE, Declaration
 
 WORK = Path("runs/studies")
-"""Folders of the runs, from where the command is started."""
+"""Folder of the runs, relative to the working directory."""
 ALIAS = {"full": "cuda", "cpu": "cpu"}
 """Profile -> accelerator."""
 
 
 class State(StrEnum):
-    """How far a run is."""
+    """State of a run."""
 
     FINISHED = "finished"
     FAILED = "failed"
@@ -38,7 +38,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One arm with one seed."""
+    """Run of one arm with one seed."""
 
     declaration: Declaration
     profile: str
@@ -51,18 +51,18 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """As the folder is called."""
+        """Name of the folder."""
         return f"{self.arm}-seed{self.seed}"
 
     @property
     def kept(self) -> dict[str, Path]:
-        """File that the declaration keeps -> its place beside the record."""
+        """Files that the declaration keeps -> their places beside the record."""
         files = self.declaration.keep
         return {file: self.record.with_name(f"{self.name}.{file}") for file in files}
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What makes this run this run, in its folder and in its record."""
+        """Identity of this run, as stored in its folder and in its record."""
         reduced = self.profile != "full"
         return {
             "study": self.declaration.name,
@@ -76,10 +76,10 @@ class PlannedRun:
 
 
 def plan(declaration: Declaration, profile: str, work: Path, records: Path) -> list[PlannedRun]:
-    """All runs of a study, one seed after the other, so that an unfinished study stays balanced.
+    """List all runs of a study, seed by seed, so that an unfinished study stays balanced.
 
     Args:
-        declaration: of the study.
+        declaration: declaration of the study.
         profile: "full" or "cpu".
         work: folder of the runs of all studies.
         records: folder of the records of all studies.
@@ -99,10 +99,10 @@ def plan(declaration: Declaration, profile: str, work: Path, records: Path) -> l
 
 
 def build_config(declaration: Declaration, arm: str, profile: str, seed: int) -> Any:
-    """Settings of a run: the preset, changed as declared.
+    """Build the settings of a run: the preset, changed as declared.
 
     Raises:
-        ValueError: names arm and setting.
+        ValueError: an unknown setting or a wrong type; the message has arm and setting.
     """
     from wsss_lab.runs.folder import plain, restore
     from wsss_lab.runs.recipe import find_preset, find_recipe
@@ -129,7 +129,7 @@ def _change(values: dict[str, Any], path: str, value: Any) -> None:
 
 
 def _like(path: str, old: Any, new: Any) -> Any:
-    """`new`, if it is of the type of `old`; YAML reads 1e-3 as text, for example."""
+    """Return `new` as the type of `old`, if it fits; YAML reads 1e-3 as text, for example."""
     if old is None:
         return new
     if isinstance(old, list) and isinstance(new, list):
@@ -144,7 +144,7 @@ def _like(path: str, old: Any, new: Any) -> Any:
 
 
 def state(run: PlannedRun) -> State:
-    """How far a run is; foreign ones are none of ours, see `foreign`."""
+    """Return the state of a run; foreign ones are not recognised, see `foreign`."""
     from wsss_lab.studies.one import is_held
 
     if is_held(run.folder):
@@ -157,7 +157,7 @@ def state(run: PlannedRun) -> State:
 
 
 def foreign(runs: list[PlannedRun]) -> Iterator[str]:
-    """Files in the way: runs of another declaration, or with settings that have changed since.
+    """Find conflicting files: runs of another declaration, or with settings changed since.
 
     Yields:
         Path and reason, one line each.
@@ -180,14 +180,14 @@ def _difference(run: PlannedRun, found: Mapping[str, Any]) -> str:
             return f"{key} is {found.get(key)!r}, expected {value!r}"
     from wsss_lab.runs.folder import plain
 
-    settings = found.get("run", found).get("config", {})  # a record's, or those of a started run
+    settings = found.get("run", found).get("config", {})  # those of a record, or of a started run
     there, here = flat(settings), flat(plain(run.config))
     changed = [key for key in there if key in here and there[key] != here[key]]
     return f"{changed[0]} was {there[changed[0]]}, now {here[changed[0]]}" if changed else ""
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings that decide results, as dotted paths."""
+    """Return the settings that affect results, as dotted paths."""
     from wsss_lab.runs.folder import FREE_TO_CHANGE
 
     found: dict[str, Any] = {}
@@ -200,10 +200,10 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def require_none_foreign(runs: list[PlannedRun]) -> None:
-    """Refuse to mix runs of different declarations.
+    """Check that no runs of other declarations are in the folders.
 
     Raises:
-        ValueError: lists what is in the way.
+        ValueError: there are; the message lists them.
     """
     if found := list(foreign(runs)):
         shown = "; ".join(found[:3]) + (f"; and {len(found) - 3} more" if found[3:] else "")
@@ -215,7 +215,7 @@ def require_none_foreign(runs: list[PlannedRun]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of ours.
+    """Read a JSON file written by this package.
 
     Raises:
         ValueError: it is damaged.
@@ -230,7 +230,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def find_records() -> Path:
-    """Where records lie: in the checkout this package belongs to, else below where we are."""
+    """Find the folder of records: in this package's checkout, else below the working directory."""
     here = Path(__file__).parents[2] / "book"
     if here.is_dir():
         return here / "records" / "studies"

@@ -1,4 +1,4 @@
-"""Results of a study, as chapters read and show them."""
+"""Results of a study for chapters: reading and tables."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,10 @@ SIGNS = {
 
 
 def lookup(results: Any, path: str) -> float | None:
-    """A number in nested results; None where it is not defined in this run (NaN).
+    """Look up a number in nested results; None where it is undefined in this run (NaN).
 
     Raises:
-        ValueError: there is nothing there, or no number.
+        ValueError: the path leads nowhere, or to no number.
     """
     here = results
     for key in path.split("."):
@@ -62,22 +62,22 @@ class Difference(Summary):
 
 @dataclass(frozen=True)
 class ArmResult:
-    """What an arm came to."""
+    """Results of an arm."""
 
     what: str
     settings: dict[str, Any]
     metrics: dict[str, Summary]
     differences: dict[str, Difference]
-    """To its baseline, by metric; empty for the study's baseline."""
+    """Differences to its baseline, by metric; empty for the study's baseline."""
     verdict: str
-    """A key of `SIGNS`; "" for the study's baseline. About the primary metric."""
+    """Verdict on the primary metric, a key of `SIGNS`; "" for the study's baseline."""
     baseline: str
     """The arm it is compared with; "" for the study's baseline."""
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """A study's aggregate; see `wsss_lab.studies.aggregate`."""
+    """Aggregate of a study; see `wsss_lab.studies.aggregate`."""
 
     name: str
     title: str
@@ -87,32 +87,32 @@ class StudyResult:
     budget: str
     profile: str
     reduced: bool
-    """Not the study as declared; `note` says so."""
+    """True for a reduced study, as `note` explains."""
     note: str
     baseline: str
     primary: str
     margin: float
     interval: str
-    """How the intervals are made."""
+    """Description of the intervals."""
     metrics: dict[str, Metric]
     arms: dict[str, ArmResult]
     missing: list[str]
-    """Runs without result, and why."""
+    """Runs without result, with the reason."""
     complete: bool
     seeds: tuple[int, ...]
     provenance: dict[str, Any]
     """Devices, git revisions, versions, weights, protocols, sha256 of the declaration."""
     rule: dict[str, Any] = field(default_factory=dict)
-    """What the declaration's further rule found, see `wsss_lab.studies.rules`; `lines` has it in
+    """Result of the declaration's further rule, see `wsss_lab.studies.rules`; `lines` has it in
     words, `verdicts` by claim."""
 
     def table(self, metrics: Sequence[str] | None = None, judged: bool = True) -> str:
-        """A Markdown table of all arms, and what has to be said with it.
+        """Make a Markdown table of all arms, with the necessary remarks.
 
         Args:
             metrics: names of the columns; None takes all.
-            judged: with differences, verdicts, and all remarks. False leaves them out, for a second
-                table that explains a first one.
+            judged: include differences, verdicts and all remarks. False leaves them out, for a
+                second table that explains a first one.
 
         Raises:
             ValueError: no such metric.
@@ -149,10 +149,11 @@ class StudyResult:
         return [*cells, SIGNS[arm.verdict]]
 
     def rows(self, metric: str | None = None) -> list[DifferenceRow]:
-        """What `wsss_lab.viz.difference_plot` draws: all arms but the baseline.
+        """Return the rows for `wsss_lab.viz.difference_plot`: all arms but the baseline.
 
         Args:
-            metric: its differences; None takes the primary one. Shares come in percent points.
+            metric: metric of the differences; None takes the primary one. Shares are in percent
+                points.
 
         Raises:
             ValueError: no such metric.
@@ -175,11 +176,11 @@ class StudyResult:
         return found
 
     def _several(self) -> bool:
-        """Whether not all arms are compared with the same one."""
+        """Return whether the arms have different baselines."""
         return len({arm.baseline for arm in self.arms.values()} - {""}) > 1
 
     def remarks(self) -> list[str]:
-        """Sentences that belong below the table."""
+        """Return the sentences below the table."""
         seeds = ", ".join(map(str, self.seeds))
         lines = [self.note] if self.note else []
         lines.append(f"Mean and standard deviation over seeds {seeds}.")
@@ -192,7 +193,7 @@ class StudyResult:
 
 
 def _shown(found: Summary, metric: Metric) -> str:
-    """E.g. "51.2 ± 0.4 %"; differences with their sign and interval."""
+    """Format e.g. "51.2 ± 0.4 %"; differences with their sign and interval."""
     if found.mean is None:
         return "–"
     scale, digits, unit = (100, 1, " %") if metric.percent else (1, 3, "")
@@ -215,16 +216,16 @@ def load_study(
     records: Path | None = None,
     declared: Path = DECLARED,
 ) -> StudyResult:
-    """The aggregate of a study.
+    """Load the aggregate of a study.
 
     Args:
-        name: of the study.
-        profile: "full" or "cpu"; None takes the full one if it is there.
-        records: folder of the records of all studies; None finds that of the book.
+        name: name of the study.
+        profile: "full" or "cpu"; None takes the full one if it exists.
+        records: folder of the records of all studies; None takes that of the book.
         declared: folder of the declarations.
 
     Raises:
-        FileNotFoundError: there is no aggregate; says how to make one.
+        FileNotFoundError: there is no aggregate; the message has the command that makes one.
         ValueError: no such study, or the aggregate is of another declaration.
     """
     declaration = read_declaration(name, declared)

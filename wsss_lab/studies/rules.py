@@ -1,9 +1,9 @@
-"""Decision rules of single studies, beside the comparison with the baseline that all have.
+"""Decision rules of single studies, in addition to the comparison with the baseline.
 
-A rule is a pure function of finished runs; the same runs always give the same answer. A declaration
-names it as ``rule``, and the answer stands in the aggregate under that name.
+A rule is a pure function of finished runs: the same runs always give the same result. A declaration
+names it as ``rule``, and the aggregate has the result under that name.
 
-`asdt`: is taking turns better than any fixed use of the same two teachers? Written down before any
+`asdt`: is alternating better than any fixed use of the same two teachers? Written down before any
 run, in three claims:
 
 1. *alternating helps*: the mIoU of ASDT's arm on training images, of its student and of the fused
@@ -28,31 +28,31 @@ SPREADS = 2.0
 """Standard deviations that a difference must exceed."""
 CONFIDENCE = 0.95
 RESAMPLES = 2000
-"""Of the bootstrap."""
+"""Number of bootstrap samples."""
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a rule is told about a run."""
+    """Input of a rule: one finished run."""
 
     arm: str
     seed: int
     metrics: Mapping[str, float | None]
-    """By name of the declaration."""
+    """Values by the declaration's metric names."""
     kept: Mapping[str, Path]
     """Files that the declaration keeps."""
 
 
 Rule = Callable[[Sequence[FinishedRun], Mapping[str, set[int]]], dict[str, Any]]
-"""(finished runs, arm -> seeds that are planned) -> `verdicts` by claim, `lines` in words, more."""
+"""(finished runs, arm -> planned seeds) -> `verdicts` by claim, `lines` in words, more."""
 
 
 def pooled_sd(one: Sequence[float], other: Sequence[float]) -> float:
-    """Standard deviation within two samples, n - 1 degrees of freedom each; NaN below two values.
+    """Return the pooled standard deviation of two samples (n - 1 each); NaN below two values.
 
     Args:
-        one: from two values.
-        other: from two values.
+        one: sample of two or more values.
+        other: sample of two or more values.
     """
     n, m = len(one), len(other)
     if n < 2 or m < 2:
@@ -61,10 +61,10 @@ def pooled_sd(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def miou_of(counts: Float[np.ndarray, "*s 3 k1"]) -> Float[np.ndarray, "*s"]:
-    """Mean IoU, 0..1, over the classes that occur in the truth.
+    """Compute the mean IoU, 0..1, over the classes that occur in the truth.
 
     Args:
-        counts: pixels right, predicted and true, summed over images.
+        counts: correct, predicted and true pixels, summed over images.
     """
     hit, predicted, true = np.moveaxis(counts, -2, 0)
     union = predicted + true - hit
@@ -79,17 +79,17 @@ def bootstrap_difference(
     confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Interval of the difference of two arms' mIoU if other images had been drawn.
+    """Compute the bootstrap interval over images of the difference of two arms' mIoU.
 
     Images are drawn with replacement, the same ones for both arms and all seeds (paired); an arm's
     mIoU is the mean over its seeds of the mIoU of all drawn pixels. Percentile interval.
 
     Args:
         one: counts of `miou_of` per seed and image.
-        other: of the other arm, on the same images.
-        resamples: how often images are drawn.
-        confidence: of the interval.
-        seed: of the draws.
+        other: counts of the other arm, on the same images.
+        resamples: number of bootstrap samples.
+        confidence: confidence of the interval.
+        seed: seed of the draws.
 
     Raises:
         ValueError: arms on different numbers of images or classes.
@@ -119,12 +119,12 @@ def exceeds(
     other: Mapping[int, float],
     counts: tuple[np.ndarray, np.ndarray],
 ) -> dict[str, Any]:
-    """Whether an arm is clearly above another one, and how far.
+    """Test whether an arm is clearly above another one, and by how much.
 
     Args:
         one: mIoU by seed.
-        other: of the other arm.
-        counts: of both, see `bootstrap_difference`.
+        other: mIoU of the other arm by seed.
+        counts: counts of both, see `bootstrap_difference`.
 
     Returns:
         `difference`, `sd` (pooled), `low`, `high`, and `holds`: the difference exceeds
@@ -151,12 +151,12 @@ ASDT_CLAIMS: dict[str, tuple[str, ...]] = {
 }
 """Claim -> arms that must be exceeded; the later ones also need the first."""
 ASDT_VOICES = {"head2": "train_head2", "fused": "train_fused"}
-"""Voice in the counts per image -> metric of the declaration. Both must exceed."""
+"""Prediction in the counts per image -> metric of the declaration. Both must exceed."""
 PER_IMAGE = "per_image.npz"
 
 
 def asdt(finished: Sequence[FinishedRun], planned: Mapping[str, set[int]]) -> dict[str, Any]:
-    """The rule `asdt`, see the module."""
+    """Apply the rule `asdt`, see the module."""
     runs = {arm: {r.seed: r for r in finished if r.arm == arm} for arm in planned}
     whole = {arm for arm in planned if set(runs[arm]) == planned[arm]}
     rivals = sorted({arm for arms in ASDT_CLAIMS.values() for arm in arms}, key=_number)
@@ -204,7 +204,7 @@ def _compare(one: Mapping[int, FinishedRun], other: Mapping[int, FinishedRun], v
 
 
 def _counts(runs: Mapping[int, FinishedRun], voice: str) -> np.ndarray:
-    """Counts per seed and image.
+    """Read the counts per seed and image.
 
     Raises:
         ValueError: a file is not there, or damaged.
@@ -226,7 +226,7 @@ def _verdict(
     planned: Mapping[str, set[int]],
     first: str,
 ) -> str:
-    """One missed comparison refutes a claim; a missing one leaves it open."""
+    """Judge a claim: one failed comparison refutes it, a missing one leaves it open."""
     if any(arm in beaten and not beaten[arm] for arm in arms):
         return "not supported"
     if first == "not supported":
@@ -265,7 +265,7 @@ RULES: dict[str, Rule] = {"asdt": asdt}
 
 
 def find_rule(name: str) -> Rule:
-    """A rule by its name.
+    """Return a rule by its name.
 
     Raises:
         ValueError: there is no such rule.

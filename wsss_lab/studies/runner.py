@@ -1,8 +1,8 @@
-"""Run a declared study: several runs at once, in the time there is, and on from where they were.
+"""Runner of a declared study: several runs at once, within a time limit, resumable.
 
 Every run is a process of its own (`wsss_lab.studies.one`) with its own folder, log and checkpoints.
-When the time is nearly up, nothing new is started and each run is stopped right after its next
-checkpoint; the same command goes on with it later.
+Shortly before the time limit, nothing new is started and each run is stopped right after its next
+checkpoint; the same command resumes it later.
 """
 
 import contextlib
@@ -28,20 +28,20 @@ from wsss_lab.studies.results import lookup
 
 Log = Callable[[str], None]
 PROGRAM = ("-m", "wsss_lab.studies.one")
-"""What Python is asked to run, before the folder."""
+"""Arguments of Python before the folder of the run."""
 WIND_DOWN = 60.0
-"""Seconds before the end, at most a tenth of all, in which running ones are stopped."""
+"""Seconds before the limit, at most a tenth of it, in which running runs are stopped."""
 KEEP_BYTES = 100_000
 """Largest file that is kept beside a record; records are for git."""
 POLL = 0.1
-"""Seconds between two looks."""
+"""Seconds between two polls."""
 
 
 class Clock:
-    """When to stop: after some minutes, or when the user says so.
+    """Stop condition: after some minutes, or on a signal of the user.
 
     Args:
-        minutes: everything has ended by then; None for no limit.
+        minutes: time limit for everything; None for no limit.
     """
 
     def __init__(self, minutes: float | None = None):
@@ -54,16 +54,16 @@ class Clock:
 
     @property
     def closing(self) -> bool:
-        """Nothing new is started, and runs are stopped at their next checkpoint."""
+        """True when runs stop at their next checkpoint and nothing new is started."""
         return time.monotonic() >= self.wind_down
 
     @property
     def over(self) -> bool:
-        """Runs are stopped wherever they are; they lose what follows their last checkpoint."""
+        """True when runs stop at once, losing the steps after their last checkpoint."""
         return time.monotonic() >= self.end
 
     def stop(self, *_: Any) -> None:
-        """On a signal: close; on the second one: stop at once."""
+        """Handle a signal: close; on the second one: stop at once."""
         now = time.monotonic()
         self.end = now if self.interrupted else min(self.end, now + WIND_DOWN)
         self.wind_down = min(self.wind_down, now)
@@ -71,7 +71,7 @@ class Clock:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM close the runner in order."""
+        """Close the runner in order on Ctrl-C and SIGTERM."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -85,17 +85,17 @@ class Clock:
 
 @dataclass
 class Outcome:
-    """What became of every run, by name."""
+    """Results of a call: names of runs by what happened to them."""
 
     ends: dict[str, str] = field(default_factory=dict)
 
     @property
     def failed(self) -> list[str]:
-        """Names of failed runs, of earlier calls too."""
+        """Return names of failed runs, of earlier calls too."""
         return [name for name, end in self.ends.items() if end == "failed"]
 
     def summary(self) -> str:
-        """One line."""
+        """Summarise the call in one line."""
         counts = Counter(self.ends.values())
         return f"{len(self.ends)} runs: " + ", ".join(f"{n} {what}" for what, n in counts.items())
 
@@ -108,7 +108,7 @@ class _Active:
     process: subprocess.Popen[bytes]
     started: float
     seen: set[Path] | None = None
-    """Checkpoints at the time the runner began to close."""
+    """Checkpoints when the runner began to close."""
 
 
 def run_study(
@@ -124,23 +124,23 @@ def run_study(
     log: Log = print,
     program: Sequence[str] = PROGRAM,
 ) -> Outcome:
-    """Run what is not finished of a study.
+    """Run all unfinished runs of a study.
 
     Args:
-        declaration: of the study.
-        profile: "full" needs a GPU; "cpu" is reduced, and says so everywhere.
+        declaration: declaration of the study.
+        profile: "full" needs a GPU; "cpu" is reduced and marked so everywhere.
         work: folder of the runs of all studies.
         records: folder of the records of all studies.
-        jobs: runs at a time, all on the same device.
-        clock: when to stop.
+        jobs: number of simultaneous runs, all on the same device.
+        clock: stop condition.
         retry: run failed runs again.
-        revision: git revision of this copy, where git is not at hand to tell.
-        log: gets lines of text.
+        revision: git revision of this copy, if git is not available.
+        log: called with lines of text.
         program: see `PROGRAM`.
 
     Raises:
         ValueError: a declaration that is not committed, settings that do not fit, runs of another
-            declaration, no GPU for "full". Nothing has been started then.
+            declaration, no GPU for "full". It is raised before any run starts.
     """
     if jobs < 1:
         raise ValueError(f"jobs: expected at least 1, got {jobs}")
@@ -155,11 +155,11 @@ def run_study(
     require_none_foreign(runs)
     git = git_revision()
     git = revision if revision and git == "unknown" else git
-    told = {"declaration_committed": committed, "git": git}
+    facts = {"declaration_committed": committed, "git": git}
     log(f"study {declaration.name}, profile {profile}, {len(runs)} runs, up to {jobs} at a time")
     if profile != "full":
         log(REDUCED_NOTE)
-    work_off = _Pool(runs, told, jobs, clock or Clock(), log, program)
+    work_off = _Pool(runs, facts, jobs, clock or Clock(), log, program)
     with work_off.clock.listening():
         outcome = work_off(retry)
     log(f"study {declaration.name}, profile {profile}: {outcome.summary()}")
@@ -167,10 +167,10 @@ def run_study(
 
 
 def require_device(profile: str) -> None:
-    """Refuse the full profile without a GPU.
+    """Check that there is a GPU for the full profile.
 
     Raises:
-        ValueError: says which profile to take.
+        ValueError: there is none; the message names the other profile.
     """
     import torch
 
@@ -179,18 +179,18 @@ def require_device(profile: str) -> None:
 
 
 class _Pool:
-    """Works off runs, `jobs` at a time."""
+    """Queue of runs, `jobs` at a time."""
 
     def __init__(
         self,
         runs: list[PlannedRun],
-        told: dict[str, Any],
+        facts: dict[str, Any],
         jobs: int,
         clock: Clock,
         log: Log,
         program: Sequence[str],
     ):
-        self.runs, self.told, self.jobs = runs, told, jobs
+        self.runs, self.facts, self.jobs = runs, facts, jobs
         self.clock, self.log, self.program = clock, log, program
         self.outcome = Outcome({run.name: "not started" for run in runs})
         self.active: list[_Active] = []
@@ -204,7 +204,7 @@ class _Pool:
                 for active in list(self.active):
                     self._look_after(active)
                 time.sleep(POLL)
-        finally:  # whatever happens here, no process is left behind
+        finally:  # in any case, no process is left behind
             for active in self.active:
                 end_process(active.process)
         return self.outcome
@@ -217,7 +217,7 @@ class _Pool:
         if now is State.STARTED:
             self.outcome.ends[run.name] = "stopped"
         if now is State.STARTED and (run.folder / "run" / "metrics.json").is_file():
-            self._record(run)  # a runner was killed before it could do so
+            self._record(run)  # an earlier runner was killed before it did so
             return False
         return True
 
@@ -227,7 +227,7 @@ class _Pool:
         arm = run.declaration.arms[run.arm]
         if not (run.folder / "study.json").is_file():
             settings = {"method": arm.method, "preset": arm.preset, "config": plain(run.config)}
-            write_json(run.folder / "study.json", {**run.identity, **self.told, **settings})
+            write_json(run.folder / "study.json", {**run.identity, **self.facts, **settings})
         (run.folder / "error.json").unlink(missing_ok=True)
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         if run.profile == "cpu":
@@ -239,7 +239,7 @@ class _Pool:
             out.flush()
             process = subprocess.Popen(
                 [sys.executable, *self.program, str(run.folder), "--tethered"],
-                stdin=subprocess.PIPE,  # closes when this process ends, and ends the other one
+                stdin=subprocess.PIPE,  # closes when this process ends, which ends the child
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env=environment,
@@ -270,7 +270,7 @@ class _Pool:
         self.active.remove(active)
 
     def _after(self, active: _Active, code: int) -> None:
-        """A process has ended by itself, or by someone else."""
+        """Handle a process that has ended by itself or was ended from outside."""
         self._drop(active)
         run = active.run
         if code == 0:
@@ -279,11 +279,11 @@ class _Pool:
             self._end(run, "running elsewhere", "another process works on it")
         else:
             error = run.folder / "error.json"
-            said = read_json(error)["error"] if error.is_file() else _exit_reason(code)
-            self._fail(run, said)
+            reason = read_json(error)["error"] if error.is_file() else _exit_reason(code)
+            self._fail(run, reason)
 
     def _record(self, run: PlannedRun) -> None:
-        """Write the record of a run that is done; drop its checkpoints."""
+        """Write the record of a finished run; delete its checkpoints."""
         metrics = read_json(run.folder / "run" / "metrics.json")
         wanted = run.declaration.metrics
         try:
@@ -303,15 +303,15 @@ class _Pool:
 
     def _fail(self, run: PlannedRun, error: str) -> None:
         for path, shown in ((run.folder.resolve(), "RUN"), (Path.cwd(), "."), (Path.home(), "~")):
-            error = error.replace(str(path), shown)  # a record is no place for this machine's paths
+            error = error.replace(str(path), shown)  # records hold no paths of a machine
         error = error.replace(str(run.folder), "RUN")
         write_json(run.record, self._content(run, "failed") | {"error": error})
         self._end(run, "failed", f"{error}; see {run.folder / 'log.txt'}")
 
     def _content(self, run: PlannedRun, status: str) -> dict[str, Any]:
         begun = read_json(run.folder / "study.json")
-        told = {key: begun[key] for key in self.told}
-        return {"format": 1, **run.identity, **told, "status": status}
+        facts = {key: begun[key] for key in self.facts}
+        return {"format": 1, **run.identity, **facts, "status": status}
 
     def _end(self, run: PlannedRun, end: str, detail: str) -> None:
         self.outcome.ends[run.name] = end
@@ -319,7 +319,7 @@ class _Pool:
 
 
 def _keep(run: PlannedRun) -> None:
-    """Copy the files that the declaration keeps; before the record, which says that all is done."""
+    """Copy the files that the declaration keeps, before the record, which marks the run as done."""
     for file, target in run.kept.items():
         source = run.folder / "run" / file
         if not source.is_file():
@@ -335,7 +335,7 @@ def _write(data: bytes, file: BinaryIO) -> None:
 
 
 def without_roots(values: Any) -> Any:
-    """Settings without the folders of data sets: a record is no place for this machine's paths."""
+    """Remove the folders of data sets from settings: records hold no paths of a machine."""
     if isinstance(values, dict):
         kept = {key: without_roots(value) for key, value in values.items()}
         return kept | ({"root": None} if "root" in kept else {})
@@ -347,12 +347,12 @@ def _checkpoint_folders(folder: Path) -> list[Path]:
 
 
 def checkpoints(folder: Path) -> set[Path]:
-    """Checkpoints of all stages of a run."""
+    """List the checkpoints of all stages of a run."""
     return {path for place in _checkpoint_folders(folder) for path in place.glob("step_*.pt")}
 
 
 def end_process(process: subprocess.Popen[bytes], patience: float = 10.0) -> None:
-    """End a process and its helpers: politely, then not."""
+    """End a process and its children: by SIGTERM, then by SIGKILL."""
     for sign in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Pictures for the book: palettes, overlays, grids, and sweeps that move without a kernel.
+"""Pictures for the book: palettes, overlays, grids, and sweeps that work without a kernel.
 
 Every function takes NumPy arrays or tensors and returns an array, a figure or a `FrameStrip`; none
 draws into global state. The same input gives the same bytes.

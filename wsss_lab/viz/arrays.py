@@ -1,4 +1,4 @@
-"""Arrays in, arrays of colour out."""
+"""Conversion of images, label maps and class maps to RGB arrays."""
 
 from typing import Any
 
@@ -10,22 +10,23 @@ from PIL import Image
 from wsss_lab.data.catalog import voc_palette
 
 HEAT = "inferno"
-"""Colour map of activation maps: its lightness rises evenly, so it survives grey print."""
+"""Colour map of activation maps; its lightness rises evenly, so it remains readable in grey
+print."""
 
 
 def array_of(value: Any) -> np.ndarray:
-    """NumPy view of an array or of a tensor, wherever it lives and whether or not it has a grad."""
+    """Return a NumPy array from an array or a tensor on any device, with or without gradient."""
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
     return np.asarray(value)
 
 
 def rgb(image: Any) -> UInt8[np.ndarray, "h w 3"]:
-    """An image as `uint8` (h, w, 3).
+    """Convert an image to `uint8` (h, w, 3).
 
     Args:
-        image: (h, w, 3), (3, h, w) or grey (h, w); `uint8`, or float in [0, 1]. A last axis of 3
-            wins where both readings are possible.
+        image: (h, w, 3), (3, h, w) or grey (h, w); `uint8`, or float in [0, 1]. Where both layouts
+            are possible, a last axis of 3 is taken as channels.
 
     Raises:
         ValueError: another shape, another type, or floats outside [0, 1].
@@ -80,7 +81,7 @@ def _label(label: Any) -> np.ndarray:
 
 
 def palette_image(label: Any) -> UInt8[np.ndarray, "h w 3"]:
-    """A label map in the colours of PASCAL VOC.
+    """Colour a label map with the palette of PASCAL VOC.
 
     Args:
         label: integer (h, w), values 0..255; 255 (ignored) becomes near-white.
@@ -95,10 +96,10 @@ def palette_image(label: Any) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def heat(cam: Any, cmap: str = HEAT) -> UInt8[np.ndarray, "h w 3"]:
-    """A map in [0, 1] as colours: 0 is the darkest entry of the colour map, 1 the brightest.
+    """Colour a map in [0, 1]: 0 is the darkest entry of the colour map, 1 the brightest.
 
     Args:
-        cam: float (h, w) in [0, 1]. It is not rescaled, so that two maps stay comparable.
+        cam: float (h, w) in [0, 1]. It is not rescaled, so maps stay comparable.
         cmap: name of a matplotlib colour map.
 
     Returns:
@@ -111,7 +112,7 @@ def heat(cam: Any, cmap: str = HEAT) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def _resize(array: np.ndarray, shape: tuple[int, int], smooth: bool) -> np.ndarray:
-    """A (h, w) map on the pixel grid of `shape`: bilinear for maps, nearest for labels."""
+    """Resize a (h, w) map to the pixel grid of `shape`: bilinear for maps, nearest for labels."""
     if array.shape == shape:
         return array
     method = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
@@ -122,16 +123,16 @@ def _resize(array: np.ndarray, shape: tuple[int, int], smooth: bool) -> np.ndarr
 def overlay(
     image: Any, label_or_cam: Any, *, alpha: float = 0.6, cmap: str = HEAT
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """An image under a label map or under an activation map.
+    """Draw a label map or an activation map over an image.
 
     An integer map is a label: background keeps the photo, every class covers it with its palette
     colour, ignored pixels turn near-white. A float map is an activation: the photo, in grey, shows
-    through where the map is low. A coarser map is brought to the image's size first.
+    through where the map is low. A coarser map is resized to the image first.
 
     Args:
         image: see `rgb`.
         label_or_cam: integer label (h, w) or float map (h, w) in [0, 1].
-        alpha: how much of the colour covers the photo at most, in [0, 1].
+        alpha: largest opacity of the colour over the photo, in [0, 1].
         cmap: colour map for float maps.
 
     Returns:

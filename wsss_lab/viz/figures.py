@@ -1,4 +1,4 @@
-"""Figures of the book: one style, no global state, the same bytes for the same input."""
+"""Figures of the book, in one style, without global state, reproducible byte for byte."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,13 @@ from wsss_lab.data.catalog import voc_palette
 from wsss_lab.viz.arrays import HEAT, array_of, overlay, rgb
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Line colours that stay apart for colour-blind readers (Okabe and Ito), strongest first."""
+"""Line colours that colour-blind readers can distinguish (Okabe and Ito), strongest first."""
 
 MAX_WIDTH = 7.0  # inches, the width of the text column
 
 
 class Sheet(Figure):
-    """A figure that shows itself once in a notebook, without pyplot's global list of figures."""
+    """Figure displayed once in a notebook, without pyplot's global list of figures."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -34,17 +34,17 @@ class Sheet(Figure):
 
 
 def png_bytes(figure: Figure) -> bytes:
-    """PNG of a figure, 100 dots per inch unless it says otherwise, without a software stamp."""
+    """Encode a figure as PNG, at its own resolution (default 100 dpi), without a software stamp."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight", metadata={"Software": None})
     return buffer.getvalue()
 
 
 def plot_style() -> None:
-    """Set the look of every matplotlib figure in the book.
+    """Set the style of every matplotlib figure in the book.
 
     100 dots per inch and at most 7 inches wide, colour-blind-safe lines, nearest-pixel images, no
-    top and right frame, white paper in light and dark pages alike.
+    top and right frame, white background on light and dark pages alike.
     """
     mpl.rcParams.update(
         {
@@ -85,7 +85,7 @@ def _axes(figure: Figure, rows: int, columns: int) -> list[Axes]:
 def image_grid(
     images: Sequence[Any], titles: Sequence[str] | None = None, *, columns: int = 4
 ) -> Sheet:
-    """Images side by side, row by row.
+    """Arrange images side by side, row by row.
 
     Args:
         images: each as in `rgb`; sizes may differ.
@@ -96,7 +96,7 @@ def image_grid(
         A figure at most 7 inches wide, one axes per image.
 
     Raises:
-        ValueError: no image, no column, or as many titles as images is not the case.
+        ValueError: no image, no column, or another number of titles than of images.
     """
     if not images or columns < 1:
         raise ValueError(
@@ -131,7 +131,7 @@ def cam_grid(
     alpha: float = 0.65,
     legend: str = "activation",
 ) -> Sheet:
-    """An image and the activation maps of its classes, with one scale for all of them.
+    """Show an image and the activation maps of its classes, with one scale for all of them.
 
     Args:
         image: see `rgb`.
@@ -139,7 +139,7 @@ def cam_grid(
         names: k titles.
         columns: pictures per row, the photo included.
         alpha: see `overlay`.
-        legend: words beside the colour scale.
+        legend: label of the colour scale.
 
     Raises:
         ValueError: `cams` is not (k, h, w), or another number of names.

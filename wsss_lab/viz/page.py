@@ -1,4 +1,4 @@
-"""What chapters put on a page besides pictures: tables, light photographs, checked claims."""
+"""Page elements of chapters besides pictures: tables, small photographs, checked claims."""
 
 import io
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 @dataclass(frozen=True)
 class Table:
-    """A Markdown table that a notebook shows as one."""
+    """Markdown table that a notebook renders."""
 
     text: str
 
@@ -22,7 +22,7 @@ class Table:
 
 
 def table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Table:
-    """A table of anything that prints.
+    """Make a table of any printable values.
 
     Args:
         head: names of the columns.
@@ -39,7 +39,7 @@ def table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Table:
 
 @dataclass(frozen=True)
 class Photo:
-    """A JPEG that a notebook shows."""
+    """JPEG that a notebook displays."""
 
     data: bytes
 
@@ -51,7 +51,7 @@ class Photo:
 
 
 def jpeg(sheet: Figure, quality: int = 90) -> Photo:
-    """A figure of photographs as JPEG, which keeps a page light."""
+    """Encode a figure of photographs as JPEG, to keep pages small."""
     buffer = io.BytesIO()
     sheet.savefig(buffer, format="jpeg", bbox_inches="tight", pil_kwargs={"quality": quality})
     return Photo(buffer.getvalue())
@@ -60,13 +60,13 @@ def jpeg(sheet: Figure, quality: int = 90) -> Photo:
 def claim(text: str, value: Any, low: float, high: float) -> None:
     """Print whether a number lies within bounds, and not the number.
 
-    Last digits of what was trained differ between processors. A claim with a tolerance does not,
-    and can be compared character by character.
+    The last digits of trained results differ between processors. A claim with a tolerance does not,
+    so its output can be compared character by character.
 
     Args:
-        text: what the number is.
+        text: description of the number.
         value: a number, or a tensor of one.
-        low: least that is claimed.
-        high: most that is claimed.
+        low: claimed lower bound.
+        high: claimed upper bound.
     """
     print(f"{text} between {low} and {high}: {bool(low <= float(value) <= high)}")

@@ -1,4 +1,4 @@
-"""Pictures of a training run: curves of its log, and a gallery of what it made."""
+"""Pictures of a training run: curves of its log, and a gallery of its maps and predictions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ HEADINGS = {
 
 
 def training_curves(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> Sheet:
-    """Loss with its parts, learning rate and speed of each training stage.
+    """Plot loss with its parts, learning rate and speed of each training stage.
 
     Args:
         logs: name of the stage -> its entries, as `wsss_lab.train.log.read_log` returns them.
@@ -71,18 +71,18 @@ def gallery(
     *,
     classes: Sequence[str] | None = None,
 ) -> Sheet:
-    """Images in rows: photo, class maps, pseudo-label, prediction, truth.
+    """Show images in rows: photo, class maps, pseudo-label, prediction, truth.
 
     Args:
         examples: as `wsss_lab.runs.examples.examples` returns them.
-        columns: keys to show; None takes all that any of them has.
+        columns: keys to show; None takes all keys of any example.
         classes: names, background first; those that occur are named below with their colours.
 
     Returns:
-        A figure; a place stays empty where an image has nothing of that kind.
+        A figure; a place stays empty where an image lacks the key.
 
     Raises:
-        ValueError: no example, or a column that no one has heard of.
+        ValueError: no example, or an unknown column.
     """
     if columns is None:
         columns = [c for c in HEADINGS if any(e.get(c) is not None for e in examples)]

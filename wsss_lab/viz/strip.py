@@ -1,4 +1,4 @@
-"""Sweeps behind a slider: plain HTML for every reader, live widgets for a running kernel."""
+"""Sweeps with a slider: plain HTML for every reader, live widgets for a running kernel."""
 
 import base64
 import html
@@ -35,10 +35,10 @@ _MOVE = (
 
 
 class FrameStrip:
-    """Pictures behind one slider: plain HTML that works in a static page, in print and by keyboard.
+    """Pictures with one slider, in plain HTML for static pages, print and keyboard.
 
-    Without scripts the first frame shows. The slider belongs to its own strip by position, so the
-    page needs no identifiers and the same frames always give the same HTML.
+    Without scripts the first frame is shown. The slider belongs to its own strip by position, so
+    the page needs no identifiers and the same frames always give the same HTML.
     """
 
     def __init__(
@@ -99,21 +99,21 @@ def frame_strip(
     kind: str = "webp",
     quality: int = 82,
 ) -> FrameStrip:
-    """Pictures of a sweep behind one slider, e.g. a threshold or the steps of a refinement.
+    """Make a slider over the pictures of a sweep, e.g. a threshold or steps of a refinement.
 
     Args:
         frames: images as in `rgb`, or matplotlib figures; all of one size.
-        alts: for each frame a sentence of five words or more that says what it shows, for readers
-            who cannot see it.
+        alts: for each frame a sentence of five words or more that describes it, for readers who
+            cannot see it.
         labels: for each frame the value shown beside the slider, e.g. `"0.45"`.
         name: what the slider changes, e.g. `"background threshold"`.
         width: displayed width in CSS pixels; the frame's own width if None. Frames smaller than
             this are enlarged without smoothing, so that pixels stay visible.
         kind: `"webp"` (smallest) or `"jpeg"`.
-        quality: of the compression, 1..100.
+        quality: quality of the compression, 1..100.
 
     Returns:
-        An object that shows itself in notebooks.
+        A `FrameStrip`, which notebooks display.
 
     Raises:
         ValueError: fewer than two frames, lengths that differ, sizes that differ, an `alt` that is
@@ -145,10 +145,10 @@ def frame_strip(
 
 
 def explorer(draw: Callable[..., Any], **sliders: Any) -> Any:
-    """Live sliders for a running kernel; use it only in cells tagged `remove-output`.
+    """Show live sliders for a running kernel; use it only in cells tagged `remove-output`.
 
-    A page without a kernel cannot redraw, so what every reader shall see belongs in a
-    `frame_strip`; this is the extra for those who run the notebook.
+    A page without a kernel cannot redraw, so pictures for every reader belong in a `frame_strip`;
+    this is an extra for those who run the notebook.
 
     The picture is an image widget, not captured output: capturing makes headless runs of the
     notebook wait for messages that may never come.
@@ -162,7 +162,7 @@ def explorer(draw: Callable[..., Any], **sliders: Any) -> Any:
 
     Raises:
         ImportError: ipywidgets is not installed.
-        ValueError: a slider cannot be made from what was given.
+        ValueError: a slider cannot be made from its value.
         TypeError: `draw` returned something other than a figure.
     """
     try:

@@ -1,4 +1,4 @@
-"""Picture of a study: what each arm adds to the one it is compared with."""
+"""Picture of a study: difference of each arm to its baseline."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,12 +21,12 @@ class DifferenceRow(NamedTuple):
 def difference_plot(
     rows: Sequence[DifferenceRow], margin: float = 0.0, unit: str = "points of mIoU"
 ) -> Sheet:
-    """Differences of paired runs: a dot per seed, the mean, and its interval.
+    """Plot differences of paired runs: a dot per seed, the mean, and its interval.
 
     Args:
         rows: from top to bottom.
-        margin: differences within it are of no interest; the band is shaded. 0: no band.
-        unit: of the axis.
+        margin: half width of the shaded band of negligible differences. 0: no band.
+        unit: unit of the axis.
 
     Returns:
         A figure as high as it has rows.

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a data set on disk, in one go instead of one error a day."""
+"""Check of a data set on disk that reports all problems at once."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +12,14 @@ from wsss_lab.data.errors import DataError, OnProblem, Problem
 from wsss_lab.data.index import Entry, Index, load_entry
 
 KINDS = ("voc", "coco", "stuff10k", "folder")
-"""Layouts that `check` knows. `folder` is a user's own: `images/`, `tags.csv` or one `tags_*.csv` a
-list, maybe `masks/`."""
+"""Layouts that `check` supports. `folder` is a user's own: `images/`, `tags.csv` or one
+`tags_*.csv` a list, maybe `masks/`."""
 
 _NO_TRUTH = ("test",)  # VOC's list of this name has neither masks nor tags
 
 
 def find_kind(root: Path) -> str | None:
-    """The layout of a folder, or None."""
+    """Detect the layout of a folder; None if there is none."""
     if any((root / p / "JPEGImages").is_dir() for p in ("", "VOC2012", "VOCdevkit/VOC2012")):
         return "voc"
     if (root / "train2014").is_dir() or (root / "val2014").is_dir():
@@ -30,15 +30,15 @@ def find_kind(root: Path) -> str | None:
 
 
 def check(root: str | Path, kind: str | None = None, workers: int = 8) -> list[Problem]:
-    """Reads every list, image and mask of a data set and returns all problems, without raising.
+    """Read every list, image and mask of a data set and return all problems, without raising.
 
-    Found are: missing and doubled names, images without tags, tags of unknown classes, rows without
-    a class, broken or truncated files, masks that are missing, lossy, RGB, renumbered, of another
+    It finds missing and doubled names, images without tags, tags of unknown classes, rows without a
+    class, broken or truncated files, masks that are missing, lossy, RGB, renumbered, of another
     size than their image, or with ids that no class has.
 
     Args:
         root: the folder.
-        kind: one of `KINDS`; None looks for itself.
+        kind: one of `KINDS`; None detects it.
         workers: threads that decode files.
 
     Raises:
@@ -50,7 +50,7 @@ def check(root: str | Path, kind: str | None = None, workers: int = 8) -> list[P
 def check_report(
     root: str | Path, kind: str | None = None, workers: int = 8, limit: int = 50
 ) -> tuple[str, int]:
-    """`check` as text, and the number of problems (0: the data set is fit for use).
+    """Return `check` as text, and the number of problems (0: the data set can be used).
 
     At most `limit` problems are written out.
     """
@@ -101,7 +101,7 @@ def _check_entry(item: tuple[Index, Entry, bool]) -> list[Problem]:
 def _splits(
     root: Path, kind: str, problems: list[Problem], notes: list[str]
 ) -> list[tuple[str, Callable[..., Index], bool]]:
-    """Name, index function and need of masks for every split of a data set."""
+    """Return name, index function and need of masks for every split of a data set."""
     if kind == "voc":
         return _voc_splits(root, problems, notes)
     if kind == "folder":
@@ -112,7 +112,7 @@ def _splits(
 
 
 def _folder_splits(root: Path) -> list[tuple[str, Callable[..., Index], bool]]:
-    """Every `tags*.csv`; where there are several, only that of "val" needs a mask per image."""
+    """Return a split per `tags*.csv`; of several, only that of "val" needs a mask per image."""
     masks = root / "masks" if (root / "masks").is_dir() else None
     lists = sorted(root.glob("tags*.csv")) or [root / "tags.csv"]
     return [

@@ -1,7 +1,7 @@
 """COCO 2014 -> photos, one 80-class mask per photo, and tags, as `ImageTagDataset.coco` reads them.
 
 COCO annotates objects, and objects overlap, so a mask needs rules; other rules give other scores.
-Ours are those of the masks that AFA, ToCo, DuPL and later papers point their readers to:
+Ours are those of the masks that AFA, ToCo, DuPL and later papers refer to:
 
 - smaller objects are painted over larger ones (`area` of the annotation; the earlier on a tie);
 - crowd regions are painted as their class (`crowd="void"` makes them 255 instead);
@@ -34,7 +34,7 @@ _CLASS = {category: c for c, category in enumerate(COCO_IDS)}
 
 
 class _Job(NamedTuple):
-    """What one worker needs to paint one mask."""
+    """Arguments of a worker that paints one mask."""
 
     path: str
     height: int
@@ -51,11 +51,11 @@ def prepare_coco(
     workers: int | None = None,
     archives: Mapping[str, Archive] | None = None,
 ) -> str:
-    """Makes `train2014/`, `val2014/`, `masks/`, `tags_{train,val}.csv`, `prepared.json` in `root`.
+    """Make `train2014/`, `val2014/`, `masks/`, `tags_{train,val}.csv`, `prepared.json` in `root`.
 
     Args:
         root: any folder; the archives (20 GB) go to `root/archives` and may be deleted afterwards.
-        download: False only uses archives that are there.
+        download: False uses existing archives only.
         crowd: "class" or "void", see above.
         workers: processes that paint masks; None is one a core. (Scripts, unlike notebooks and the
             command line, then need the usual `if __name__ == "__main__":`.)
@@ -63,11 +63,11 @@ def prepare_coco(
             required.
 
     Returns:
-        one paragraph for the terminal.
+        summary of one paragraph.
 
     Raises:
         ValueError: unknown `crowd`.
-        DataError: an archive is missing, broken or another one; says what to do.
+        DataError: an archive is missing, broken or another one; the message names the remedy.
     """
     if crowd not in ("class", "void"):
         raise ValueError(f'crowd must be "class" or "void", got {crowd!r}')
@@ -109,7 +109,7 @@ def _unpack(paths: Mapping[str, Path], root: Path) -> None:
 
 
 def read_instances(path: Path, masks: Path, crowd: str = "class") -> tuple[list[_Job], Tags]:
-    """Reads one `instances_*.json`.
+    """Read one `instances_*.json`.
 
     Args:
         path: the file.
@@ -153,12 +153,12 @@ def read_instances(path: Path, masks: Path, crowd: str = "class") -> tuple[list[
 
 
 def paint(annotations: list[dict[str, Any]], height: int, width: int, crowd: str) -> np.ndarray:
-    """Paints COCO annotations into one label map by the rules above.
+    """Paint COCO annotations into one label map by the module's rules.
 
     Args:
-        annotations: of one photo; polygons, RLE lists or RLE strings.
-        height: of the photo, px.
-        width: of the photo, px.
+        annotations: annotations of one photo; polygons, RLE lists or RLE strings.
+        height: height of the photo, px.
+        width: width of the photo, px.
         crowd: "class" or "void".
 
     Returns:
@@ -185,7 +185,7 @@ def paint(annotations: list[dict[str, Any]], height: int, width: int, crowd: str
 
 
 def paint_file(job: _Job) -> bytes:
-    """Paints and writes one mask; returns the SHA-256 of its pixels.
+    """Paint and write one mask; return the SHA-256 of its pixels.
 
     Raises:
         DataError: an annotation cannot be painted.

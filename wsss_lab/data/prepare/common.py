@@ -1,4 +1,4 @@
-"""What all preparations share: safe extraction, parallel conversion, a record of what was done."""
+"""Shared steps of all preparations: safe extraction, parallel conversion, a record of results."""
 
 import hashlib
 import importlib
@@ -22,20 +22,20 @@ from wsss_lab.data.errors import Problem
 from wsss_lab.data.prepare.download import fetch
 
 RECORD = "prepared.json"
-"""Name of the file that says what was derived, by which rules, from which archives."""
+"""File name of the record: derived files, rules and source archives."""
 
 BROKEN = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
-"""What the standard library raises for archives that are not whole."""
+"""Exceptions of the standard library for incomplete archives."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
 def need(module: str) -> ModuleType:
-    """Imports a module of the extra `data`.
+    """Import a module of the extra `data`.
 
     Raises:
-        ImportError: it is not installed; says how to.
+        ImportError: it is not installed; the message names the command.
     """
     try:
         return importlib.import_module(module)
@@ -45,31 +45,31 @@ def need(module: str) -> ModuleType:
 
 
 def progress(items: Iterable[Job], label: str, total: int | None = None) -> Iterable[Job]:
-    """A progress bar on a terminal, nothing elsewhere."""
+    """Show a progress bar on a terminal, nothing elsewhere."""
     return tqdm(items, desc=label, total=total, disable=None)
 
 
 def fetch_all(
     kind: str, root: Path, download: bool, archives: Mapping[str, Archive] | None
 ) -> dict[str, Path]:
-    """All archives of a data set, verified, in `root/archives`."""
+    """Return all archives of a data set, verified, in `root/archives`."""
     catalogue = archives or ARCHIVES
     names = DATASETS[kind].archives
     return {name: fetch(catalogue[name], root / "archives", download) for name in names}
 
 
 def broken(path: Path, error: Exception) -> Problem:
-    """The problem of an archive that cannot be read to its end."""
+    """Return the problem of an archive that cannot be read to its end."""
     return Problem(
         str(path), f"cannot be unpacked ({error})", "Delete it and run again to fetch it anew"
     )
 
 
 def require_members(path: Path, found: Iterable[str], needed: Iterable[str]) -> None:
-    """Refuses an archive that lacks a folder or file.
+    """Check that an archive has all required folders and files.
 
     Raises:
-        DataError: it does.
+        DataError: one is missing.
     """
     lacking = sorted(set(needed) - set(found))
     if lacking:
@@ -89,10 +89,10 @@ def _refuse_unsafe(path: Path, name: str) -> None:
 
 
 def unpack_tar(path: Path, target: Path, wanted: Sequence[str]) -> set[str]:
-    """Extracts the members under the folders `wanted`; files that are there already are kept.
+    """Extract the members under the folders `wanted`; existing files are kept.
 
     Returns:
-        the folders of `wanted` that occurred.
+        the folders of `wanted` that were found.
 
     Raises:
         DataError: a broken archive, or a member that points out of `target`.
@@ -115,7 +115,7 @@ def unpack_tar(path: Path, target: Path, wanted: Sequence[str]) -> set[str]:
 
 
 def unpack_zip(path: Path, target: Path, wanted: Sequence[str]) -> set[str]:
-    """As `unpack_tar`, for zip files; names of single files may be wanted too."""
+    """Extract a zip file as `unpack_tar` does; `wanted` may name single files too."""
     seen: set[str] = set()
     try:
         with zipfile.ZipFile(path) as archive:
@@ -142,7 +142,7 @@ def unpack_zip(path: Path, target: Path, wanted: Sequence[str]) -> set[str]:
 def convert(
     work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, label: str
 ) -> list[Result]:
-    """`[work(job) for job in jobs]`, in processes if `workers > 1`."""
+    """Return `[work(job) for job in jobs]`, computed in processes if `workers > 1`."""
     if workers <= 1:
         return [work(job) for job in progress(jobs, label)]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -151,7 +151,7 @@ def convert(
 
 
 def require_counts(root: Path, kind: str, found: Mapping[str, int], published: bool) -> None:
-    """Compares numbers of images with the published ones, when the archives are the official ones.
+    """Check the numbers of images against the published ones, if the archives are official.
 
     Raises:
         DataError: a split has another size.
@@ -166,7 +166,7 @@ def require_counts(root: Path, kind: str, found: Mapping[str, int], published: b
 
 
 def already(path: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether the record says that the same was prepared by the same rules from the same files."""
+    """Return whether the record at `path` holds the same settings."""
     try:
         stored = json.loads(path.read_text())
         return stored["settings"] == json.loads(json.dumps(settings))
@@ -181,7 +181,7 @@ def write_record(
     tag_files: Iterable[Path],
     masks: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes the record: rules, class order, counts, checksums of tag files and of mask pixels."""
+    """Write the record: rules, class order, counts, checksums of tag files and of mask pixels."""
     record = {
         "settings": settings,
         "counts": counts,
@@ -192,13 +192,13 @@ def write_record(
 
 
 def archive_hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Recorded checksums of verified archives, for the record."""
+    """Return the recorded checksums of verified archives."""
     known = json.loads((folder / "CHECKSUMS.json").read_text())
     return {n: known[n].get("md5") or known[n]["sha256"] for n in names}
 
 
 def masks_digest(masks: Iterable[bytes]) -> str:
-    """One checksum for all masks of a split: SHA-256 over the SHA-256 of each, in list order."""
+    """Return one checksum of a split's masks: SHA-256 over the SHA-256 of each, in list order."""
     total = hashlib.sha256()
     for mask in masks:
         total.update(mask)

@@ -1,4 +1,4 @@
-"""Downloads that resume, and files that are what they claim to be."""
+"""Resumable downloads, verified by size and checksum."""
 
 import hashlib
 import json
@@ -30,21 +30,21 @@ def fetch(
     attempts: int = 4,
     pause: float = 2.0,
 ) -> Path:
-    """Returns the verified archive in `folder`, downloading it if it is not there.
+    """Return the verified archive in `folder`, downloading it if it is missing.
 
-    An interrupted download leaves `NAME.part`, and the next call goes on from there (HTTP Range);
-    servers that cannot do that are read from the start. An archive whose checksum nobody publishes
-    is hashed (SHA-256) the first time and compared with that, kept in `CHECKSUMS.json`, ever after.
+    An interrupted download leaves `NAME.part`, and the next call resumes there (HTTP Range), or
+    from the start if the server cannot. An archive without a published checksum is hashed (SHA-256)
+    the first time; `CHECKSUMS.json` keeps the hash for all later comparisons.
 
     Args:
-        archive: what to get.
-        folder: where it is or shall be.
-        download: False only looks; what is missing is then said with its address.
-        attempts: how often a broken connection is taken up again.
+        archive: the archive.
+        folder: its folder; made if needed.
+        download: False never downloads; the error for a missing archive then names its address.
+        attempts: number of connections tried.
         pause: seconds before the second attempt; doubles with each.
 
     Raises:
-        DataError: not there and not to be had, or not the right file.
+        DataError: missing and not downloaded, or not the right file.
     """
     target = Path(folder) / archive.name
     if target.is_file():
@@ -61,7 +61,7 @@ def fetch(
             _transfer(archive, part)
             break
         except (OSError, HTTPException) as error:
-            # 4xx: the server means it (no such file, not allowed), asking again changes nothing
+            # 4xx (no such file, not allowed): another attempt changes nothing
             refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
             if refused or attempt == attempts:
                 problem = _instructions(archive, target, f"the download failed ({error})")
@@ -102,7 +102,7 @@ def _require_space(archive: Archive, part: Path) -> None:
 
 
 class _HttpOnly(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to http and https, and nowhere else."""
+    """Redirect handler that follows http and https only."""
 
     def redirect_request(
         self,
@@ -118,10 +118,10 @@ class _HttpOnly(urllib.request.HTTPRedirectHandler):
 
 
 def _transfer(archive: Archive, part: Path) -> None:
-    """One attempt: appends to `part` what is missing.
+    """Append the missing bytes to `part`, in one attempt.
 
     Raises:
-        OSError: the connection failed or ended early; what came is kept.
+        OSError: the connection failed or ended early; received bytes are kept.
     """
     have = part.stat().st_size if part.is_file() else 0
     if have and have == archive.size:
@@ -148,7 +148,7 @@ def _transfer(archive: Archive, part: Path) -> None:
 
 
 def _receive(response: HTTPResponse, part: Path, start: int, name: str) -> None:
-    """Writes the body to `part` from byte `start` on."""
+    """Write the body to `part` from byte `start` on."""
     length = response.headers.get("Content-Length")
     total = None if length is None else start + int(length)
     with (
@@ -168,16 +168,16 @@ def _receive(response: HTTPResponse, part: Path, start: int, name: str) -> None:
 
 
 def digest(path: str | Path, algorithm: str) -> str:
-    """Hexadecimal hash of a file, read piecewise."""
+    """Return the hexadecimal hash of a file, read piecewise."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def verify(archive: Archive, path: Path, target: Path | None = None) -> None:
-    """Compares size and checksum of a file with the catalogue, or with the first file ever seen.
+    """Compare size and checksum of a file with the catalogue, or with the first file recorded.
 
     Args:
-        archive: what it should be.
+        archive: the expected archive.
         path: the file.
         target: its final name, if `path` is a temporary one.
 

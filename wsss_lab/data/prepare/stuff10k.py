@@ -9,7 +9,7 @@ them into one of two conventions of evaluation:
   that have pixels. Same classes, same pixels: the two differ in the size of the network's output.
 
 Version 1.0 numbers its labels 1 (unlabelled), 2..81 (things), 82..172 (stuff). Its files list 172
-names, `unlabeled` first; they are refused, because most of its ids are legal here and wrong.
+names, `unlabeled` first; they are rejected, because most of its ids are legal here and wrong.
 """
 
 import hashlib
@@ -43,22 +43,23 @@ def prepare_stuff10k(
     workers: int | None = None,
     archives: Mapping[str, Archive] | None = None,
 ) -> str:
-    """Makes `images/`, `masks/`, `tags_{train,test}.csv` and `prepared.json` in `root`.
+    """Make `images/`, `masks/`, `tags_{train,test}.csv` and `prepared.json` in `root`.
 
-    No checksum of this archive is published: the first one seen is hashed and kept as reference.
+    No checksum of this archive is published: the first download is hashed and kept as reference.
 
     Args:
         root: any folder; the archive goes to `root/archives` and may be deleted afterwards.
-        download: False only uses an archive that is there.
+        download: False uses an existing archive only.
         workers: processes that convert; None is one a core.
         archives: another address (a mirror) by official file name; published counts are then not
             required.
 
     Returns:
-        one paragraph for the terminal.
+        summary of one paragraph.
 
     Raises:
-        DataError: the archive is missing, broken, another one, or version 1.0; says what to do.
+        DataError: the archive is missing, broken, another one, or version 1.0; the message names
+            the remedy.
     """
     root = Path(root)
     paths = common.fetch_all("stuff10k", root, download, archives)
@@ -91,7 +92,7 @@ def prepare_stuff10k(
 
 
 def read_stuff(path: str | Path) -> np.ndarray:
-    """Label map of one COCO-Stuff 10K v1.1 `.mat` file.
+    """Read the label map of one COCO-Stuff 10K v1.1 `.mat` file.
 
     Returns:
         uint8 (h, w): official ids 1..182, 255 where unlabelled.
@@ -109,7 +110,7 @@ def read_stuff(path: str | Path) -> np.ndarray:
         stored = loadmat(str(path), variable_names=("S", "names"))
         label = np.asarray(stored["S"]).astype(np.int64)  # signed: S may be uint8 or double
         names = [str(np.squeeze(name)) for name in np.asarray(stored["names"]).ravel()]
-    except Exception as error:  # scipy raises whatever the bytes lead it to
+    except Exception as error:  # scipy raises exceptions of many types on broken files
         what = f"holds no S and names ({type(error).__name__}: {error})"
         raise Problem(str(path), what, "Delete it and prepare again").error() from error
     if len(names) == 172 or names[:1] == ["unlabeled"]:
@@ -128,7 +129,7 @@ def read_stuff(path: str | Path) -> np.ndarray:
 
 
 def convert_file(job: _Job) -> tuple[tuple[int, ...], bytes]:
-    """One `.mat` -> mask on disk, its classes, the SHA-256 of its pixels."""
+    """Convert one `.mat` to a mask on disk; return its classes and the SHA-256 of its pixels."""
     label = read_stuff(job.source)
     write_mask(job.target, label)
     classes = tuple(_CLASS[int(v)] for v in np.unique(label) if v != IGNORE)

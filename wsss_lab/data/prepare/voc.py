@@ -31,23 +31,23 @@ def prepare_voc(
     difficult: bool = True,
     archives: Mapping[str, Archive] | None = None,
 ) -> str:
-    """Makes VOC 2012 with train_aug under `root/VOCdevkit/VOC2012`.
+    """Make VOC 2012 with train_aug under `root/VOCdevkit/VOC2012`.
 
     Writes `SegmentationClassAug/`, `ImageSets/Segmentation/train_aug.txt`, `tags.csv` (train_aug
     and val) and `prepared.json` there. Archives stay in `root/archives` and may be deleted.
 
     Args:
         root: any folder.
-        download: False only uses archives that are there.
+        download: False uses existing archives only.
         difficult: tags count boxes marked difficult, as the field's lists do.
         archives: other addresses (a mirror) by official file name; published counts are then not
             required.
 
     Returns:
-        one paragraph for the terminal.
+        summary of one paragraph.
 
     Raises:
-        DataError: an archive is missing, broken or another one; says what to do.
+        DataError: an archive is missing, broken or another one; the message names the remedy.
     """
     root = Path(root)
     paths = common.fetch_all("voc", root, download, archives)
@@ -84,7 +84,7 @@ def prepare_voc(
 
 
 def _unpack_sbd(path: Path, target: Path, skip: set[str]) -> set[str]:
-    """Reads SBD's archive once: writes masks of images not in `skip`, returns all listed names."""
+    """Read SBD's archive once: write masks of images not in `skip`, return all listed names."""
     base = "benchmark_RELEASE/dataset"
     lists: dict[str, list[str]] = {}
     try:
@@ -106,11 +106,11 @@ def _unpack_sbd(path: Path, target: Path, skip: set[str]) -> set[str]:
 
 
 def read_sbd(data: bytes, where: str) -> np.ndarray:
-    """Label map of one SBD `cls/ID.mat`: uint8 (h, w), 0..20, without void.
+    """Read the label map of one SBD `cls/ID.mat`: uint8 (h, w), 0..20, without void.
 
     Args:
         data: content of the file.
-        where: how to call it in an error.
+        where: name of the file in errors.
 
     Raises:
         DataError: it is no such file.
@@ -119,7 +119,7 @@ def read_sbd(data: bytes, where: str) -> np.ndarray:
     try:
         stored = loadmat(io.BytesIO(data), squeeze_me=True, struct_as_record=False)
         label = np.asarray(stored["GTcls"].Segmentation)
-    except Exception as error:  # scipy raises whatever the bytes lead it to
+    except Exception as error:  # scipy raises exceptions of many types on broken files
         what = f"holds no GTcls.Segmentation ({error})"
         raise Problem(where, what, "Delete the archive and run again").error() from error
     if label.ndim != 2 or label.dtype.kind not in "iu" or label.max() > len(VOC_CLASSES):

@@ -1,4 +1,4 @@
-"""The toy world: a procedural zoo and garage with pixel truth, where CAM fails for known reasons.
+"""The toy world: drawn animals and vehicles with pixel truth, where CAM fails for known reasons.
 
 Every class shares coats, paints, bodies and wheels with other classes and differs in one
 distinctive part (partial activation); boats come with water and trains with rails, which are

@@ -1,4 +1,4 @@
-"""The zoo: four quadrupeds from one builder, and a bird.
+"""Animals of the toy world: four quadrupeds from one builder, and a bird.
 
 At `share=1` a cat and a dog differ in their ears alone, a horse in its mane, a cow in its horns.
 """
@@ -54,13 +54,13 @@ COMMON = Build(0.55, 0.225, 0.48, 0.17, 0.265, 0.6, 0)
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """The colour, brighter or darker."""
+    """Return the colour, brighter or darker."""
     r, g, b = colour
     return (min(1.0, r * factor), min(1.0, g * factor), min(1.0, b * factor))
 
 
 def blend(a: Colour, b: Colour, weight: float) -> Colour:
-    """The colour `weight` of the way from a to b."""
+    """Return the colour `weight` of the way from a to b."""
     return (
         a[0] + (b[0] - a[0]) * weight,
         a[1] + (b[1] - a[1]) * weight,
@@ -69,7 +69,7 @@ def blend(a: Colour, b: Colour, weight: float) -> Colour:
 
 
 class Quadruped:
-    """Measures, colours and pose of one animal; `draw` puts it on the canvas."""
+    """Measures, colours and pose of one animal; `draw` paints it on the canvas."""
 
     def __init__(self, pen: Pen, rng: Stream, kind: str, knobs: ToyKnobs) -> None:
         own, w = OWN[kind], knobs.share
@@ -101,7 +101,7 @@ class Quadruped:
         self.style = {"texture": "fur", "amp": 0.17, "relief": 0.3, "depth": 0.22}
 
     def draw(self) -> None:
-        """Far legs, trunk, head, face."""
+        """Draw far legs, trunk, head and face."""
         self._far_legs()
         self._trunk()
         if self.kind == "horse":
@@ -127,7 +127,7 @@ class Quadruped:
         ]
 
     def _far_legs(self) -> None:
-        """The two legs on the far side, in shadow; their paws hide in the shadow too."""
+        """Draw the two legs on the far side, in shadow, paws included."""
         part, hip, chest = self.pen.part("legs"), -self.length * 0.72, self.length * 0.68
         pieces = self._leg_pieces(part, hip + 0.15, -self.stride, True)[:2]
         pieces += self._leg_pieces(part, chest + 0.13, self.stride, False)[:2]
@@ -280,12 +280,12 @@ class Quadruped:
 
 
 def draw_quadruped(pen: Pen, rng: Stream, kind: str, knobs: ToyKnobs) -> None:
-    """Draws a cat, dog, horse or cow."""
+    """Draw a cat, dog, horse or cow."""
     Quadruped(pen, rng, kind, knobs).draw()
 
 
 def draw_bird(pen: Pen, rng: Stream, knobs: ToyKnobs, airborne: bool) -> None:
-    """Draws a bird with a large beak; wings raised when it is in the air."""
+    """Draw a bird with a large beak; wings raised when it is in the air."""
     fur = rng.tint(rng.pick(FUR))
     coat_level, other = rng.between(0.0, 0.4), rng.tint(rng.pick(FUR))
     spots = rng.chance(0.4 * knobs.share)

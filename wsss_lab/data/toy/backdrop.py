@@ -1,4 +1,4 @@
-"""What stands behind and between the objects: sky, hills, walls, grounds, water, rails, clutter."""
+"""Surroundings of the objects: sky, hills, walls, grounds, water, rails."""
 
 import math
 from dataclasses import dataclass
@@ -61,15 +61,15 @@ LAKE: tuple[Colour, ...] = (
 
 @dataclass(frozen=True)
 class Land:
-    """Heights in pixels that the whole scene agrees on."""
+    """Heights in px shared by the whole scene."""
 
     horizon: float
     shore: float
-    """Where water ends, if there is water."""
+    """Lower edge of water, if there is water."""
 
 
 def _ramp(array: np.ndarray) -> np.ndarray:
-    """Clips to 0..1 in place."""
+    """Clip to 0..1 in place."""
     np.maximum(array, 0, out=array)
     np.minimum(array, 1, out=array)
     return array
@@ -92,7 +92,7 @@ def _floor_rows(
 
 
 def draw_backdrop(canvas: Canvas, rng: Stream, land: Land, ground: Colour | None) -> None:
-    """Sky with clouds and hills, or a wall; then the ground, in `ground` if a colour is given."""
+    """Draw sky with clouds and hills, or a wall; then the ground, in `ground` if that is given."""
     s, h = canvas.size, math.floor(land.horizon)
     at = rng.below(s), rng.below(s)
     wall = rng.chance(0.27)
@@ -149,7 +149,7 @@ def _draw_hills(canvas: Canvas, rng: Stream, h: int, nth: int) -> None:
 
 
 def draw_water(canvas: Canvas, rng: Stream, land: Land) -> None:
-    """A lake from the horizon to the shore; marks it as context."""
+    """Draw a lake from the horizon to the shore, marked as context."""
     s, h = canvas.size, math.floor(land.horizon)
     part = canvas.register(Part(context=WATER))
     colour = rng.tint(rng.pick(LAKE), 0.08)
@@ -167,7 +167,7 @@ def draw_water(canvas: Canvas, rng: Stream, land: Land) -> None:
 
 
 def draw_wake(canvas: Canvas, rng: Stream, x: float, y: float, half: float) -> None:
-    """Mirror image and foam of a hull, under the hull so that the truth of the boat stays whole."""
+    """Draw mirror image and foam of a hull; under the hull, so the boat's mask stays whole."""
     box = canvas.box(x - half * 1.1, y - half * 0.1, x + half * 1.1, y + half * 0.35)
     dark, foam = rng.between(0.3, 0.5), rng.tint((0.86, 0.9, 0.92), 0.04)
     if box is None:
@@ -179,7 +179,7 @@ def draw_wake(canvas: Canvas, rng: Stream, x: float, y: float, half: float) -> N
 
 
 def draw_rails(canvas: Canvas, rng: Stream, y: float, gauge: float) -> None:
-    """Ballast, sleepers and two rails across the image; `gauge` is the distance of the rails."""
+    """Draw ballast, sleepers and two rails across the image; the rails are `gauge` apart."""
     s = canvas.size
     part = canvas.register(Part(context=RAILS))
     top, bottom = y - gauge * 0.75, y + gauge * 2.0

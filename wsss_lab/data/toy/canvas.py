@@ -18,7 +18,7 @@ Box = tuple[int, int, int, int]
 
 
 class Part(NamedTuple):
-    """What a pixel of the part map stands for."""
+    """Entry of the table of parts: meaning of one value in the part map."""
 
     kind: int = 0
     label: int = 0
@@ -30,7 +30,7 @@ class Part(NamedTuple):
 
 
 class Canvas:
-    """An RGB image (3, size, size) in 0..1 and the map of what is visible at each pixel."""
+    """RGB image (3, size, size) in 0..1 and the map of the part visible at each pixel."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -42,15 +42,15 @@ class Canvas:
         self.ys = (np.arange(size, dtype=np.float32) + np.float32(0.5))[:, None]
         self.textures = texture_bank(size)
         self.sun = 0
-        """Side the light comes from: -1 left, 0 above, 1 right."""
+        """Side of the light: -1 left, 0 above, 1 right."""
 
     def register(self, part: Part) -> int:
-        """Adds an entry to the table of parts; returns its number in the part map."""
+        """Add an entry to the table of parts; return its number in the part map."""
         self.parts.append(part)
         return len(self.parts) - 1
 
     def box(self, x0: float, y0: float, x1: float, y1: float) -> Box | None:
-        """The pixel box that covers a rectangle with a margin of one; None outside the image."""
+        """Return the pixel box of a rectangle with a margin of one; None outside the image."""
         size = self.size
         left, top = max(0, math.floor(x0 - 1)), max(0, math.floor(y0 - 1))
         right, bottom = min(size, math.floor(x1 + 2)), min(size, math.floor(y1 + 2))
@@ -74,17 +74,17 @@ class Canvas:
         opacity: float = 1.0,
         soft: float = 1.0,
     ) -> None:
-        """Lays a shape over the image.
+        """Paint a shape over the image.
 
         Args:
-            box: where the field lies.
+            box: position of the field.
             field: (h, w) float32 distance in pixels.
             colour: fill.
-            part: number of the part, or a map (h, w) of them; 0 leaves the part map as it is.
+            part: number of the part, or a map (h, w) of them; 0 leaves the part map unchanged.
             second: colour where `pattern` (h, w), 0..1, is 1.
             pattern: mixing weight of `second`.
             texture: name of a tile that modulates brightness by `amp`.
-            offset: where in the tile the image begins, (x, y) below the image side.
+            offset: start of the image in the tile, (x, y) below the image side.
             amp: strength of the texture.
             relief: strength of the light on the rounded rim.
             depth: width of that rim in pixels.
@@ -158,7 +158,7 @@ class Canvas:
     def ellipse(
         self, box: Box, x: float, y: float, a: tuple[float, float], b: tuple[float, float]
     ) -> np.ndarray:
-        """Distance (approximate away from the border) to the ellipse with half axes a and b."""
+        """Return the distance (exact only at the border) to an ellipse with half axes a and b."""
         x0, y0, x1, y1 = box
         dx, dy = self.xs[:, x0:x1] - x, self.ys[y0:y1] - y
         aa, bb = a[0] * a[0] + a[1] * a[1] + 1e-6, b[0] * b[0] + b[1] * b[1] + 1e-6
@@ -175,7 +175,7 @@ class Canvas:
     def capsule(
         self, box: Box, p: tuple[float, float], q: tuple[float, float], r0: float, r1: float
     ) -> np.ndarray:
-        """Distance to the thick line from p (radius r0) to q (radius r1)."""
+        """Return the distance to the thick line from p (radius r0) to q (radius r1)."""
         x0, y0, x1, y1 = box
         dx, dy = self.xs[:, x0:x1] - p[0], self.ys[y0:y1] - p[1]
         ex, ey = q[0] - p[0], q[1] - p[1]
@@ -198,7 +198,7 @@ class Canvas:
     def polygon(
         self, box: Box, points: list[tuple[float, float]], rounding: float = 0.0
     ) -> np.ndarray:
-        """Distance to a convex polygon; `rounding` in pixels smooths its corners."""
+        """Return the distance to a convex polygon; `rounding` in pixels smooths its corners."""
         x0, y0, x1, y1 = box
         xs, ys = self.xs[:, x0:x1], self.ys[y0:y1]
         pairs = list(zip(points, points[1:] + points[:1], strict=True))
@@ -223,7 +223,7 @@ class Canvas:
 
 
 def smooth_max(field: np.ndarray, other: np.ndarray, radius: float) -> np.ndarray:
-    """Maximum of two fields with a rounded corner."""
+    """Return the maximum of two fields with a rounded corner."""
     blend = field - other
     np.abs(blend, out=blend)
     np.minimum(blend, radius, out=blend)
@@ -236,7 +236,7 @@ def smooth_max(field: np.ndarray, other: np.ndarray, radius: float) -> np.ndarra
 
 
 def smooth_min_into(field: np.ndarray, other: np.ndarray, radius: float) -> None:
-    """Replaces a field by its minimum with another; they melt together within `radius` pixels."""
+    """Replace a field by its minimum with another, rounded within `radius` pixels."""
     if radius > 0:
         blend = field - other
         np.abs(blend, out=blend)

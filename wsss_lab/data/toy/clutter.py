@@ -16,7 +16,7 @@ LEAF: tuple[Colour, ...] = (
 
 
 def draw_clutter(canvas: Canvas, rng: Stream, x: float, y: float, z: float) -> None:
-    """One tree, crate, stone, lamp, bush, fir, barrel or fence that stands at (x, y), z high."""
+    """Draw one tree, crate, stone, lamp, bush, fir, barrel or fence at (x, y), z high."""
     kind, s = rng.below(8), canvas.size
     offset = (rng.below(s), rng.below(s))
     paint, leaf = rng.tint(rng.pick(FUR + PAINT)), rng.tint(rng.pick(LEAF))
@@ -87,7 +87,7 @@ class _Brush:
         texture: str,
         amp: float,
     ) -> None:
-        """Rough rounds (x, y, rx, ry) in one body."""
+        """Draw textured ellipses (x, y, rx, ry) as one body."""
         canvas, z = self.canvas, self.z
         x0, x1 = min(c[0] - c[2] for c in rounds), max(c[0] + c[2] for c in rounds)
         y0, y1 = min(c[1] - c[3] for c in rounds), max(c[1] + c[3] for c in rounds)

@@ -23,11 +23,11 @@ from wsss_lab.data.toy.knobs import ToyKnobs
 from wsss_lab.data.toy.scene import SPLITS, Scene, scene
 
 TOY_VERSION = "toy-1"
-"""Changes whenever a pixel of any scene changes."""
+"""Version of the scenes; changed whenever a pixel of any scene changes."""
 
 
 class ToySample(Sample):
-    """A `Sample`, with what only a toy world knows when it was made with `extras=True`."""
+    """`Sample` of a toy world, with further pixel truth if made with `extras=True`."""
 
     distinctive: NotRequired[Bool[Tensor, "h w"]]
     """Pixels of distinctive parts."""
@@ -40,7 +40,7 @@ class ToySample(Sample):
 
 
 class ToyTensors(TypedDict):
-    """A rendered split in memory; every entry has one row a scene."""
+    """Rendered split in memory; every entry has one row per scene."""
 
     image: UInt8[Tensor, "b 3 h w"]
     tags: Float[Tensor, "b k"]
@@ -52,14 +52,14 @@ class ToyTensors(TypedDict):
 
 
 class ToyWorld(Dataset[ToySample]):
-    """A split of the toy world, drawn on demand.
+    """Split of the toy world, drawn on demand.
 
     Args:
         split: "train", "val", or "pretrain" (one object a scene); disjoint scenes.
         count: number of scenes.
-        seed: world; another seed gives other scenes in every split.
+        seed: seed of the world; another one gives other scenes in every split.
         size: image side in pixels.
-        knobs: what the scenes are drawn from.
+        knobs: settings of the scenes.
         masks: add the pixel truth.
         extras: add distinctive parts, contexts, instances and parts.
 
@@ -83,16 +83,16 @@ class ToyWorld(Dataset[ToySample]):
         _check_count(count)
         self.split, self.count, self.seed, self.size = split, count, seed, size
         self.knobs, self.masks, self.extras = knobs or ToyKnobs(), masks, extras
-        scene(seed, 0, self.knobs, size=size, split=split)  # reports a wrong argument now
+        scene(seed, 0, self.knobs, size=size, split=split)  # raises now if an argument is wrong
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The k foreground classes, as `classes`."""
+        """Names of the k foreground classes, as `classes`."""
         return self.classes
 
     @property
     def num_classes(self) -> int:
-        """k, without background."""
+        """Number k of classes, without background."""
         return len(self.classes)
 
     @property
@@ -104,13 +104,13 @@ class ToyWorld(Dataset[ToySample]):
         return self.count
 
     def scene(self, index: int) -> Scene:
-        """The scene behind an index, as arrays."""
+        """Draw the scene of an index, as arrays."""
         if not 0 <= index < self.count:
             raise IndexError(f"index: expected 0..{self.count - 1}, got {index}")
         return scene(self.seed, index, self.knobs, size=self.size, split=self.split)
 
     def name(self, index: int) -> str:
-        """Name of a scene, unique over splits of one seed."""
+        """Return the name of a scene, unique over splits of one seed."""
         return f"{TOY_VERSION}_{self.split}_{index:06d}"
 
     def __getitem__(self, index: int) -> ToySample:
@@ -130,7 +130,7 @@ class ToyWorld(Dataset[ToySample]):
         return sample
 
     def tensors(self, workers: int = 2) -> ToyTensors:
-        """The whole split in memory, drawn by `workers` processes."""
+        """Draw the whole split into memory with `workers` processes."""
         return render(
             self.split,
             range(self.count),
@@ -149,7 +149,7 @@ def _check_count(count: int) -> None:
 def _stack(
     indices: Sequence[int], seed: int, size: int, knobs: ToyKnobs | None, split: str
 ) -> dict[str, np.ndarray]:
-    """Scenes of some indices, stacked."""
+    """Draw the scenes of some indices, stacked."""
     scenes = [scene(seed, i, knobs, size=size, split=split) for i in indices]
     stacked = {
         name: np.stack([getattr(s, name) for s in scenes])
@@ -169,18 +169,18 @@ def render(
     knobs: ToyKnobs | None = None,
     workers: int = 2,
 ) -> ToyTensors:
-    """Draws scenes once, for training from memory.
+    """Draw scenes once, for training from memory.
 
     Args:
         split: one of `SPLITS`.
-        indices: which scenes, in this order.
-        seed: world.
+        indices: indices of the scenes, in this order.
+        seed: seed of the world.
         size: image side in pixels.
-        knobs: what the scenes are drawn from.
-        workers: processes; 0 or 1 draws in this one. The result does not depend on it.
+        knobs: settings of the scenes.
+        workers: processes; 0 or 1 draws in this process. The result does not depend on it.
 
     Returns:
-        Stacked tensors, about `7 * size * size` bytes a scene.
+        Stacked tensors, about `7 * size * size` bytes per scene.
 
     Raises:
         ValueError: an argument is out of range.
@@ -191,7 +191,7 @@ def render(
     if workers <= 1 or len(chunks) == 1:
         stacks = [draw(chunk) for chunk in chunks]
     else:
-        draw(indices[:1])  # reports a wrong argument here; children inherit the textures
+        draw(indices[:1])  # raises here if an argument is wrong; children inherit the textures
         method = "fork" if sys.platform == "linux" else "spawn"
         with warnings.catch_warnings():
             # the children touch numpy only, so threads of the parent do not matter to them
@@ -214,7 +214,7 @@ def write_voc(
     size: int = 128,
     knobs: ToyKnobs | None = None,
 ) -> Path:
-    """Writes a split as a folder in the layout of PASCAL VOC.
+    """Write a split as a folder in the layout of PASCAL VOC.
 
     `JPEGImages/*.jpg` (quality 95), `SegmentationClass/*.png` (palette),
     `ImageSets/Segmentation/<split>.txt`, `tags.csv` (name and one 0/1 column a class; splits
@@ -224,9 +224,9 @@ def write_voc(
         out: folder; new, empty, or a toy world that lacks this split.
         split: one of `SPLITS`.
         count: number of scenes.
-        seed: world.
+        seed: seed of the world.
         size: image side in pixels.
-        knobs: what the scenes are drawn from.
+        knobs: settings of the scenes.
 
     Returns:
         The folder.
@@ -262,7 +262,7 @@ def write_voc(
 
 
 def _check_target(out: Path, split: str) -> None:
-    """Raises FileExistsError where writing would mix with or replace something."""
+    """Raise FileExistsError if writing would mix with or replace other files."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     listed = out / "ImageSets" / "Segmentation" / f"{split}.txt"

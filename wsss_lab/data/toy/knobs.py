@@ -1,4 +1,4 @@
-"""The knobs of the toy world: which failure of CAM appears, and how strongly."""
+"""Settings of the toy world: which failures of CAM appear, and how strongly."""
 
 from dataclasses import dataclass
 
@@ -7,15 +7,15 @@ from wsss_lab.data.catalog import TOY_CLASSES
 
 @dataclass(frozen=True)
 class ToyKnobs:
-    """What a toy scene is drawn from. A knob changes its own aspect of a scene and nothing else.
+    """Settings of a toy scene; each changes its own aspect of a scene and nothing else.
 
     Raises:
         ValueError: a knob is outside its range; the message names it.
     """
 
     share: float = 0.3
-    """How much the classes share, 0..1. 0: own colours, coats and proportions; 1: everything but
-    the distinctive part is shared. Drives partial activation."""
+    """Degree of sharing among classes, 0..1. 0: own colours, coats and proportions; 1: everything
+    but the distinctive part is shared. Drives partial activation."""
     context_given_class: float = 0.85
     """Probability that a scene with a boat has water (with a train: rails)."""
     context_given_other: float = 0.18

@@ -1,4 +1,4 @@
-"""Which objects a scene has, how large they are and where they stand."""
+"""Objects of a scene, their sizes and places."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from wsss_lab.data.toy.rng import Stream
 
 
 class Placed(NamedTuple):
-    """One object: where its feet are, how large, and what it is."""
+    """One object: place of its feet, size and class."""
 
     base: float
     x: float
@@ -37,7 +37,7 @@ _EXTENT = {
 def lay_out(
     table: list[float], windows: tuple[int, int], knobs: ToyKnobs, single: bool, size: int
 ) -> tuple[Land, list[Placed]]:
-    """Horizon, shore and objects, farthest first."""
+    """Draw horizon, shore and objects, farthest first."""
     rng = Stream(table, windows[0])
     horizon, shore = rng.between(0.26, 0.5), rng.between(0.62, 0.86)
     count = min(knobs.max_objects, rng.pick((1, 1, 1, 2, 2, 2, 3, 3, 4)))

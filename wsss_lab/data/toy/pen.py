@@ -1,4 +1,4 @@
-"""A pen that draws in the frame of one object: unit lengths, feet on y = 0, looking right."""
+"""Drawing in the frame of one object: unit lengths, feet on y = 0, facing right."""
 
 import math
 from typing import Any
@@ -28,7 +28,7 @@ PART_KINDS = (
     "sail",
     "fin",
 )
-"""What `Scene.part` counts; 0 is everything that is not an object."""
+"""Names of the values of `Scene.part`; 0 is everything that is not an object."""
 
 Piece = tuple[float, ...]
 """(part, x, y, rx, ry): an ellipse; (part, x0, y0, x1, y1, r0, r1): a thick line."""
@@ -36,7 +36,7 @@ Point = tuple[float, float]
 
 
 class Pen:
-    """Object frame -> image: mirror, small turn, scale. Registers the parts it draws."""
+    """Pen from object frame to image: mirror, small rotation, scale; registers its parts."""
 
     def __init__(
         self,
@@ -63,14 +63,14 @@ class Pen:
         self._known: dict[str, int] = {}
 
     def part(self, kind: str, distinctive: bool = False) -> int:
-        """Number of a part of this object in the canvas's table."""
+        """Return the number of a part of this object in the canvas's table."""
         if kind not in self._known:
             entry = Part(PART_KINDS.index(kind), self._label, self._instance, distinctive)
             self._known[kind] = self.canvas.register(entry)
         return self._known[kind]
 
     def at(self, x: float, y: float) -> Point:
-        """Image coordinates of a point of the object."""
+        """Return the image coordinates of a point of the object."""
         return self._x + self._a * x + self._b * y, self._y + self._c * x + self._d * y
 
     def _style(self, style: dict[str, Any]) -> dict[str, Any]:
@@ -88,12 +88,12 @@ class Pen:
         coat: tuple[Colour, float, float] | None = None,
         **style: Any,
     ) -> None:
-        """Ellipses and thick lines melted into one body.
+        """Draw ellipses and thick lines blended into one body.
 
         Args:
-            pieces: see `Piece`; part 0 leaves the part map as it is.
+            pieces: see `Piece`; part 0 leaves the part map unchanged.
             colour: fill.
-            blend: how far the pieces melt into each other, object units.
+            blend: radius within which pieces blend, object units.
             coat: (second colour, sharpness, level) of patches of noise.
             style: further arguments of `Canvas.paint`; `depth` in object units.
         """
@@ -156,13 +156,13 @@ class Pen:
     def oval(
         self, x: float, y: float, rx: float, ry: float, colour: Colour, part: int = 0, **style: Any
     ) -> None:
-        """One ellipse."""
+        """Draw one ellipse."""
         self.blob([(part, x, y, rx, ry)], colour, **style)
 
     def line(
         self, points: list[Point], r0: float, r1: float, colour: Colour, part: int = 0, **style: Any
     ) -> None:
-        """A thick line through points, tapering from r0 to r1."""
+        """Draw a thick line through points, tapering from r0 to r1."""
         steps = len(points) - 1
         pieces: list[Piece] = []
         for k in range(steps):
@@ -178,7 +178,7 @@ class Pen:
         rounding: float = 0.0,
         **style: Any,
     ) -> None:
-        """A convex polygon; `rounding` of its corners in object units."""
+        """Draw a convex polygon; `rounding` of its corners in object units."""
         placed = [self.at(x, y) for x, y in points]
         xs, ys = [p[0] for p in placed], [p[1] for p in placed]
         box = self.canvas.box(min(xs), min(ys), max(xs), max(ys))
@@ -197,7 +197,7 @@ class Pen:
         rounding: float = 0.0,
         **style: Any,
     ) -> None:
-        """An axis-aligned rectangle of the object frame; `rounding` in object units."""
+        """Draw an axis-aligned rectangle of the object frame; `rounding` in object units."""
         found = self.frame(x0, y0, x1, y1)
         if found is None:
             return
@@ -226,7 +226,7 @@ class Pen:
     def frame(
         self, x0: float, y0: float, x1: float, y1: float
     ) -> tuple[tuple[int, int, int, int], np.ndarray, np.ndarray] | None:
-        """Box of a rectangle, and object coordinates u, v (object units) of its pixels."""
+        """Return the box of a rectangle, and its pixels' object coordinates u, v (object units)."""
         corners = [self.at(*p) for p in ((x0, y0), (x1, y0), (x1, y1), (x0, y1))]
         xs, ys = [p[0] for p in corners], [p[1] for p in corners]
         box = self.canvas.box(min(xs), min(ys), max(xs), max(ys))
@@ -247,7 +247,7 @@ class Pen:
         glass: Colour,
         corner: float = 0.03,
     ) -> None:
-        """A row of windows with a slanted glint, painted at once."""
+        """Draw a row of windows with a slanted glint, painted at once."""
         found = self.frame(x0, y0, x1, y1)
         if found is None:
             return
@@ -293,7 +293,7 @@ class Pen:
         )
 
     def wheels(self, centres: list[float], radius: float, tyre: Colour, hub: Colour) -> None:
-        """Wheels that stand on the ground, tyre and hub painted at once."""
+        """Draw wheels that stand on the ground, tyre and hub painted at once."""
         part, r = self.part("wheels"), radius * self.scale
         found = self.frame(min(centres) - radius, -2 * radius, max(centres) + radius, 0.0)
         if found is None:

@@ -30,11 +30,11 @@ def _mix(z: np.ndarray) -> np.ndarray:
 
 
 def uniform(keys: Sequence[int], count: int) -> np.ndarray:
-    """Uniform numbers that depend on the keys alone.
+    """Return uniform numbers that depend on the keys alone.
 
     Args:
         keys: integers in 0 .. 2^64 - 1; their order matters.
-        count: how many numbers.
+        count: number of values.
 
     Returns:
         float64 array (count,) in [0, 1), multiples of 2^-53.
@@ -47,7 +47,7 @@ def uniform(keys: Sequence[int], count: int) -> np.ndarray:
 
 
 class Stream:
-    """A read position in a table of uniform numbers; wraps around at the end of its span."""
+    """Read position in a table of uniform numbers; wraps around at the end of its span."""
 
     def __init__(self, table: list[float], window: int, windows: int = 1) -> None:
         self._table = table
@@ -56,35 +56,35 @@ class Stream:
         self.used = 0
 
     def unit(self) -> float:
-        """The next number in [0, 1)."""
+        """Return the next number in [0, 1)."""
         used = self.used
         self.used = used + 1
         return self._table[self._start + used % self._span]
 
     def between(self, low: float, high: float) -> float:
-        """A number in [low, high)."""
+        """Draw a number in [low, high)."""
         used = self.used
         self.used = used + 1
         return low + (high - low) * self._table[self._start + used % self._span]
 
     def below(self, count: int) -> int:
-        """An integer in 0 .. count - 1."""
+        """Draw an integer in 0 .. count - 1."""
         return int(self.unit() * count)
 
     def pick(self, options: Sequence[T]) -> T:
-        """One of the options."""
+        """Draw one of the options."""
         return options[int(self.unit() * len(options))]
 
     def bell(self) -> float:
-        """A number in [-1, 1) with a bell-shaped density, standard deviation 1/3."""
+        """Draw a number in [-1, 1) with a bell-shaped density, standard deviation 1/3."""
         return (self.unit() + self.unit() + self.unit()) * (2 / 3) - 1
 
     def chance(self, probability: float) -> bool:
-        """True with this probability."""
+        """Return True with this probability."""
         return self.unit() < probability
 
     def tint(self, colour: Colour, spread: float = 0.06) -> Colour:
-        """The colour with a random shift: half of it in brightness, half in every channel."""
+        """Return the colour with a random shift, half in brightness and half in every channel."""
         unit, fine = self.unit, 1.2 * spread
         level = 2 * spread * unit() - 1.6 * spread
         r, g, b = colour

@@ -49,12 +49,12 @@ def scene(
     split: str = "train",
     context: bool | tuple[str, ...] | None = None,
 ) -> Scene:
-    """Draws a scene; the same arguments give the same scene everywhere.
+    """Draw a scene; the same arguments give the same scene everywhere.
 
     Args:
-        seed: world, 0 .. 2^63 - 1.
+        seed: seed of the world, 0 .. 2^63 - 1.
         index: number of the scene in its split, 0 .. 2^63 - 1.
-        knobs: what it is drawn from; `pretrain` always has `single=True`.
+        knobs: settings of the scene; `pretrain` always has `single=True`.
         size: image side in pixels, at least 16.
         split: one of `SPLITS`.
         context: None draws the planted contexts by the knobs; True gives every boat water and
@@ -85,7 +85,7 @@ def scene(
 
 
 def _check(seed: int, index: int, size: int, split: str, context: object) -> None:
-    """Raises ValueError for an argument that is out of range."""
+    """Raise ValueError for an argument that is out of range."""
     for name, value in (("seed", seed), ("index", index)):
         if not 0 <= operator.index(value) <= _LARGEST:
             raise ValueError(f"{name}: expected an integer in 0..2^63-1, got {value!r}")
@@ -109,7 +109,7 @@ def _draw_contexts(
     objects: list[Placed],
     wish: bool | tuple[str, ...] | None,
 ) -> set[str]:
-    """Water and rails; returns the names of those that were drawn."""
+    """Draw water and rails; return the names of those that were drawn."""
     rng, drawn = Stream(table, _CONTEXT), set[str]()
     for name, kind in CONTEXTS.items():
         there, chance = any(o.kind == kind for o in objects), rng.unit()
@@ -139,7 +139,7 @@ def _draw_things(
     objects: list[Placed],
     water: bool,
 ) -> None:
-    """Objects and clutter, farthest first."""
+    """Draw objects and clutter, farthest first."""
     s = canvas.size
     things: list[tuple[float, int, Placed | None]] = [(o.base, -1, o) for o in objects]
     pieces = int(table[_CROWD * WINDOW] * (knobs.clutter + 1))
@@ -163,7 +163,7 @@ def _draw_things(
 def _draw_object(
     canvas: Canvas, table: list[float], knobs: ToyKnobs, o: Placed, water: bool
 ) -> None:
-    """Shadow or wake, then the object."""
+    """Draw shadow or wake, then the object."""
     rng = Stream(table, _OBJECT + 2 * o.nth, 2)
     flip, turn = rng.unit() < 0.5, rng.between(-1.0, 1.0)
     s = canvas.size
@@ -199,7 +199,7 @@ _VEHICLES = {"car": draw_car, "bus": draw_bus, "train": draw_train, "boat": draw
 
 
 def _draw_shadow(canvas: Canvas, o: Placed, dark: float) -> None:
-    """A soft shadow on the ground, on the side away from the sun."""
+    """Draw a soft shadow on the ground, on the side away from the sun."""
     half = o.half * o.scale
     x, y, flat = o.x - canvas.sun * 0.16 * half, o.base - 0.01 * half, 0.13 * half + 0.5
     box = canvas.box(x - half * 1.1, y - flat * 1.4, x + half * 1.1, y + flat * 1.4)

@@ -42,7 +42,7 @@ def _noise(key: int, side: int, across: int, down: int) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def texture_bank(size: int) -> dict[str, np.ndarray]:
-    """All textures for images of one size.
+    """Return all textures for images of one size.
 
     Args:
         size: image side in pixels.

@@ -14,7 +14,7 @@ TAG_SHARE = 0.004
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A rendered scene with everything that is known about it."""
+    """Rendered scene with its ground truth."""
 
     image: np.ndarray
     """uint8 (h, w, 3), RGB."""
@@ -35,7 +35,7 @@ class Scene:
 
 
 def truth(canvas: Canvas, image: np.ndarray) -> Scene:
-    """Mask, tags, parts, contexts and boxes from the map of parts."""
+    """Derive mask, tags, parts, contexts and boxes from the map of parts."""
     columns = np.array(canvas.parts, dtype=np.uint8)
     tables = np.zeros((5, 256), dtype=np.uint8)
     tables[:, : len(columns)] = columns.T
@@ -55,7 +55,7 @@ def truth(canvas: Canvas, image: np.ndarray) -> Scene:
 
 
 def _border(instance: np.ndarray, half: int) -> np.ndarray:
-    """A band of `half` pixels on both sides of every change of instance; 0: one pixel outside."""
+    """Mark `half` pixels on both sides of every change of instance; 0: one pixel outside."""
     band = np.zeros(instance.shape, dtype=bool)
     across, down = instance[:, 1:] != instance[:, :-1], instance[1:] != instance[:-1]
     if half == 0:
@@ -80,7 +80,7 @@ def _border(instance: np.ndarray, half: int) -> np.ndarray:
 
 
 def _boxes(instance: np.ndarray, columns: np.ndarray, tags: np.ndarray) -> np.ndarray:
-    """Visible boxes (n, 5) of the objects whose class is tagged."""
+    """Return the visible boxes (n, 5) of the objects whose class is tagged."""
     rows = []
     labels = dict(columns[:, 2:0:-1].tolist())  # instance -> mask value
     for value, label in sorted(labels.items()):

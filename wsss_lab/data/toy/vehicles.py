@@ -1,6 +1,6 @@
-"""The garage: car, bus and train share a coach, boat and plane share a hull.
+"""Vehicles of the toy world: car, bus and train share a coach, boat and plane share a hull.
 
-At `share=1` a coach tells nothing about its class: a car has a bonnet, a bus a door and a route
+At `share=1` a coach alone does not identify its class: a car has a bonnet, a bus a door and a route
 sign, a train a snow plough and a current collector. A boat has a sail, a plane fin and wings.
 """
 
@@ -38,7 +38,7 @@ _COMMON_HALF, _COMMON_HEIGHT = 0.86, 0.72
 
 
 class Livery:
-    """Colours and wheels that every vehicle draws in the same way."""
+    """Colours and wheels shared by all vehicles."""
 
     def __init__(self, rng: Stream) -> None:
         self.paint = rng.tint(rng.pick(PAINT))
@@ -53,7 +53,7 @@ class Livery:
 def _coach(
     pen: Pen, rng: Stream, kind: str, knobs: ToyKnobs, look: Livery
 ) -> tuple[float, float, float]:
-    """Box, stripe, windows, wheels. Returns its right end, its roof and its floor."""
+    """Draw box, stripe, windows and wheels; return right end, roof and floor."""
     half, height, wheels, radius = _COACH[kind]
     w, wheelbase = knobs.share, rng.between(0.5, 0.66)
     half = (half * (1 - w) + _COMMON_HALF * w) * (1 + 0.12 * rng.bell())
@@ -90,7 +90,7 @@ def _coach(
 
 
 def draw_car(pen: Pen, rng: Stream, knobs: ToyKnobs) -> None:
-    """A box with windows behind a bonnet with lamp, grille and bumper."""
+    """Draw a box with windows behind a bonnet with lamp, grille and bumper."""
     look = Livery(rng)
     right, roof, floor = _coach(pen, rng, "car", knobs, look)
     part, top = pen.part("bonnet", True), floor - (floor - roof) * 0.5
@@ -116,7 +116,7 @@ DARK_GAP: Colour = (0.16, 0.16, 0.18)
 
 
 def draw_bus(pen: Pen, rng: Stream, knobs: ToyKnobs) -> None:
-    """A coach with a folding door and a route sign over the front."""
+    """Draw a coach with a folding door and a route sign over the front."""
     look = Livery(rng)
     right, roof, floor = _coach(pen, rng, "bus", knobs, look)
     sign, door = pen.part("sign", True), pen.part("door", True)
@@ -145,7 +145,7 @@ def draw_bus(pen: Pen, rng: Stream, knobs: ToyKnobs) -> None:
 
 
 def draw_train(pen: Pen, rng: Stream, knobs: ToyKnobs) -> None:
-    """A coach with a sloping nose, a snow plough and a current collector."""
+    """Draw a coach with a sloping nose, a snow plough and a current collector."""
     look = Livery(rng)
     right, roof, floor = _coach(pen, rng, "train", knobs, look)
     nose, height = pen.part("nose", True), floor - roof
@@ -205,7 +205,7 @@ _HULL = {
 
 
 def _hull(pen: Pen, rng: Stream, kind: str, knobs: ToyKnobs, look: Livery, lift: float) -> None:
-    """Hull, stripe, portholes and a small cabin."""
+    """Draw hull, stripe, portholes and a small cabin."""
     other, w = "plane" if kind == "boat" else "boat", knobs.share * 0.5
     tall = 1.12 + 0.2 * rng.bell()
     points = [
@@ -247,7 +247,7 @@ def _hull(pen: Pen, rng: Stream, kind: str, knobs: ToyKnobs, look: Livery, lift:
 
 
 def draw_boat(pen: Pen, rng: Stream, knobs: ToyKnobs) -> None:
-    """A hull under a mast with a sail and a pennant."""
+    """Draw a hull under a mast with a sail and a pennant."""
     look = Livery(rng)
     mast, tall = rng.between(-0.55, -0.3), rng.between(0.62, 0.82)
     part = pen.part("sail", True)
@@ -271,7 +271,7 @@ def draw_boat(pen: Pen, rng: Stream, knobs: ToyKnobs) -> None:
 
 
 def draw_plane(pen: Pen, rng: Stream, knobs: ToyKnobs, airborne: bool) -> None:
-    """A hull with tail fin and wings; on wheels when it stands on the ground."""
+    """Draw a hull with tail fin and wings; on wheels when it stands on the ground."""
     look = Livery(rng)
     lift = 0.0 if airborne else 0.16
     fin, wing = pen.part("fin", True), pen.part("wing", True)

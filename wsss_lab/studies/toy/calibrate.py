@@ -1,10 +1,10 @@
-"""Calibration of the toy world on the plain tag classifier, and on nothing else.
+"""Calibration of the toy world on the plain tag classifier alone.
 
     python -m wsss_lab.studies.toy.calibrate --out book/records/calibration.json
 
 No method of the book had any influence on the toy world's knobs: they were set so that this one
 network, trained with tags alone, shows the failures that WSSS papers are about, and then frozen as
-`toy-1`. The targets stand in `TARGETS`; the record says which are met.
+`toy-1`. The targets are in `TARGETS`; the record has which are met.
 """
 
 import dataclasses
@@ -60,9 +60,9 @@ TARGETS = {
 CONTEXTS = {"boat": 1, "train": 2}
 """Class -> value of its planted context in the context mask."""
 SHORTCUT_SEED = 21
-"""World of the colour test."""
+"""Seed of the world of the colour test."""
 PAIR_SEED = 1
-"""World of the paired scenes: not the one that is trained on."""
+"""Seed of the world of the paired scenes, another than the training world's."""
 
 
 @dataclass(frozen=True)
@@ -70,25 +70,26 @@ class Calibrate:
     """Settings of the calibration."""
 
     out: Path
-    """Where the record goes (JSON)."""
+    """Record to write (JSON)."""
     backbone: str = "toy_cnn"
-    """The one named network."""
+    """Name of the network."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of head initialisation, data order and augmentation."""
     count: int = 6000
     """Training scenes."""
     tag_epochs: float = 4.0
-    """Passes with tags."""
+    """Epochs of training with tags."""
     mask_epochs: float = 8.0
-    """Passes with full masks; 0 leaves the ceiling out."""
+    """Epochs of training with full masks; 0 skips this upper bound."""
     evaluate: int = 600
     """Scenes for CAM mIoU (train) and for tag mAP and mask mIoU (val)."""
     pairs: int = 300
     """Scenes per context class for the paired control."""
     histogram: int = 3000
-    """Scenes for the colour test, trained on; a third as many are tested on."""
+    """Training scenes of the colour test; a third as many are for the test."""
     pack: Path | None = None
-    """Where to save the first seed's tag classifier (safetensors, half precision), if anywhere."""
+    """File for the first seed's tag classifier (safetensors, half precision); None saves
+    nothing."""
     tags: RunConfig = field(default_factory=RunConfig)
     """Training with tags; steps follow from `count` and `tag_epochs`."""
     masks: RunConfig = field(default_factory=RunConfig)
@@ -96,22 +97,22 @@ class Calibrate:
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser of both."""
     knobs: ToyKnobs = field(default_factory=ToyKnobs)
-    """The world."""
+    """Settings of the toy world."""
 
 
 def backbone(settings: Calibrate) -> Backbone:
-    """The pre-trained backbone that every run of the calibration starts from."""
+    """Load the pre-trained backbone that every run of the calibration starts from."""
     return load_backbone_weights(build_backbone(settings.backbone), "toy")
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where training left the parameters."""
+    """Return the device of the parameters."""
     return next(module.parameters()).device
 
 
 @torch.no_grad()
 def cams(classifier: TagClassifier, images: Tensor) -> Tensor:
-    """Class activation maps at image size, ReLU, per-class maximum 1, (n, k, h, w)."""
+    """Compute class activation maps at image size, ReLU, per-class maximum 1, (n, k, h, w)."""
     size = images.shape[-2:]
     maps = [
         F.interpolate(classifier.raw_cam(batch), size, mode="bilinear", align_corners=False).cpu()
@@ -137,7 +138,7 @@ def train_tags(settings: Calibrate, seed: int, world: ToyTensors) -> TagClassifi
 
 
 def train_masks(settings: Calibrate, seed: int, world: ToyTensors) -> MaskNetwork:
-    """Train the same backbone with pixel truth: the ceiling."""
+    """Train the same backbone with pixel truth: the upper bound."""
     steps = int(settings.count * settings.mask_epochs / settings.masks.batch)
     run = dataclasses.replace(settings.masks, seed=seed, steps=steps)
     torch.manual_seed(seed)
@@ -157,14 +158,14 @@ def train_masks(settings: Calibrate, seed: int, world: ToyTensors) -> MaskNetwor
 
 @torch.no_grad()
 def tag_quality(classifier: TagClassifier, val: ToyTensors) -> float:
-    """Mean average precision of the tags on val."""
+    """Compute the mean average precision of the tags on val."""
     batches = image_batches(val["image"], 100, device_of(classifier))
     logits = torch.cat([classifier(batch).cpu() for batch in batches])
     return tag_map(logits, val["tags"]).item()
 
 
 def cam_quality(classifier: TagClassifier, train: ToyTensors) -> dict:
-    """Threshold sweep, over- and under-activation, recall near and far from distinctive parts."""
+    """Score CAMs: threshold sweep, over- and under-activation, recall near and far from parts."""
     maps = cams(classifier, train["image"])
     truth = train["mask"].long()
     sweep = ThresholdSweep(len(TOY_CLASSES) + 1)
@@ -196,7 +197,7 @@ def cam_quality(classifier: TagClassifier, train: ToyTensors) -> dict:
 
 @torch.no_grad()
 def multi_scale_miou(classifier: TagClassifier, train: ToyTensors) -> float:
-    """Best-threshold CAM mIoU with the scales and the flip of TSCD's and CoSA's released codes."""
+    """Score CAMs at the best threshold, with the released scales and flip of TSCD and CoSA."""
     sweep = ThresholdSweep(len(TOY_CLASSES) + 1)
     batches = image_batches(train["image"], 50, device_of(classifier))
     for number, batch in enumerate(batches):
@@ -207,7 +208,7 @@ def multi_scale_miou(classifier: TagClassifier, train: ToyTensors) -> float:
 
 
 def near_far(label: Tensor, truth: Tensor, distinctive: Tensor) -> dict[str, dict[str, float]]:
-    """Recall within 8 px of and beyond 20 px from the distinctive part, per class."""
+    """Compute recall within 8 px of and beyond 20 px from the distinctive part, per class."""
     found = {}
     for c, name in enumerate(TOY_CLASSES, 1):
         own = truth == c
@@ -219,10 +220,10 @@ def near_far(label: Tensor, truth: Tensor, distinctive: Tensor) -> dict[str, dic
 
 
 def context_effect(settings: Calibrate, classifier: TagClassifier, name: str) -> dict[str, float]:
-    """Activation of a class on its planted context, and at the same pixels without the context.
+    """Compare a class's activation on its planted context and at the same pixels without it.
 
-    Both members of a pair show the same objects in the same places. Only pixels more than 8 px
-    from every object count: closer ones are halo.
+    Both members of a pair show the same objects in the same places. Only pixels more than 8 px from
+    every object count: closer ones are halo.
     """
     c, planted = TOY_CLASSES.index(name), ("water", "rails")[CONTEXTS[name] - 1]
     shown, hidden = [], []
@@ -248,7 +249,7 @@ def _stack(scenes: list[Scene], what: str) -> Tensor:
 
 @torch.no_grad()
 def mask_quality(network: MaskNetwork, val: ToyTensors) -> float:
-    """Mean IoU of the fully supervised network on val."""
+    """Compute the mean IoU of the fully supervised network on val."""
     confusion = ConfusionMatrix(len(TOY_CLASSES) + 1, ignore=IGNORE)
     truth = val["mask"].long()
     batches = image_batches(val["image"], 50, device_of(network))
@@ -259,7 +260,7 @@ def mask_quality(network: MaskNetwork, val: ToyTensors) -> float:
 
 
 def run_seed(settings: Calibrate, seed: int, worlds: Mapping[str, ToyTensors]) -> dict:
-    """All numbers of one seed."""
+    """Compute all numbers of one seed."""
     started = time.perf_counter()
     classifier = train_tags(settings, seed, worlds["train"])
     seconds = time.perf_counter() - started
@@ -286,7 +287,7 @@ def run_seed(settings: Calibrate, seed: int, worlds: Mapping[str, ToyTensors]) -
 
 
 def colour_shortcut(settings: Calibrate) -> dict[str, float]:
-    """Average precision of every tag from colours alone, in a world of its own."""
+    """Compute the average precision of every tag from colours alone, in a separate world."""
     count = settings.histogram
     train, test = (
         ToyWorld(split, n, seed=SHORTCUT_SEED, knobs=settings.knobs).tensors()
@@ -297,7 +298,7 @@ def colour_shortcut(settings: Calibrate) -> dict[str, float]:
 
 
 def summary(runs: list[dict]) -> dict[str, float]:
-    """Means over seeds of what the targets speak of."""
+    """Compute the means over seeds of the quantities in the targets."""
     ratios = [
         mean(r["near_far"][c]["near"] for r in runs) / mean(r["near_far"][c]["far"] for r in runs)
         for c in TOY_CLASSES

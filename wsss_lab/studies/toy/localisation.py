@@ -1,4 +1,4 @@
-"""Ways to read class maps out of a transformer that ACR has trained; nothing is trained here.
+"""Comparison of class maps from transformers trained with ACR; nothing is trained here.
 
     python -m wsss_lab.studies.toy.localisation --out book/records/acr_localisation.json --runs RUN
 
@@ -8,13 +8,13 @@ tags, image and mirror image summed as in `ACR.localise`:
 
 - the class token's gradient by four variants (`layer_map`), from every start layer, spread by the
   attention of all layers or not;
-- attention roll-out, which knows no classes: every tagged class gets the same map;
+- attention roll-out, which is independent of the class: every tagged class gets the same map;
 - the tag head on the patch tokens, the conventional map, which no loss trains.
 
 Maps are stretched to 0..1, so the background threshold decides much. Each row of the table has one,
 fixed beforehand on the networks *without* consistency and on other scenes (the best for their mean
-over seeds). Beside it stands the best threshold of each network on the very scenes that are scored,
-an oracle.
+over seeds). Next to it is the best threshold of each network on the scored scenes themselves, an
+oracle.
 """
 
 from collections.abc import Iterator
@@ -78,17 +78,17 @@ class Localisation:
 
 @dataclass(frozen=True)
 class Row:
-    """One way to read a map."""
+    """One kind of class map."""
 
     name: str
     variant: str
     start_layer: int | None
-    """Negative, from the end; None for those that have none."""
+    """Start layer, negative from the end; None for kinds without one."""
     spread: bool | None
 
 
 def rows_of(depth: int) -> list[Row]:
-    """All ways for a network of `depth` attention layers, in the order of `all_maps`."""
+    """List all kinds for a network of `depth` attention layers, in the order of `all_maps`."""
     rows = [
         Row(f"{variant}, last {last}{', spread' if wide else ''}", variant, -last, wide)
         for wide in (False, True)
@@ -101,13 +101,13 @@ def rows_of(depth: int) -> list[Row]:
 def all_maps(
     method: ACR, images: Float[Tensor, "b 3 h w"], tags: Float[Tensor, "b k"]
 ) -> Float[Tensor, "r b k h w"]:
-    """Class maps of all rows, 0..1, from one pass and one backward pass per tag of an image.
+    """Compute class maps of all rows, 0..1, from one pass and a backward pass per tag.
 
     The gradients of a layer do not depend on the start layer, and the maps of several layers are
     sums: so all start layers come from one running sum, beginning with the last layer.
 
     Args:
-        method: trained, in eval mode.
+        method: trained method, in eval mode.
         images: RGB in [0, 1]; sides that are multiples of the stride.
         tags: true tags; maps of other classes are 0.
     """
@@ -144,7 +144,7 @@ def all_maps(
 
 
 def sweeps(method: ACR, world: ToyTensors, rows: list[Row], batch: int) -> list[ThresholdSweep]:
-    """Counts at all thresholds, one sweep per row."""
+    """Make the counts at all thresholds, one sweep per row."""
     found = [ThresholdSweep(len(TOY_CLASSES) + 1) for _ in rows]
     for number, images in enumerate(image_batches(world["image"], batch)):
         part = slice(number * batch, (number + 1) * batch)
@@ -155,7 +155,7 @@ def sweeps(method: ACR, world: ToyTensors, rows: list[Row], batch: int) -> list[
 
 
 def group_of(config: ACRConfig) -> str:
-    """Which losses and views a network was trained with, in words."""
+    """Describe the losses and views that a network was trained with."""
     used = [name for name in ("activation", "affinity") if getattr(config, name)]
     if config.alpha == 0 or not used:
         return PLAIN
@@ -165,7 +165,7 @@ def group_of(config: ACRConfig) -> str:
 
 
 def load(settings: Localisation) -> Iterator[tuple[str, int, Trained, dict[str, Any]]]:
-    """Group, seed, network and facts of every run.
+    """Load group, seed, network and facts of every run.
 
     Raises:
         ValueError: a run twice, no plain network, or runs in different worlds or of other depths.
@@ -263,10 +263,10 @@ def _protocol(settings: Localisation) -> Protocol:
 
 
 def load_localisation(path: Path) -> dict[str, Any]:
-    """The record of the study.
+    """Load the record of the study.
 
     Raises:
-        FileNotFoundError: it is not there; says how to make it.
+        FileNotFoundError: it is missing; the message has the command that makes it.
         ValueError: it is damaged.
     """
     if not path.is_file():
@@ -278,11 +278,11 @@ def load_localisation(path: Path) -> dict[str, Any]:
 
 
 def localisation_table(record: dict[str, Any], groups: list[str] | None = None) -> str:
-    """A Markdown table: rows of the study; per group mIoU at the fixed threshold, and the best.
+    """Make a Markdown table: per row and group, mIoU at the fixed threshold, and the best.
 
     Args:
-        record: of `load_localisation`.
-        groups: which ones, in which order; None for all.
+        record: result of `load_localisation`.
+        groups: groups in order; None for all.
 
     Raises:
         ValueError: a group that is not in the record.
@@ -303,7 +303,7 @@ def localisation_table(record: dict[str, Any], groups: list[str] | None = None) 
 
 
 def _shown(per_seed: dict[str, float]) -> str:
-    """E.g. "51.2 ± 0.4 %"; without spread for a single seed."""
+    """Format e.g. "51.2 ± 0.4 %"; without spread for a single seed."""
     values = [100 * value for value in per_seed.values()]
     spread_of = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
     return f"{fmean(values):.1f}{spread_of} %"

@@ -1,9 +1,9 @@
-"""Pre-train a toy backbone on scenes with one object, and pack its weights.
+"""Pre-training of a toy backbone on scenes with one object, and packing of its weights.
 
     python -m wsss_lab.studies.toy.pretrain toy_cnn
 
-stands for what ImageNet is in the papers: the network learns to tell the ten classes apart from
-single-object images. The weights go into the package as half-precision safetensors with their
+takes the place of ImageNet in the papers: the network learns to classify single-object images into
+the ten classes. The weights go into the package as half-precision safetensors with their
 `metrics.json` beside them; the accuracy in it is measured after rounding.
 """
 
@@ -44,7 +44,7 @@ class Pretrain:
     epochs: float = 5.0
     """Passes over them."""
     run: RunConfig = field(default_factory=lambda: RunConfig(batch=64))
-    """Steps are set from `count` and `epochs`."""
+    """Settings of the run; steps are set from `count` and `epochs`."""
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-3, head_lr_factor=1.0))
     """Optimiser."""
     held_out: int = 1000
@@ -53,14 +53,14 @@ class Pretrain:
     """toy_vit only: start its convolutional stem from the packaged toy_cnn, as hybrids start from
     a trained ResNet. Halves the training that its attention blocks need."""
     imitate_cnn: bool = False
-    """Also learn the last map of the packaged toy_cnn cell by cell: 256 targets an image and not
-    one. For transformers, which tags alone teach too slowly for a laptop."""
+    """Also learn the last map of the packaged toy_cnn cell by cell: 256 targets per image, not one.
+    For transformers, whose training on tags alone is too slow for a laptop."""
     out: Path = PACKAGE
     """Folder for `<backbone>.safetensors` and `.json`."""
 
 
 class Imitation(TagClassifier):
-    """A tag classifier whose last map also has to foretell that of the packaged toy_cnn.
+    """Tag classifier whose last map is also trained to predict that of the packaged toy_cnn.
 
     Loss: cross-entropy of the class, plus 1 - cosine between the teacher's feature vector of a cell
     and a linear function of the student's, averaged over cells. The teacher is no submodule: it is
@@ -78,32 +78,32 @@ class Imitation(TagClassifier):
         self.translate = nn.Conv2d(backbone.width, teacher.width, 1)
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
-        """Class loss and imitation loss of a batch of one-object images."""
+        """Compute class loss and imitation loss of a batch of one-object images."""
         images = batch["images"]
         with torch.no_grad():
             target = self._teacher[0].to(images.device)(normalize(images)).last
         features = self.features(images)
         tags = F.cross_entropy(self.head(features).float(), batch["tags"].argmax(1))
-        told = self.translate(features).float()
-        imitation = 1 - F.cosine_similarity(told, target.float(), dim=1).mean()
+        predicted = self.translate(features).float()
+        imitation = 1 - F.cosine_similarity(predicted, target.float(), dim=1).mean()
         return StepOutput(tags + imitation, {"tags": tags, "imitation": imitation})
 
     def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """As the tag classifier, with the translation beside the head."""
+        """Return the groups of the tag classifier, with the linear function added to the head's."""
         groups = super().param_groups(lr, head_lr, weight_decay)
         return groups + split_decay(self.translate, head_lr, weight_decay)
 
 
 @torch.no_grad()
 def accuracy(classifier: TagClassifier, images: Tensor, tags: Tensor) -> float:
-    """Share of one-object images whose class is named right, 0..1."""
+    """Compute the share of one-object images classified correctly, 0..1."""
     batches = image_batches(images, 100, next(classifier.parameters()).device)
     logits = torch.cat([classifier(batch).cpu() for batch in batches])
     return (logits.argmax(1) == tags.argmax(1)).float().mean().item()
 
 
 def round_to_half(backbone: Backbone) -> None:
-    """Round the weights to what a half-precision file will hold."""
+    """Round the weights to half precision, as the file will hold them."""
     for value in backbone.state_dict().values():
         if value.is_floating_point():
             value.copy_(value.half())

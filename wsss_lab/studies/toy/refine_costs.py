@@ -1,16 +1,16 @@
-"""What refinements gain on the toy world, and what they cost.
+"""Gains and costs of refinements on the toy world.
 
     python -m wsss_lab.studies.toy.refine_costs --out book/records/refine.json
 
 Every method is given the same array, `[threshold; class maps]` with absent classes at 0, and its
-label is the largest channel of what it returns; unrefined, that is the plain label. The threshold
-is the best one of the *plain* maps on other scenes. Beside it stands the score with a threshold of
-the method's own, chosen on other scenes by one rule for all (`own_threshold`). Two sets of widths
-are tried for each, both fixed beforehand: those of the released codes, which are meant for
-photographs of 500 px, and the same shrunk to the toy world (`SHRINK`). Nothing else was tuned.
+label is the largest channel of its result; unrefined, that is the plain label. The threshold is the
+best one of the *plain* maps on other scenes. Next to it is the score with a threshold of the
+method's own, chosen on other scenes by one rule for all (`own_threshold`). Two sets of widths are
+tried for each, both fixed beforehand: those of the released codes, which are meant for photographs
+of 500 px, and the same shrunk to the toy world (`SHRINK`). Nothing else was tuned.
 
-Times are seconds of the processor (not of the clock, so that other programs matter less), the least
-of a few runs, with one thread.
+Times are processor seconds (not wall-clock, so other programs matter less), the least of a few
+runs, with one thread.
 """
 
 import time
@@ -68,7 +68,7 @@ CRFS = ("tscd-cam", "tscd-eval", "cosa-eval")
 VARIATIONS = (0.01, 0.1, 0.3)
 SHARPNESS = (1, 10)
 OWN = (0.2, 0.3, 0.4, 0.5)
-"""Thresholds among which a method may choose."""
+"""Candidate thresholds of a method's own."""
 CONTEXTS = {"boat": 1, "train": 2}
 """Value of a class's context in `ToyTensors["context"]`."""
 
@@ -82,11 +82,11 @@ class Refinements:
     develop: int = 400
     """Training scenes on which the threshold is chosen, from number 0 on."""
     choose: int = 80
-    """The first of them, on which a method chooses its own threshold."""
+    """Number of these scenes on which a method's own threshold is chosen."""
     scenes: int = 300
     """Training scenes to score, the next ones."""
     resamples: int = 1000
-    """Of the bootstrap over scenes."""
+    """Number of bootstrap samples over scenes."""
     sides: tuple[int, ...] = (128, 512)
     """Image sides to time, px."""
     repeats: int = 3
@@ -94,12 +94,12 @@ class Refinements:
 
 
 def crf_on(crf: DenseCRF, images: Tensor, channels: Tensor) -> Tensor:
-    """A dense CRF on channels that need not sum to 1."""
+    """Make a dense CRF on channels that need not sum to 1."""
     return crf(255 * images, channels / channels.sum(1, keepdim=True))
 
 
 def shrunk(crf: DenseCRF) -> DenseCRF:
-    """The same with its widths in px scaled to the toy world; colours stay."""
+    """Scale a CRF's widths in px to the toy world; colours stay."""
     return replace(
         crf,
         spatial_sigma=crf.spatial_sigma * SHRINK,
@@ -108,7 +108,7 @@ def shrunk(crf: DenseCRF) -> DenseCRF:
 
 
 def sharper_varm(variation: float, sharpness: float, images: Tensor, channels: Tensor) -> Tensor:
-    """VARM with another weight of its variation term, on an image scaled by `sharpness`.
+    """Make VARM with another weight of its variation term, on an image scaled by `sharpness`.
 
     The colour term does not depend on that scale; the variation in the softmax grows with its
     square.
@@ -118,13 +118,13 @@ def sharper_varm(variation: float, sharpness: float, images: Tensor, channels: T
 
 
 def less_mean(weight: float, images: Tensor, channels: Tensor) -> Tensor:
-    """VARM with the mean of all neighbours in place of its variation term: the control."""
+    """Make the control: VARM with the mean of all neighbours in place of its variation term."""
     weights = local_affinity(images, replace(VARM_KERNEL, variation=0.0))
     return propagate(channels, weights - weight / weights.shape[1])
 
 
 def refinements() -> dict[str, Refine]:
-    """Every row of the comparison."""
+    """Return every row of the comparison."""
     rows: dict[str, Refine] = {"none": lambda images, channels: channels}
     for kind in (PAMR, PAR, VARM):
         rows[kind.__name__] = kind()
@@ -136,7 +136,7 @@ def refinements() -> dict[str, Refine]:
 
 
 def varm_grid() -> dict[str, Refine]:
-    """The variation term at other strengths, and the control without any variation."""
+    """Return VARM with other strengths of the variation term, and the control without it."""
     rows: dict[str, Refine] = {"0": partial(sharper_varm, 0.0, 1)}
     for weight in VARIATIONS:
         for sharpness in SHARPNESS:
@@ -147,7 +147,7 @@ def varm_grid() -> dict[str, Refine]:
 
 @torch.no_grad()
 def class_maps(images: Tensor) -> Float[Tensor, "b k h w"]:
-    """CAM of the packaged tag classifier, one pass, maximum 1 per class."""
+    """Compute CAMs of the packaged tag classifier, one pass, maximum 1 per class."""
     classifier = toy_classifier()
     raw = [classifier.raw_cam(part) for part in image_batches(images, 50)]
     return normalize_cam(F.interpolate(torch.cat(raw), images.shape[-2:], mode="bilinear"))
@@ -156,7 +156,7 @@ def class_maps(images: Tensor) -> Float[Tensor, "b k h w"]:
 def stack(
     cams: Float[Tensor, "b k h w"], tags: Float[Tensor, "b k"], threshold: float
 ) -> Float[Tensor, "b k1 h w"]:
-    """What every refinement is given."""
+    """Build the input of every refinement: threshold channel and class maps."""
     cams = cams * tags[:, :, None, None]
     return torch.cat([torch.full_like(cams[:, :1], threshold), cams], 1)
 
@@ -164,7 +164,7 @@ def stack(
 def labels_of(
     refine: Refine, world: ToyTensors, channels: Float[Tensor, "b k1 h w"], batch: int = 25
 ) -> Int[Tensor, "b h w"]:
-    """The largest channel after refinement."""
+    """Return the largest channel after refinement, as label map."""
     tags = world["tags"]
     parts = []
     for at in range(0, len(tags), batch):
@@ -175,7 +175,7 @@ def labels_of(
 
 
 def confusion_per_scene(pred: Tensor, truth: Tensor) -> Int[Tensor, "b k1 k1"]:
-    """Counts of every scene on its own; ignored pixels are left out."""
+    """Count every scene separately; ignored pixels are left out."""
     k1 = len(TOY_CLASSES) + 1
     scene = torch.arange(len(truth))[:, None, None].expand_as(truth)
     kept = truth != IGNORE
@@ -184,7 +184,7 @@ def confusion_per_scene(pred: Tensor, truth: Tensor) -> Int[Tensor, "b k1 k1"]:
 
 
 def own_threshold(refine: Refine, cams: Tensor, world: ToyTensors) -> float:
-    """The best of `OWN` for one method, on scenes that are not scored."""
+    """Choose the best of `OWN` for one method, on scenes that are not scored."""
     truth = world["mask"].long()
     found = []
     for threshold in OWN:
@@ -194,7 +194,7 @@ def own_threshold(refine: Refine, cams: Tensor, world: ToyTensors) -> float:
 
 
 def score(pred: Tensor, world: ToyTensors) -> dict[str, Any]:
-    """Quality of label maps; areas are shares of the objects' area."""
+    """Score label maps; areas are shares of the objects' area."""
     truth = world["mask"].long()
     boundary = BoundaryScore(len(TOY_CLASSES) + 1)
     for one, true in zip(pred, truth, strict=True):
@@ -224,7 +224,7 @@ def score(pred: Tensor, world: ToyTensors) -> dict[str, Any]:
 def gains(
     pred: Tensor, plain: Tensor, world: ToyTensors, resamples: int
 ) -> tuple[float, float, float]:
-    """Gain in mIoU over the plain labels, and the middle 95 % of a paired bootstrap over scenes."""
+    """Compute the gain in mIoU over the plain labels, and the middle 95 % of a paired bootstrap."""
     truth = world["mask"].long()
     counts = [confusion_per_scene(p, truth).double().flatten(1) for p in (pred, plain)]
     n, k1 = len(truth), len(TOY_CLASSES) + 1
@@ -240,7 +240,7 @@ def gains(
 def sanity(
     world: ToyTensors, develop: ToyTensors, rows: dict[str, Refine]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Labels that never look at the image, and random maps that a refinement does look with."""
+    """Yield label maps of two controls: made without the image, and random maps refined with it."""
     h, w = world["mask"].shape[1:]
     yield "all background", all_background(len(world["mask"]), (h, w))
     yield "true tags in the middle", tag_oracle(world["tags"], (h, w))
@@ -254,7 +254,7 @@ def sanity(
 
 
 def seconds(action: Callable[[], Any], repeats: int) -> float:
-    """Least processor time of a few runs, after one that does not count."""
+    """Measure the least processor time of a few runs, after one to warm up."""
     action()
     best = float("inf")
     for _ in range(repeats):
@@ -265,7 +265,7 @@ def seconds(action: Callable[[], Any], repeats: int) -> float:
 
 
 def costs(settings: Refinements, rows: dict[str, Refine]) -> dict[str, dict[str, float]]:
-    """Processor seconds for one image with three channels, by method and image side."""
+    """Measure processor seconds for one image with three channels, by method and image side."""
     image = ToyWorld("train", 1).tensors()["image"].float() / 255
     coarse = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     found: dict[str, dict[str, float]] = {}
@@ -281,14 +281,14 @@ def costs(settings: Refinements, rows: dict[str, Refine]) -> dict[str, dict[str,
 
 
 def part_of(world: ToyTensors, part: slice) -> ToyTensors:
-    """Some scenes of it."""
+    """Return a part of the scenes."""
     return {name: values[part] for name, values in world.items()}  # type: ignore
 
 
 def scores_of(
     settings: Refinements, maps: Tensor, both: ToyTensors, threshold: float
 ) -> dict[str, dict[str, Any]]:
-    """Every row of the comparison, of the variation term and of the sanity checks."""
+    """Score every row of the comparison, of the variation term and of the sanity checks."""
     develop = part_of(both, slice(0, settings.develop))
     choose = part_of(both, slice(0, settings.choose))
     world = part_of(both, slice(settings.develop, None))

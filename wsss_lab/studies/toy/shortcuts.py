@@ -1,6 +1,6 @@
-"""What colours alone know about the tags: a logistic regression on a colour histogram.
+"""Test for a colour shortcut: logistic regression of the tags on a colour histogram.
 
-A world that can be named from its colours would teach nothing about localisation.
+If colours alone predicted the tags, training on the world would not need localisation.
 """
 
 import torch
@@ -12,7 +12,7 @@ from wsss_lab.metrics import average_precision
 
 
 def colour_histogram(images: UInt8[Tensor, "b 3 h w"], cells: int = 4) -> Float[Tensor, "b n"]:
-    """Square root of the share of pixels in each cell of the RGB cube, (b, cells ** 3)."""
+    """Return square roots of pixel shares in the cells of the RGB cube, (b, cells ** 3)."""
     level = (images.long() * cells) // 256
     code = ((level[:, 0] * cells + level[:, 1]) * cells + level[:, 2]).flatten(1)
     rows = torch.arange(len(images))[:, None] * cells**3
@@ -23,7 +23,7 @@ def colour_histogram(images: UInt8[Tensor, "b 3 h w"], cells: int = 4) -> Float[
 def fit_linear(
     inputs: Float[Tensor, "b n"], tags: Float[Tensor, "b k"], decay: float
 ) -> tuple[Float[Tensor, "n k"], Float[Tensor, "k"]]:
-    """Logistic regression per tag with an L2 penalty, to convergence by L-BFGS."""
+    """Fit a logistic regression per tag with an L2 penalty, to convergence by L-BFGS."""
     weight = torch.zeros(inputs.shape[1], tags.shape[1], requires_grad=True)
     bias = torch.zeros(tags.shape[1], requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
@@ -46,7 +46,7 @@ def histogram_ap(
     test_tags: Float[Tensor, "c k"],
     decays: tuple[float, ...] = (1e-4, 1e-3, 1e-2),
 ) -> Float[Tensor, "k"]:
-    """Average precision per class on test images; the best of three penalties, chosen on them.
+    """Compute average precision per class on test images, with the best of three penalties.
 
     Choosing on the test images favours the shortcut, which is the safe side for a bound.
     """

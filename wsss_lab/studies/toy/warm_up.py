@@ -1,9 +1,8 @@
-"""The weights that the toy studies start from: networks that have learned the tags.
+"""Start weights of the toy studies: networks trained on the tags.
 
 ``python -m wsss_lab.studies.toy.warm_up tscd --run-folder runs/warm_tscd`` trains with the tag
-losses alone, goes on with a run that was stopped, and packs the result in half precision with its
-record. Only the plain tag losses take part, so that nothing of what the studies compare is in the
-weights.
+losses alone, resumes a stopped run, and packs the result in half precision with its record. Only
+the plain tag losses take part, so that the weights contain nothing that the studies compare.
 """
 
 from dataclasses import dataclass, field
@@ -36,24 +35,24 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "acr": ("acr", _COMMON | _ALONE | {"run.steps": 750, "until": "maps"}),
 }
 """Name -> method and changes to its preset `toy`. Maps of a transformer as small as toy_vit, read
-from its patch tokens, hardly say where a class is, those of toy_cnn do; CoSA builds on them, and
-its parts do not depend on the backbone. With toy_vit it serves the consistency of ACR, which needs
+from its patch tokens, hardly localise a class, those of toy_cnn do; CoSA builds on them, and its
+parts do not depend on the backbone. With toy_vit it serves the consistency of ACR, which needs
 attention."""
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What to train."""
+    """Settings of a warm-up run."""
 
     kind: tyro.conf.Positional[Literal["tscd", "cosa", "cosa_vit", "acr"]]
     run_folder: Path = Path("runs/warm_up")
-    """Checkpoints and log; a run in it goes on."""
+    """Folder of checkpoints and log; a run in it is resumed."""
     out: Path = field(default=Path(__file__).parents[2] / "weights")
-    """Gets the packed weights and their record."""
+    """Folder for the packed weights and their record."""
 
 
 def run(settings: WarmUp) -> dict[str, Any]:
-    """Train, or go on, and pack; returns the record."""
+    """Train or resume, and pack; return the record."""
     name, changes = KINDS[settings.kind]
     recipe = find_recipe(name)
     config = with_changes(recipe.preset("toy"), changes)
@@ -61,7 +60,7 @@ def run(settings: WarmUp) -> dict[str, Any]:
     record = recipe.train(config, folder, resume=folder.exists(), log=print)
     weights = folder / ("fit" if name == "acr" else "") / "model.safetensors"
     state = safetensors.torch.load_file(weights)
-    if name == "cosa":  # both networks start from the slow one
+    if name == "cosa":  # both networks start from the slow (EMA) one
         state = {key: value for key, value in state.items() if key.startswith(TEACHER)}
     packed = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in state.items()}
     backbone = config.backbone if name == "acr" else config.method.backbone
