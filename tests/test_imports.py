@@ -16,7 +16,7 @@ ALLOWED = {
     "losses": {"refine"},
     "refine": set(),
     "ema": set(),
-    "models": set(),
+    "models": {"config"},
     "data": {"config"},
     "metrics": set(),
     "studies": {"*"},
