@@ -32,6 +32,7 @@ def test_wheel_holds_code_weights_and_licence(wheel):
             "weights/*.safetensors",
             "weights/*.json",
             "studies/declared/*.yaml",
+            "data/open_photos/**/*.*",
             "py.typed",
         )
         for path in (ROOT / "wsss_lab").rglob(pattern)

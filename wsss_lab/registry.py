@@ -28,10 +28,11 @@ class Registry(Mapping[str, T], Generic[T]):
     Args:
         kind: a singular noun for messages, e.g. "method".
         group: entry-point group in which other packages announce theirs.
+        also: other forms of names, for messages, e.g. "timm:NAME".
     """
 
-    def __init__(self, kind: str, group: str) -> None:
-        self.kind, self.group = kind, group
+    def __init__(self, kind: str, group: str, also: str = "") -> None:
+        self.kind, self.group, self.also = kind, group, also
         self._found: dict[str, T | str | metadata.EntryPoint] = {}
         self._own: frozenset[str] = frozenset()
         self._asked_packages = False
@@ -96,8 +97,9 @@ class Registry(Mapping[str, T], Generic[T]):
             ValueError: there is none; lists the names there are, and how a file adds its own.
         """
         if name not in self:
+            also = f" or {self.also}" if self.also else ""
             raise ValueError(
-                f"{self.kind}: expected one of {', '.join(self)}, got {name!r}; one of your own "
+                f"{self.kind}: expected one of {', '.join(self)}{also}; got {name!r}; one of your own "
                 "file is known after `--use FILE.py` (from Python: import the file)"
             )
         return self[name]

@@ -13,6 +13,9 @@ name                 network                                             used by
 ``mit_b0..b5``       SegFormer encoders                                  TSCD (b1)
 ``resnet18..101``    ResNets with dilated late stages
 ``wrn38``            Wide ResNet-38                                      ASDT
+``lite0``            EfficientNet-Lite0                                  photographs on two cores
+``lite0_vit``        five stages of Lite0, then six transformer blocks   photographs on two cores
+``timm:NAME``        see `wsss_lab.models.timm_nets`
 ===================  ==================================================  ==========================
 """
 
@@ -25,8 +28,11 @@ import timm
 from wsss_lab.models import toynets
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.hybrid import WeightStd, hybrid_transformer
+from wsss_lab.models.lite0 import Lite0Backbone
+from wsss_lab.models.lite0_vit import Lite0ViTBackbone
 from wsss_lab.models.onednn import multiply_by_onednn
 from wsss_lab.models.pyramid import ConvBackbone, MiTBackbone
+from wsss_lab.models.timm_nets import PREFIX, timm_backbone
 from wsss_lab.models.vit import PosEmbedMode, ViTBackbone
 from wsss_lab.models.wrn38 import WRN38Backbone
 from wsss_lab.registry import Registry
@@ -123,8 +129,12 @@ _OWN: dict[str, Callable[..., Backbone]] = {
     **{f"mit_b{i}": partial(_mit, f"mit_b{i}", f"pvt_v2_b{i}") for i in range(6)},
     **{f"resnet{n}": partial(_resnet, f"resnet{n}") for n in (18, 34, 50, 101)},
     "wrn38": WRN38Backbone,
+    "lite0": Lite0Backbone,
+    "lite0_vit": Lite0ViTBackbone,
 }
-BACKBONES: Registry[Callable[..., Backbone]] = Registry("backbone", "wsss_lab.backbones")
+BACKBONES: Registry[Callable[..., Backbone]] = Registry(
+    "backbone", "wsss_lab.backbones", also="timm:NAME"
+)
 """Name -> builder. The builder's arguments are the options of `build_backbone`."""
 for _name, _builder in _OWN.items():
     BACKBONES.register(_name, _builder)
@@ -155,10 +165,12 @@ def build_backbone(name: str, **options: Any) -> Backbone:
       stochastic depth, 0.1 in the original.
     - ``resnet*``: ``output_stride`` 8, 16 or 32.
     - ``wrn38``: ``width_factor``, ``freeze_norm`` of `WRN38Backbone`.
+    - ``lite0``, ``lite0_vit``: see `Lite0Backbone` and `Lite0ViTBackbone`.
+    - ``timm:NAME``: see `TimmBackbone`.
     - ``toy_*``: see `wsss_lab.models.toynets`.
 
     Args:
-        name: a key of `BACKBONES`.
+        name: a key of `BACKBONES`, or ``timm:`` and the name of a network of timm.
         **options: see above.
 
     Returns:
@@ -167,6 +179,8 @@ def build_backbone(name: str, **options: Any) -> Backbone:
     Raises:
         ValueError: unknown name, or an option that this backbone does not have.
     """
+    if name.startswith(PREFIX):
+        return multiply_by_onednn(timm_backbone(name, **options))
     builder = BACKBONES.find(name)
     try:
         return multiply_by_onednn(builder(**options))

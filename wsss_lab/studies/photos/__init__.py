@@ -1,0 +1,1 @@
+"""Studies on photographs: what can be learned on two processor cores from ImageNet features."""
