@@ -99,8 +99,8 @@ class Registry(Mapping[str, T], Generic[T]):
         if name not in self:
             also = f" or {self.also}" if self.also else ""
             raise ValueError(
-                f"{self.kind}: expected one of {', '.join(self)}{also}; got {name!r}; one of your own "
-                "file is known after `--use FILE.py` (from Python: import the file)"
+                f"{self.kind}: expected one of {', '.join(self)}{also}, got {name!r}; one of your "
+                "own file is known after `--use FILE.py` (from Python: import the file)"
             )
         return self[name]
 

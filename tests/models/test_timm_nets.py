@@ -90,7 +90,7 @@ def test_files_with_timms_classifier_load_strictly(name, tmp_path):
         ("timm:resnet10t", {"levels": (1,)}, "levels is for plain transformers"),
         ("timm:vit_tiny_patch16_224", {"levels": (12,)}, r"\[-12, 11\]"),
         ("timm:resnet10t", {"colour": 1}, "options .*colour.* do not all fit"),
-        ("resnet19", {}, "or timm:NAME; got 'resnet19'"),
+        ("resnet19", {}, "or timm:NAME, got 'resnet19'"),
     ],
 )
 def test_refusals(name, options, match):

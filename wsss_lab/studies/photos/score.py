@@ -170,7 +170,7 @@ def probe(
 
 
 def tensors(student: Foreteller) -> dict[str, Tensor]:
-    """Return the trained tensors in half precision: the transformer and both heads, without the stem."""
+    """Return the trained tensors in half precision: transformer and both heads, without stem."""
     net = student.backbone.net.state_dict()
     kept = {name: v for name, v in net.items() if not name.startswith(STEM_PREFIX)}
     for head in ("translate", "describe"):
