@@ -246,13 +246,6 @@ def normalize_inside(
     return normalize_cam(torch.where(valid[:, None], cam, low.nan_to_num(posinf=0.0)), "tscd")
 
 
-def enlarge(
-    logits: Float[Tensor, "b k1 _h _w"], size: tuple[int, int]
-) -> Float[Tensor, "b k1 h w"]:
-    """Segmentation logits at the size of the image, float32; align_corners=True (AFA: False)."""
-    return F.interpolate(logits.float(), size, mode="bilinear", align_corners=True)
-
-
 def segmentation_loss(
     logits: Float[Tensor, "b k1 h w"],
     labels: Int[Tensor, "b h w"],

@@ -62,7 +62,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from wsss_lab.cam import FUSIONS, Fusion, box_to_valid, cam_to_pseudo_label
-from wsss_lab.losses import tag_loss
+from wsss_lab.losses import enlarge, tag_loss
 from wsss_lab.methods.common.base import (
     Batch,
     Method,
@@ -74,7 +74,6 @@ from wsss_lab.methods.common.base import (
 from wsss_lab.methods.tscd.config import TSCDConfig
 from wsss_lab.methods.tscd.losses import (
     correspondence,
-    enlarge,
     er_loss,
     normalize_inside,
     place_points,
@@ -182,8 +181,9 @@ class TSCD(Method):
         """Every term, unweighted; and what there is to see on the way."""
         config, images, tags = self.config, batch["images"], batch["tags"]
         size = (images.shape[2], images.shape[3])
-        logits = enlarge(look.student.seg_logits, size)
-        view_logits = enlarge(look.view_logits, (look.view.shape[2], look.view.shape[3]))
+        logits = enlarge(look.student.seg_logits, size, align_corners=True)
+        view_size = (look.view.shape[2], look.view.shape[3])
+        view_logits = enlarge(look.view_logits, view_size, align_corners=True)
         grid = (look.student.cam.shape[2], look.student.cam.shape[3])
         near = radius_mask(*grid, config.radius, images.device)
         target = affinity_label(grid_label(labels, grid), near)
