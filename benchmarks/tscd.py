@@ -38,6 +38,7 @@ from wsss_lab.methods.tscd.losses import truncate_colours
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.models.attention import attention_layers, pool_queries
 from wsss_lab.models.backbones import build_backbone
+from wsss_lab.models.heads import SegFormerHead
 from wsss_lab.models.onednn import multiply_by_onednn
 from wsss_lab.refine import DenseEnergyLoss, radius_mask
 
@@ -99,9 +100,18 @@ def plain_attention(method: TSCD, maps: list[Tensor]) -> Iterator[None]:
             del layer.forward
 
 
+def literal_decoder(head: SegFormerHead, pyramid: list[Tensor]) -> Tensor:
+    """Every map to the size of the first, then all of them through one convolution."""
+    size = pyramid[0].shape[2:]
+    lifted = [lateral(m) for lateral, m in zip(head.lateral, pyramid, strict=True)]
+    lifted = [F.interpolate(x, size, mode="bilinear", align_corners=False) for x in lifted]
+    x = head.fuse(torch.cat(lifted[::-1], dim=1))
+    return head.classify(head.dropout(F.relu(head.norm(x))))
+
+
 def literal_pass(method: TSCD, images: Tensor) -> dict[str, Tensor]:
     """Everything, in every pass."""
-    net = method.network
+    net, head = method.network, method.network.affinity_head
     maps: list[Tensor] = []
     with plain_attention(method, maps):
         pyramid = net.backbone(images).pyramid
@@ -111,8 +121,8 @@ def literal_pass(method: TSCD, images: Tensor) -> dict[str, Tensor]:
     return {
         "tags": net.tag_head(pyramid[-1]),
         "cam": net.tag_head.cam(pyramid[-1]).detach(),
-        "seg": net.seg_head(pyramid),
-        "affinity": net.affinity_head(attention).sigmoid()[:, 0],
+        "seg": literal_decoder(net.seg_head, pyramid),
+        "affinity": F.conv2d(attention, head.weight, head.bias).sigmoid()[:, 0],
     }
 
 

@@ -85,7 +85,7 @@ from wsss_lab.methods.tscd.losses import (
     segmentation_loss,
     truncate_colours,
 )
-from wsss_lab.methods.tscd.network import Look, Stream, TSCDNetwork, decode
+from wsss_lab.methods.tscd.network import Look, Stream, TSCDNetwork
 from wsss_lab.models.base import Backbone, split_norm_parameters
 from wsss_lab.refine import (
     PAR,
@@ -265,7 +265,7 @@ class TSCD(Method):
         net = self.network
         pyramid = net.backbone(normalize(images)).pyramid
         last = pyramid[-1]
-        return SegOutput(decode(net.seg_head, pyramid), net.tag_head.cam(last), net.tag_head(last))
+        return SegOutput(net.seg_head(pyramid), net.tag_head.cam(last), net.tag_head(last))
 
     @torch.no_grad()
     def walked_maps(

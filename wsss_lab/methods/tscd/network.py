@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import reduce
 from typing import Any, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -18,6 +16,9 @@ from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.heads import SegFormerHead, TagHead
 from wsss_lab.models.weights import load_backbone_weights, load_strictly
+
+QueriesKeys = tuple[Float[Tensor, "b n d"], Float[Tensor, "b n d"], int]
+"""Queries and keys of an attention block, all heads side by side, and the number of heads."""
 
 
 class Stream(NamedTuple):
@@ -39,6 +40,46 @@ class Look(NamedTuple):
     view_logits: Float[Tensor, "b k1 _sh _sw"]
     view_cam: Float[Tensor, "b k vh vw"]
     centre: Float[Tensor, "b 2"]
+
+
+class AffinityHead(nn.Module):
+    """1x1 convolution over raw attention maps, without these maps.
+
+    A weighted sum of the heads' Q K^T is one product of all queries, weighted by head, and all
+    keys. So the maps of the heads (16 of 1024 x 1024 in MiT-B1 at 512 px) never exist.
+
+    Args:
+        heads: attention heads of all blocks together.
+        symmetric: *AFA* adds the transpose of the attention, *the released TSCD* does not.
+    """
+
+    def __init__(self, heads: int, symmetric: bool = False) -> None:
+        super().__init__()
+        conv = nn.Conv2d(heads, 1, 1)
+        nn.init.kaiming_normal_(conv.weight, a=5**0.5, mode="fan_out")
+        self.weight, self.bias = conv.weight, cast(nn.Parameter, conv.bias)
+        self.symmetric = symmetric
+
+    def forward(self, blocks: Sequence[QueriesKeys]) -> Float[Tensor, "b n n"]:
+        """Compute affinity logits.
+
+        Args:
+            blocks: queries, keys (b, n, d) and number of heads of every attention block.
+
+        Returns:
+            Logits in float32: sums over a thousand products need it.
+        """
+        weights = self.weight.float().flatten().split([heads for _, _, heads in blocks])
+        queries = [
+            (q.float().unflatten(-1, (heads, -1)) * weight[:, None]).flatten(2)
+            for (q, _, heads), weight in zip(blocks, weights, strict=True)
+        ]
+        with torch.autocast(queries[0].device.type, enabled=False):
+            keys = torch.cat([k.float() for _, k, _ in blocks], dim=-1)
+            logits = torch.cat(queries, dim=-1) @ keys.mT
+        if self.symmetric:
+            logits = logits + logits.mT
+        return logits + self.bias.float()
 
 
 class TSCDNetwork(nn.Module):
@@ -70,25 +111,22 @@ class TSCDNetwork(nn.Module):
                 "backbone must end in two attention blocks without spatial reduction, got "
                 f"{backbone.name}; use mit_b0..mit_b5 or toy_mit"
             )
-        self.symmetric = symmetric
         # MiT's tokens are images with channels last; convolutions that are not copy them twice
         self.backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.tag_head = TagHead(backbone.width, classes, pool="gmp")
         self.seg_head = SegFormerHead(backbone.widths, classes + 1, hidden, dropout)
-        self.affinity_head = nn.Conv2d(sum(int(a.num_heads) for a in layers), 1, 1)
-        nn.init.kaiming_normal_(self.affinity_head.weight, a=5**0.5, mode="fan_out")
+        self.affinity_head = AffinityHead(sum(int(a.num_heads) for a in layers), symmetric)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Stream:
         """Run all heads on normalised images."""
         with _projections(self.backbone) as pairs:
             pyramid = self.backbone(images).pyramid
         last = pyramid[-1]
-        logits = affinity_logits(pairs, self.affinity_head, self.symmetric)
         return Stream(
             self.tag_head(last),
             self.tag_head.cam(last),
-            decode(self.seg_head, pyramid),
-            logits.sigmoid(),
+            self.seg_head(pyramid),
+            self.affinity_head(pairs).sigmoid(),
             pyramid,
         )
 
@@ -103,7 +141,7 @@ class TSCDNetwork(nn.Module):
         """
         pyramid = self.backbone(images).pyramid
         with keep_statistics(self.seg_head.norm, not update):
-            return decode(self.seg_head, pyramid), self.tag_head.cam(pyramid[-1])
+            return self.seg_head(pyramid), self.tag_head.cam(pyramid[-1])
 
     @torch.no_grad()
     def raw_cam(
@@ -122,7 +160,7 @@ class TSCDNetwork(nn.Module):
         pyramids = [self.backbone(part).pyramid[0 if learn else -1 :] for part in parts]
         pyramid = [torch.cat(level) for level in zip(*pyramids, strict=True)]
         if learn:
-            learn_statistics(self.seg_head.norm, fused_map(self.seg_head, pyramid))
+            learn_statistics(self.seg_head.norm, self.seg_head.fused_features(pyramid))
         return self.tag_head.cam(pyramid[-1])
 
     @torch.no_grad()
@@ -169,75 +207,10 @@ class TSCDNetwork(nn.Module):
         load_strictly(self, flat, what="the TSCD checkpoint")
 
 
-def fused_map(
-    head: SegFormerHead, pyramid: Sequence[Float[Tensor, "b _d _h _w"]]
-) -> Float[Tensor, "b d sh sw"]:
-    """What the decoder normalises, computed in another order than written.
-
-    A 1x1 convolution and a bilinear enlargement can change places, since the weights of the latter
-    sum to 1. So every map is taken through both 1x1 convolutions (which are one matrix) at its own
-    size, enlarged, and added up. That spares nearly all of the decoder's arithmetic, and the 1024
-    channels at stride 4.
-    """
-    size = pyramid[0].shape[2:]
-    hidden = head.fuse.out_channels
-    # the released order of the concatenation is coarsest first
-    mixers = head.fuse.weight.flatten(1).split(hidden, dim=1)[::-1]
-    laterals = cast(list[Any], list(head.lateral))
-
-    def mixed() -> Iterator[Tensor]:  # one after the other: only the sum is kept
-        for feature_map, lateral, mix in zip(pyramid, laterals, mixers, strict=True):
-            weight, bias = mix @ lateral.weight.flatten(1), mix @ lateral.bias
-            x = F.conv2d(feature_map, weight[:, :, None, None], bias)
-            if x.shape[2:] != size:
-                x = F.interpolate(x, size, mode="bilinear", align_corners=False)
-            yield x
-
-    return reduce(Tensor.add_, mixed())
-
-
-def decode(
-    head: SegFormerHead, pyramid: Sequence[Float[Tensor, "b _d _h _w"]]
-) -> Float[Tensor, "b k1 sh sw"]:
-    """Segmentation logits of `SegFormerHead`, by way of `fused_map`."""
-    return head.classify(head.dropout(F.relu(head.norm(fused_map(head, pyramid)))))
-
-
-def affinity_logits(
-    pairs: Sequence[tuple[Tensor, Tensor, int]], head: nn.Conv2d, symmetric: bool
-) -> Float[Tensor, "b n n"]:
-    """The affinity head on raw attention, before the sigmoid.
-
-    A weighted sum of the heads' Q K^T is one product of all queries, weighted by head, and all
-    keys. So the maps of the heads (16 in MiT-B1) never exist.
-
-    Args:
-        pairs: queries, keys (b, n, d) and number of heads, per block.
-        head: 1x1 convolution from heads to one channel.
-        symmetric: *AFA* adds the transpose before the head, *TSCD* does not.
-
-    Returns:
-        Logits in float32: sums over a thousand products need it.
-    """
-    heads = [number for _, _, number in pairs]
-    weights = head.weight.float().flatten().split(heads)
-    queries = [
-        (q.float().unflatten(-1, (number, -1)) * weight[:, None]).flatten(2)
-        for (q, _, number), weight in zip(pairs, weights, strict=True)
-    ]
-    device = pairs[0][0].device.type
-    with torch.autocast(device, enabled=False):
-        keys = torch.cat([k.float() for _, k, _ in pairs], dim=-1)
-        logits = torch.cat(queries, dim=-1) @ keys.mT
-    if symmetric:
-        logits = logits + logits.mT
-    return logits if head.bias is None else logits + head.bias.float()
-
-
 @contextmanager
-def _projections(backbone: Backbone) -> Iterator[list[tuple[Tensor, Tensor, int]]]:
+def _projections(backbone: Backbone) -> Iterator[list[QueriesKeys]]:
     """Collect (queries, keys, heads) of the last two blocks, with gradients, while inside."""
-    found: list[tuple[Tensor, Tensor, int]] = []
+    found: list[QueriesKeys] = []
     queries: list[Tensor] = []
     handles = []
     layers: list[Any] = list(attention_layers(backbone).values())[-2:]
