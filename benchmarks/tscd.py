@@ -32,10 +32,10 @@ from torch import Tensor
 
 from wsss_lab.cam import box_to_valid
 from wsss_lab.methods.common.base import normalize
-from wsss_lab.methods.tscd import losses as tscd_losses
+from wsss_lab.methods.tscd import views
 from wsss_lab.methods.tscd.config import PRESETS
-from wsss_lab.methods.tscd.losses import truncate_colours
 from wsss_lab.methods.tscd.method import TSCD
+from wsss_lab.methods.tscd.released import truncate_colours
 from wsss_lab.models.attention import attention_layers, pool_queries
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.heads import SegFormerHead
@@ -236,11 +236,11 @@ def literal_step(method: TSCD, batch: Batch, near: Tensor) -> dict[str, Tensor]:
 def our_step(method: TSCD, batch: Batch) -> dict[str, Tensor]:
     """The same from the package, with the same points."""
     points = iter(batch["points"])
-    draw, tscd_losses.draw_points = tscd_losses.draw_points, lambda *_: next(points)  # type: ignore[assignment]
+    draw, views.draw_points = views.draw_points, lambda *_: next(points)  # type: ignore[assignment]
     try:
         out = method.training_step(batch, method.config.warmup + 1)  # type: ignore[arg-type]
     finally:
-        tscd_losses.draw_points = draw
+        views.draw_points = draw
     return {**out.parts, "loss": out.loss}
 
 

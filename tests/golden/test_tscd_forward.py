@@ -11,6 +11,7 @@ from weight_fill import fill
 from wsss_lab.evaluate.inference import VIEWS, multi_scale_predict
 from wsss_lab.methods.common.base import SegOutput
 from wsss_lab.methods.tscd.network import TSCDNetwork
+from wsss_lab.methods.tscd.released import load_released
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.refine import radius_mask, random_walk
 
@@ -26,7 +27,7 @@ def b1(symmetric=False):
     state = fill(shapes)
     classes, hidden = shapes["classifier.weight"][0], shapes["decoder.linear_fuse.bn.weight"][0]
     network = TSCDNetwork(build_backbone("mit_b1"), classes, hidden, symmetric)
-    network.load_released(released(state))
+    load_released(network, released(state))
     return network.eval()
 
 
@@ -35,7 +36,7 @@ def tiny(golden, symmetric=False, dropout=0.1):
     state, parts = tiny_network(golden("tscd")("tscd_tiny_forward.npz"))
     classes, hidden = len(state["classifier.weight"]), parts.seg_head.fuse.out_channels
     network = TSCDNetwork(parts.backbone, classes, hidden, symmetric, dropout)
-    network.load_released(released(state))
+    load_released(network, released(state))
     return network.eval()
 
 

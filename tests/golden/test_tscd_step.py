@@ -8,8 +8,9 @@ import torch
 from test_tscd_forward import tiny
 
 from wsss_lab.cam import box_to_valid, cam_to_label
-from wsss_lab.methods.tscd import losses as tscd_losses
+from wsss_lab.methods.tscd import views
 from wsss_lab.methods.tscd.config import PRESETS, LossWeights
+from wsss_lab.methods.tscd.keymap import TSCD as KEYS
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.models import keymaps
 
@@ -42,7 +43,7 @@ class Iteration:
         }
         points = [torch.from_numpy(z[key]) for key in ("coords1", "coords2")]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tscd_losses, "draw_points", lambda *_: points.pop(0))
+            patch.setattr(views, "draw_points", lambda *_: points.pop(0))
             self.out = self.method.training_step(self.batch, config.warmup + 1)
 
     def recorded(self, key):
@@ -137,7 +138,7 @@ def test_tscd_step_gradients(iteration, golden):
     norms = dict(zip(sorted(names), iteration.recorded("grad_norms_sorted_keys"), strict=True))
     own = dict(net.named_parameters())
     for old, norm in norms.items():
-        (new,) = keymaps.rename({old: torch.zeros(1)}, keymaps.TSCD)
+        (new,) = keymaps.rename({old: torch.zeros(1)}, KEYS)
         grad = own[new.replace("/", ".")].grad
         assert norm >= 0, old
         torch.testing.assert_close(grad.norm(), norm, rtol=2e-3, atol=1e-5, msg=old)

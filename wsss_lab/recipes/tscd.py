@@ -16,9 +16,9 @@ from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.methods.tscd import config as tscd_config
 from wsss_lab.methods.tscd.config import TSCDConfig
+from wsss_lab.methods.tscd.keymap import TSCD as KEYS
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.methods.tscd.network import tscd_backbone
-from wsss_lab.models import keymaps
 from wsss_lab.runs.end_to_end import EndToEnd, EndToEndConfig, TestConfig
 from wsss_lab.train.optim import PRESETS as OPTIMISERS
 
@@ -99,7 +99,7 @@ def build(config: Config, classes: int, pretrained: bool) -> TSCD:
     return TSCD(backbone, classes, config.method)
 
 
-RECIPE = EndToEnd(NAME, Config, PRESETS, build, keymaps.TSCD)
+RECIPE = EndToEnd(NAME, Config, PRESETS, build, KEYS)
 train, views = RECIPE.train, RECIPE.views
 load_method, load_views, load_released = (
     RECIPE.load_method,

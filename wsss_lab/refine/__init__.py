@@ -2,7 +2,7 @@
 
 *Near neighbours*: `local` weighs the neighbours of a pixel by colour (PAMR, PAR, VARM),
 `neighbours` is their common core, `labels` applies a refinement to present classes or real pixels
-only, and `walk` lets maps wander along a learned affinity.
+only, and `walk` propagates maps along a learned affinity.
 
 *All pixels at once*: `lattice` filters with a Gaussian over positions and colours, `crf` is the
 dense CRF on top of it, and `energy` the dense energy as a loss.
@@ -23,7 +23,7 @@ from wsss_lab.refine.labels import refine_in_box, refine_present
 from wsss_lab.refine.lattice import Lattice
 from wsss_lab.refine.local import PAMR, PAR, VARM, LocalKernel, LocalRefiner, local_affinity
 from wsss_lab.refine.neighbours import DILATIONS, dilated_offsets, propagate
-from wsss_lab.refine.walk import affinity_label, affinity_loss, grid_label, radius_mask, random_walk
+from wsss_lab.refine.walk import grid_label, radius_mask, random_walk
 
 __all__ = [
     "DILATIONS",
@@ -36,8 +36,6 @@ __all__ = [
     "Lattice",
     "LocalKernel",
     "LocalRefiner",
-    "affinity_label",
-    "affinity_loss",
     "bilateral_energy",
     "bilateral_features",
     "confidence_gate",

@@ -9,18 +9,7 @@ import torch.nn.functional as F
 from test_tscd import K, tiny_backbone
 
 from wsss_lab.methods.tscd.config import PRESETS
-from wsss_lab.methods.tscd.losses import (
-    box_range,
-    correspondence,
-    draw_points,
-    er_loss,
-    lobes,
-    recentre,
-    sample_points,
-    scd_loss,
-    spread,
-    truncate_colours,
-)
+from wsss_lab.methods.tscd.losses import correspondence, lobes, recentre, scd_loss
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.methods.tscd.network import (
     AffinityHead,
@@ -28,6 +17,8 @@ from wsss_lab.methods.tscd.network import (
     keep_statistics,
     without_noise,
 )
+from wsss_lab.methods.tscd.released import er_loss, truncate_colours
+from wsss_lab.methods.tscd.views import box_range, draw_points, sample_points, spread
 from wsss_lab.models.attention import record_attention
 from wsss_lab.models.backbones import build_backbone
 

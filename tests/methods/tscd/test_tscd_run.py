@@ -7,15 +7,13 @@ from test_tscd import SIDE, START, K, batch, make, step
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.methods.tscd import method as tscd
 from wsss_lab.methods.tscd.config import PRESETS, TSCDConfig
-from wsss_lab.methods.tscd.losses import (
-    scd_loss,
-    second_view,
-)
+from wsss_lab.methods.tscd.losses import scd_loss
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.methods.tscd.network import (
     TSCDNetwork,
     tscd_backbone,
 )
+from wsss_lab.methods.tscd.views import second_view
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.train.fit import fit
 

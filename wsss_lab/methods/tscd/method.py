@@ -13,7 +13,7 @@ are what the segmentation shall have, too (SCD). Built on AFA (Ru et al., CVPR 2
 | self correspondence distillation (SCD) | `recentre`, `scd_loss` |
 | variation-aware refine module (VARM) | `wsss_lab.refine.VARM` |
 | pseudo-labels with two background scores | `wsss_lab.cam.cam_to_pseudo_label` |
-| affinity loss (AFA) | `wsss_lab.refine.affinity_loss` |
+| affinity loss (AFA) | `affinity_label`, `affinity_loss` |
 | dense energy (AFA) | `wsss_lab.refine.DenseEnergyLoss` |
 
 **Three voices.** *In the paper*: 67.3 mIoU on VOC val, 67.5 on test, 40.1 on COCO, after a dense
@@ -62,7 +62,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from wsss_lab.cam import FUSIONS, Fusion, box_to_valid, cam_to_pseudo_label
-from wsss_lab.losses import enlarge, tag_loss
+from wsss_lab.losses import balanced_pixel_loss, enlarge, tag_loss
 from wsss_lab.methods.common.base import (
     Batch,
     Method,
@@ -72,31 +72,18 @@ from wsss_lab.methods.common.base import (
     split_decay,
 )
 from wsss_lab.methods.tscd.config import TSCDConfig
-from wsss_lab.methods.tscd.losses import (
-    correspondence,
+from wsss_lab.methods.tscd.labels import affinity_label, normalize_inside, scd_channels
+from wsss_lab.methods.tscd.losses import affinity_loss, correspondence, scd_loss
+from wsss_lab.methods.tscd.network import Look, Stream, TSCDNetwork
+from wsss_lab.methods.tscd.released import (
     er_loss,
-    normalize_inside,
-    place_points,
-    real_boxes,
-    sample_points,
-    scd_channels,
-    scd_loss,
-    second_view,
-    segmentation_loss,
+    load_released,
+    nan_when_missing,
     truncate_colours,
 )
-from wsss_lab.methods.tscd.network import Look, Stream, TSCDNetwork
+from wsss_lab.methods.tscd.views import place_points, real_boxes, sample_points, second_view
 from wsss_lab.models.base import Backbone, split_norm_parameters
-from wsss_lab.refine import (
-    PAR,
-    VARM,
-    DenseEnergyLoss,
-    affinity_label,
-    affinity_loss,
-    grid_label,
-    radius_mask,
-    random_walk,
-)
+from wsss_lab.refine import PAR, VARM, DenseEnergyLoss, grid_label, radius_mask, random_walk
 
 
 class TSCD(Method):
@@ -200,7 +187,7 @@ class TSCD(Method):
         )
         parts = {
             "tags": tag_loss(look.student.tag_logits, tags),
-            "seg": segmentation_loss(logits, labels, config.nan_when_missing),
+            "seg": balanced_pixel_loss(logits, labels),
             "energy": self.energy(logits.softmax(1), 255 * images, valid, labels),
             "affinity": affinity_loss(look.student.affinity, target),
             "scd": scd_loss(
@@ -210,6 +197,8 @@ class TSCD(Method):
                 ),
             ),
         }
+        if config.nan_when_missing:
+            parts["seg"] = parts["seg"] + nan_when_missing(labels)
         if config.inert_er:
             parts["er"] = er_loss(look.cam, look.view_cam)
         seen = {"affinity_label": target, "points": points, "view_points": view_points}
@@ -295,7 +284,7 @@ class TSCD(Method):
 
     def load_released(self, state: Mapping[str, Tensor]) -> None:
         """Load a released checkpoint of TSCD or AFA, strictly."""
-        self.network.load_released(state)
+        load_released(self.network, state)
 
     def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Encoder at `lr`, heads at `head_lr` (released: 6e-5, ten times that, decay 0.01).

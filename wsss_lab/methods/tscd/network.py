@@ -1,6 +1,6 @@
 """TSCD's network: MiT encoder, tag classifier, SegFormer decoder, affinity head; AFA's, too."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from wsss_lab.cam import Fusion, multi_scale_cam
 from wsss_lab.methods.tscd.config import TSCDConfig
-from wsss_lab.models import keymaps
+from wsss_lab.methods.tscd.released import update_statistics
 from wsss_lab.models.attention import attention_layers
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.heads import SegFormerHead, TagHead
-from wsss_lab.models.weights import load_backbone_weights, load_strictly
+from wsss_lab.models.weights import load_backbone_weights
 
 QueriesKeys = tuple[Float[Tensor, "b n d"], Float[Tensor, "b n d"], int]
 """Queries and keys of an attention block, all heads side by side, and the number of heads."""
@@ -160,7 +160,7 @@ class TSCDNetwork(nn.Module):
         pyramids = [self.backbone(part).pyramid[0 if learn else -1 :] for part in parts]
         pyramid = [torch.cat(level) for level in zip(*pyramids, strict=True)]
         if learn:
-            learn_statistics(self.seg_head.norm, self.seg_head.fused_features(pyramid))
+            update_statistics(self.seg_head.norm, self.seg_head.fused_features(pyramid))
         return self.tag_head.cam(pyramid[-1])
 
     @torch.no_grad()
@@ -191,21 +191,6 @@ class TSCDNetwork(nn.Module):
         with without_noise(self.backbone, not noise):
             return multi_scale_cam(raw, images, fusion, normalize=None)
 
-    def load_released(self, state: Mapping[str, Tensor]) -> None:
-        """Load a released checkpoint of TSCD or AFA, strictly.
-
-        Args:
-            state: released names, with or without `module.` in front.
-
-        Raises:
-            ValueError: a tensor is missing, left over, or of another shape.
-        """
-        parts = keymaps.split_checkpoint(state, keymaps.TSCD)
-        flat = {
-            f"{part}.{key}": value for part, some in parts.items() for key, value in some.items()
-        }
-        load_strictly(self, flat, what="the TSCD checkpoint")
-
 
 @contextmanager
 def _projections(backbone: Backbone) -> Iterator[list[QueriesKeys]]:
@@ -228,17 +213,6 @@ def _projections(backbone: Backbone) -> Iterator[list[QueriesKeys]]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-@torch.no_grad()
-def learn_statistics(norm: nn.Module, x: Float[Tensor, "b d h w"]) -> None:
-    """Let a batch norm learn of a batch, without its output."""
-    if type(norm) is not nn.BatchNorm2d:  # one that asks other processes, too
-        norm(x)
-        return
-    layer: Any = norm
-    torch.batch_norm_update_stats(x, layer.running_mean, layer.running_var, layer.momentum)
-    layer.num_batches_tracked += 1
 
 
 @contextmanager
