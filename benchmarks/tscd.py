@@ -116,7 +116,7 @@ def literal_pass(method: TSCD, images: Tensor) -> dict[str, Tensor]:
     with plain_attention(method, maps):
         pyramid = net.backbone(images).pyramid
     attention = torch.cat(maps[-2:], dim=1)
-    if method.config.symmetric_affinity:
+    if not method.config.quirks.one_sided_affinity:
         attention = attention + attention.transpose(-2, -1)
     return {
         "tags": net.tag_head(pyramid[-1]),
@@ -146,7 +146,7 @@ def literal_cam(method: TSCD, images: Tensor) -> Tensor:
 def literal_labels(method: TSCD, images: Tensor, cam: Tensor, tags: Tensor) -> Tensor:
     """Every image and either background score by itself."""
     config, size = method.config, tuple(images.shape[2:])
-    colours = truncate_colours(images) if config.truncate_colours else images
+    colours = truncate_colours(images) if config.quirks.truncate_colours else images
     small = tuple(side // 2 for side in size)
     colours = F.interpolate(colours, small, mode="bilinear", align_corners=False)
     labels = torch.full((len(images), *size), 255)
@@ -225,7 +225,7 @@ def literal_step(method: TSCD, batch: Batch, near: Tensor) -> dict[str, Tensor]:
         "affinity": literal_affinity(first["affinity"], labels, near),
         "scd": literal_scd([cam, cam_view], [logits, view_logits], points),
     }
-    if config.inert_er:
+    if config.quirks.inert_er:
         small = F.interpolate(cam, cam_view.shape[2:], mode="bilinear", align_corners=True)
         parts["er"] = (small[:, 1:] - cam_view[:, 1:]).abs().mean()
     weights = {"tags": 1.0} | vars(config.weights)

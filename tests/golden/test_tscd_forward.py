@@ -40,12 +40,12 @@ def tiny(golden, symmetric=False, dropout=0.1):
     return network.eval()
 
 
-def compare(stream, z):
+def compare(outputs, z):
     for found, key in (
-        (stream.tag_logits, "cls"),
-        (stream.seg_logits, "seg"),
-        (stream.affinity, "attn_pred"),
-        (stream.cam, "cam"),
+        (outputs.tag_logits, "cls"),
+        (outputs.seg_logits, "seg"),
+        (outputs.affinity, "attn_pred"),
+        (outputs.cam, "cam"),
     ):
         np.testing.assert_allclose(found.numpy(), z[key], atol=3e-5, rtol=1e-4, err_msg=key)
 
@@ -74,8 +74,8 @@ def predictor(network):
     """The recorded network takes normalised images."""
 
     def predict(images, tags=None):
-        stream = network(images)
-        return SegOutput(stream.seg_logits, stream.cam, stream.tag_logits)
+        outputs = network(images)
+        return SegOutput(outputs.seg_logits, outputs.cam, outputs.tag_logits)
 
     return predict
 
@@ -97,19 +97,19 @@ def test_tscd_forward_of_several_scales(golden):
 
 @torch.no_grad()
 def test_tscd_forward_of_validation(golden):
-    """Maps that walked along the affinity ("ref cams")."""
+    """Maps propagated along the affinity ("ref cams")."""
     z = golden("tscd")("validate_tiny.npz")
     network, image = tiny(golden), torch.from_numpy(z["x"])[None]
     cam = multi_scale_predict(predictor(network), image, VIEWS["tscd_val"]).cam
-    stream = network(image)
-    grid = tuple(stream.cam.shape[2:])
+    outputs = network(image)
+    grid = tuple(outputs.cam.shape[2:])
     small = torch.nn.functional.interpolate(cam, grid, mode="bilinear", align_corners=False)
-    walked = random_walk(
+    propagated = random_walk(
         small,
-        stream.affinity,
+        outputs.affinity,
         torch.from_numpy(z["cls_label"]),
         mask=radius_mask(*grid, int(z["radius"])),
         background=0.35,  # of the released validation; not in the file
     )
-    full = torch.nn.functional.interpolate(walked, image.shape[2:], mode="bilinear")
+    full = torch.nn.functional.interpolate(propagated, image.shape[2:], mode="bilinear")
     np.testing.assert_array_equal(full.argmax(1)[0].numpy(), z["ref_label"])

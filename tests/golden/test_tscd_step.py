@@ -9,7 +9,7 @@ from test_tscd_forward import tiny
 
 from wsss_lab.cam import box_to_valid, cam_to_label
 from wsss_lab.methods.tscd import views
-from wsss_lab.methods.tscd.config import PRESETS, LossWeights
+from wsss_lab.methods.tscd.config import PRESETS, RELEASED, LossWeights
 from wsss_lab.methods.tscd.keymap import TSCD as KEYS
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.models import keymaps
@@ -21,15 +21,15 @@ BACKGROUND = 0.45  # of the logged label; not in the file
 class Iteration:
     """The recorded iteration, repeated with our method."""
 
-    def __init__(self, golden, **changes):
+    def __init__(self, golden, **quirks):
         self.z = z = golden("tscd")("train_step_tiny.npz")
         network = tiny(golden, dropout=0.0)
         config = replace(
             PRESETS["voc-released"],
             hidden=network.seg_head.fuse.out_channels,
             points=z["coords1"].shape[1],
+            quirks=replace(RELEASED, **quirks),
             weights=LossWeights(*(float(w) for w in np.round(z["weights"][[1, 2, 3, 4, 5]], 6))),
-            **changes,
         )
         self.method = TSCD(network.backbone, network.tag_head.linear.out_features, config)
         self.method.network.load_state_dict(network.state_dict())
@@ -156,8 +156,8 @@ def test_tscd_step_running_statistics(iteration):
 
 def test_tscd_step_without_the_side_effects(golden):
     """The decoder left alone in map passes: the same losses, other statistics."""
-    changes = {"decoder_in_cam": False, "noisy_cam": False, "share_pass": True}
-    ours = Iteration(golden, bn_updates="main", **changes)
+    names = ("decoder_in_cam", "bn_from_view", "noisy_cam", "extra_pass")
+    ours = Iteration(golden, **dict.fromkeys(names, False))
     released = Iteration(golden)
     for name, part in released.out.parts.items():
         torch.testing.assert_close(ours.out.parts[name], part, rtol=1e-5, atol=1e-6)

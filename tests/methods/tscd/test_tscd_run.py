@@ -6,7 +6,7 @@ from test_tscd import SIDE, START, K, batch, make, step
 
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.methods.tscd import method as tscd
-from wsss_lab.methods.tscd.config import PRESETS, TSCDConfig
+from wsss_lab.methods.tscd.config import PRESETS, TSCDConfig, TSCDQuirks
 from wsss_lab.methods.tscd.losses import scd_loss
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.methods.tscd.network import (
@@ -92,21 +92,21 @@ def test_bfloat16_step_stays_close():
         assert rough.parts[name].item() == pytest.approx(part.item(), rel=0.2, abs=0.02)
 
 
-def test_prediction_and_walked_maps():
+def test_prediction_and_propagated_cam():
     method, data = make().eval(), batch()
     out = method.predict(data["images"])
-    told = method.predict(data["images"], data["tags"])
-    assert torch.equal(out.logits, told.logits)
+    with_tags = method.predict(data["images"], data["tags"])
+    assert torch.equal(out.logits, with_tags.logits)
     assert out.logits.shape == (2, K + 1, SIDE // 4, SIDE // 4)
     assert out.cam.shape == (2, K, SIDE // 16, SIDE // 16)
     assert out.tag_logits.shape == (2, K)
     with torch.no_grad():
-        walked = method.walked_maps(
+        propagated = method.propagated_cam(
             data["images"], method.maps(tscd.normalize(data["images"])), data["tags"]
         )
-    assert walked.shape == (2, K + 1, SIDE // 16, SIDE // 16)
-    assert (walked[:, 1:][data["tags"] == 0] == 0).all()
-    assert (walked >= 0).all()
+    assert propagated.shape == (2, K + 1, SIDE // 16, SIDE // 16)
+    assert (propagated[:, 1:][data["tags"] == 0] == 0).all()
+    assert (propagated >= 0).all()
 
 
 def test_backbone_of_the_settings():
@@ -125,8 +125,7 @@ def test_backbone_of_the_settings():
         ({"points": 0}, "points"),
         ({"refiner": "crf"}, "refiner"),
         ({"scd_classes": "none"}, "scd_classes"),
-        ({"bn_updates": "no"}, "bn_updates"),
-        ({"decoder_in_cam": True}, "share_pass"),
+        ({"quirks": TSCDQuirks(decoder_in_cam=True)}, "extra_pass"),
     ],
 )
 def test_wrong_settings_are_refused(changes, match):

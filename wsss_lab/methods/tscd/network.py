@@ -21,8 +21,8 @@ QueriesKeys = tuple[Float[Tensor, "b n d"], Float[Tensor, "b n d"], int]
 """Queries and keys of an attention block, all heads side by side, and the number of heads."""
 
 
-class Stream(NamedTuple):
-    """Everything the network says about a batch, on its own grids."""
+class Outputs(NamedTuple):
+    """Outputs of all heads for a batch, each on its own grid."""
 
     tag_logits: Float[Tensor, "b k"]
     cam: Float[Tensor, "b k gh gw"]
@@ -31,15 +31,21 @@ class Stream(NamedTuple):
     pyramid: list[Float[Tensor, "b _d _h _w"]]
 
 
-class Look(NamedTuple):
-    """What a training step knows before it computes losses."""
+class ViewOutputs(NamedTuple):
+    """Outputs for both views of a batch, from which labels and losses are computed."""
 
-    student: Stream
+    outputs: Outputs
+    """Of the images, with gradients."""
     cam: Float[Tensor, "b k h w"]
+    """Maps of the images, 0..1, without gradients."""
     view: Float[Tensor, "b 3 vh vw"]
+    """The second view, normalised."""
     view_logits: Float[Tensor, "b k1 _sh _sw"]
+    """Segmentation of the second view, with gradients."""
     view_cam: Float[Tensor, "b k vh vw"]
+    """Maps of the second view, 0..1, without gradients."""
     centre: Float[Tensor, "b 2"]
+    """Middle of the second view's window, see `second_view`."""
 
 
 class AffinityHead(nn.Module):
@@ -105,7 +111,7 @@ class TSCDNetwork(nn.Module):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        layers: list[Any] = list(attention_layers(backbone).values())[-2:]
+        layers = _last_attention(backbone)
         if len(layers) < 2 or not all(hasattr(a, "kv") and a.sr is None for a in layers):
             raise ValueError(
                 "backbone must end in two attention blocks without spatial reduction, got "
@@ -117,27 +123,27 @@ class TSCDNetwork(nn.Module):
         self.seg_head = SegFormerHead(backbone.widths, classes + 1, hidden, dropout)
         self.affinity_head = AffinityHead(sum(int(a.num_heads) for a in layers), symmetric)
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Stream:
-        """Run all heads on normalised images."""
-        with _projections(self.backbone) as pairs:
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Outputs:
+        """Compute the outputs of all heads for normalised images."""
+        with _record_queries_keys(self.backbone) as blocks:
             pyramid = self.backbone(images).pyramid
         last = pyramid[-1]
-        return Stream(
+        return Outputs(
             self.tag_head(last),
             self.tag_head.cam(last),
             self.seg_head(pyramid),
-            self.affinity_head(pairs).sigmoid(),
+            self.affinity_head(blocks).sigmoid(),
             pyramid,
         )
 
     def segment(
         self, images: Float[Tensor, "b 3 h w"], update: bool = True
     ) -> tuple[Float[Tensor, "b k1 sh sw"], Float[Tensor, "b k gh gw"]]:
-        """Segmentation logits and maps, without affinity.
+        """Compute segmentation logits and raw maps, without affinity.
 
         Args:
             images: normalised images.
-            update: whether the running statistics of the decoder learn of this pass.
+            update: whether this pass updates the running statistics of the decoder.
         """
         pyramid = self.backbone(images).pyramid
         with keep_statistics(self.seg_head.norm, not update):
@@ -147,19 +153,19 @@ class TSCDNetwork(nn.Module):
     def raw_cam(
         self, images: Float[Tensor, "b 3 h w"], decoder: bool = False
     ) -> Float[Tensor, "b k gh gw"]:
-        """Maps alone, without gradient.
+        """Compute raw maps alone, without gradient.
 
         Args:
             images: normalised images.
-            decoder: let this pass leave its mark on the decoder's running statistics, as every
-                pass of the released code does; costs the decoder up to its normalisation.
+            decoder: update the decoder's running statistics, as every pass of the released code
+                does; costs the decoder up to its normalisation.
         """
-        learn = decoder and self.seg_head.training
+        decoder = decoder and self.seg_head.training
         # one by one on a CPU: a fraction of the memory, and of the time it takes to get it
         parts = images.split(1) if images.is_cpu else [images]
-        pyramids = [self.backbone(part).pyramid[0 if learn else -1 :] for part in parts]
+        pyramids = [self.backbone(part).pyramid[0 if decoder else -1 :] for part in parts]
         pyramid = [torch.cat(level) for level in zip(*pyramids, strict=True)]
-        if learn:
+        if decoder:
             update_statistics(self.seg_head.norm, self.seg_head.fused_features(pyramid))
         return self.tag_head.cam(pyramid[-1])
 
@@ -168,43 +174,47 @@ class TSCDNetwork(nn.Module):
         self,
         images: Float[Tensor, "b 3 h w"],
         fusion: Fusion,
-        known: Float[Tensor, "b k gh gw"] | None = None,
+        scale_1: Float[Tensor, "b k gh gw"] | None = None,
         noise: bool = False,
         decoder: bool = False,
     ) -> Float[Tensor, "b k h w"]:
-        """Maps over all scales and mirror images, joined at the size of the images, 0 or more.
+        """Join the maps of all scales and mirror images at the size of the images, 0 or more.
 
         Args:
             images: normalised images.
             fusion: scales, and how they are joined.
-            known: raw maps of the images as they are, to spare that pass.
+            scale_1: raw maps of the images as they are, to spare that pass.
             noise: keep stochastic depth.
             decoder: see `raw_cam`.
         """
 
         def raw(views: Tensor) -> Tensor:
             done = []
-            if known is not None and views.shape[-2:] == images.shape[-2:]:
-                done, views = [known.detach()], views[len(images) :]
+            if scale_1 is not None and views.shape[-2:] == images.shape[-2:]:
+                done, views = [scale_1.detach()], views[len(images) :]
             return torch.cat([*done, self.raw_cam(views, decoder)])
 
         with without_noise(self.backbone, not noise):
             return multi_scale_cam(raw, images, fusion, normalize=None)
 
 
+def _last_attention(backbone: Backbone) -> list[Any]:
+    """Return the attention of the last two blocks, the only one without pooled keys."""
+    return list(attention_layers(backbone).values())[-2:]
+
+
 @contextmanager
-def _projections(backbone: Backbone) -> Iterator[list[QueriesKeys]]:
-    """Collect (queries, keys, heads) of the last two blocks, with gradients, while inside."""
+def _record_queries_keys(backbone: Backbone) -> Iterator[list[QueriesKeys]]:
+    """Collect queries and keys of the last two blocks, with gradients, while inside."""
     found: list[QueriesKeys] = []
     queries: list[Tensor] = []
     handles = []
-    layers: list[Any] = list(attention_layers(backbone).values())[-2:]
-    for layer in layers:
+    for layer in _last_attention(backbone):
 
-        def on_q(_: nn.Module, __: Any, output: Tensor) -> None:
+        def on_q(_: nn.Module, __: object, output: Tensor) -> None:
             queries.append(output)
 
-        def on_kv(_: nn.Module, __: Any, output: Tensor, heads: int = layer.num_heads) -> None:
+        def on_kv(_: nn.Module, __: object, output: Tensor, heads: int = layer.num_heads) -> None:
             found.append((queries.pop(), output.chunk(2, dim=-1)[0], heads))
 
         handles += [layer.q.register_forward_hook(on_q), layer.kv.register_forward_hook(on_kv)]
@@ -216,16 +226,15 @@ def _projections(backbone: Backbone) -> Iterator[list[QueriesKeys]]:
 
 
 @contextmanager
-def keep_statistics(norm: nn.Module, keep: bool = True) -> Iterator[None]:
-    """Normalise by the batch, but leave the running statistics as they are."""
-    layer: Any = norm
-    before = layer.momentum
+def keep_statistics(norm: nn.BatchNorm2d, keep: bool = True) -> Iterator[None]:
+    """Normalise by the batch, but leave the running statistics as they are, while inside."""
+    before = norm.momentum
     if keep:
-        layer.momentum = 0.0
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        layer.momentum = before
+        norm.momentum = before
 
 
 @contextmanager
@@ -242,7 +251,7 @@ def without_noise(module: nn.Module, on: bool = True) -> Iterator[None]:
 
 
 def tscd_backbone(config: TSCDConfig, weights: str = "imagenet", **options: Any) -> Backbone:
-    """The backbone that the settings name, with pre-trained weights.
+    """Build the backbone that the settings name, with pre-trained weights.
 
     Args:
         config: uses `backbone` and `drop_path`.
