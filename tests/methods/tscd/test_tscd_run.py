@@ -1,9 +1,13 @@
 """TSCD: whole steps and runs."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from test_tscd import SIDE, START, K, batch, make, step
 
+import wsss_lab.methods.tscd as tscd_package
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.methods.tscd import method as tscd
 from wsss_lab.methods.tscd.config import PRESETS, TSCDConfig, TSCDQuirks
@@ -16,6 +20,21 @@ from wsss_lab.methods.tscd.network import (
 from wsss_lab.methods.tscd.views import second_view
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.train.fit import fit
+
+
+def test_main_names_come_with_the_package():
+    found = {name: getattr(tscd_package, name) for name in tscd_package.__all__}
+    assert set(found) == set(tscd_package._HOME)
+    assert found["TSCD"] is TSCD
+    assert found["PRESETS"] is PRESETS
+    with pytest.raises(AttributeError, match="nothing"):
+        tscd_package.nothing  # noqa: B018
+
+
+def test_importing_the_package_imports_none_of_its_files():
+    code = "import sys, wsss_lab.methods.tscd as t; print(*(m for m in sys.modules if 'tscd' in m))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["wsss_lab.methods.tscd"]
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
