@@ -32,12 +32,13 @@ from torch import Tensor
 
 from wsss_lab.cam import box_to_valid
 from wsss_lab.methods.common.base import normalize
-from wsss_lab.methods.tscd import losses as tscd_losses
+from wsss_lab.methods.tscd import views
 from wsss_lab.methods.tscd.config import PRESETS
-from wsss_lab.methods.tscd.losses import truncate_colours
 from wsss_lab.methods.tscd.method import TSCD
+from wsss_lab.methods.tscd.released import truncate_colours
 from wsss_lab.models.attention import attention_layers, pool_queries
 from wsss_lab.models.backbones import build_backbone
+from wsss_lab.models.heads import SegFormerHead
 from wsss_lab.models.onednn import multiply_by_onednn
 from wsss_lab.refine import DenseEnergyLoss, radius_mask
 
@@ -99,20 +100,29 @@ def plain_attention(method: TSCD, maps: list[Tensor]) -> Iterator[None]:
             del layer.forward
 
 
+def literal_decoder(head: SegFormerHead, pyramid: list[Tensor]) -> Tensor:
+    """Every map to the size of the first, then all of them through one convolution."""
+    size = pyramid[0].shape[2:]
+    lifted = [lateral(m) for lateral, m in zip(head.lateral, pyramid, strict=True)]
+    lifted = [F.interpolate(x, size, mode="bilinear", align_corners=False) for x in lifted]
+    x = head.fuse(torch.cat(lifted[::-1], dim=1))
+    return head.classify(head.dropout(F.relu(head.norm(x))))
+
+
 def literal_pass(method: TSCD, images: Tensor) -> dict[str, Tensor]:
     """Everything, in every pass."""
-    net = method.network
+    net, head = method.network, method.network.affinity_head
     maps: list[Tensor] = []
     with plain_attention(method, maps):
         pyramid = net.backbone(images).pyramid
     attention = torch.cat(maps[-2:], dim=1)
-    if method.config.symmetric_affinity:
+    if not method.config.quirks.one_sided_affinity:
         attention = attention + attention.transpose(-2, -1)
     return {
         "tags": net.tag_head(pyramid[-1]),
         "cam": net.tag_head.cam(pyramid[-1]).detach(),
-        "seg": net.seg_head(pyramid),
-        "affinity": net.affinity_head(attention).sigmoid()[:, 0],
+        "seg": literal_decoder(net.seg_head, pyramid),
+        "affinity": F.conv2d(attention, head.weight, head.bias).sigmoid()[:, 0],
     }
 
 
@@ -136,7 +146,7 @@ def literal_cam(method: TSCD, images: Tensor) -> Tensor:
 def literal_labels(method: TSCD, images: Tensor, cam: Tensor, tags: Tensor) -> Tensor:
     """Every image and either background score by itself."""
     config, size = method.config, tuple(images.shape[2:])
-    colours = truncate_colours(images) if config.truncate_colours else images
+    colours = truncate_colours(images) if config.quirks.truncate_colours else images
     small = tuple(side // 2 for side in size)
     colours = F.interpolate(colours, small, mode="bilinear", align_corners=False)
     labels = torch.full((len(images), *size), 255)
@@ -215,7 +225,7 @@ def literal_step(method: TSCD, batch: Batch, near: Tensor) -> dict[str, Tensor]:
         "affinity": literal_affinity(first["affinity"], labels, near),
         "scd": literal_scd([cam, cam_view], [logits, view_logits], points),
     }
-    if config.inert_er:
+    if config.quirks.inert_er:
         small = F.interpolate(cam, cam_view.shape[2:], mode="bilinear", align_corners=True)
         parts["er"] = (small[:, 1:] - cam_view[:, 1:]).abs().mean()
     weights = {"tags": 1.0} | vars(config.weights)
@@ -226,11 +236,11 @@ def literal_step(method: TSCD, batch: Batch, near: Tensor) -> dict[str, Tensor]:
 def our_step(method: TSCD, batch: Batch) -> dict[str, Tensor]:
     """The same from the package, with the same points."""
     points = iter(batch["points"])
-    draw, tscd_losses.draw_points = tscd_losses.draw_points, lambda *_: next(points)  # type: ignore[assignment]
+    draw, views.draw_points = views.draw_points, lambda *_: next(points)  # type: ignore[assignment]
     try:
         out = method.training_step(batch, method.config.warmup + 1)  # type: ignore[arg-type]
     finally:
-        tscd_losses.draw_points = draw
+        views.draw_points = draw
     return {**out.parts, "loss": out.loss}
 
 

@@ -5,7 +5,9 @@ import re
 import pytest
 import torch
 
-from wsss_lab.refine import affinity_label, affinity_loss, grid_label, radius_mask, random_walk
+from wsss_lab.methods.tscd.labels import affinity_label
+from wsss_lab.methods.tscd.losses import affinity_loss
+from wsss_lab.refine import grid_label, radius_mask, random_walk
 
 
 @pytest.fixture

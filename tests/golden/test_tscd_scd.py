@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from wsss_lab.methods.tscd.losses import correspondence, recentre, sample_points, scd_loss
+from wsss_lab.methods.tscd.losses import correspondence, recentre, scd_loss
+from wsss_lab.methods.tscd.views import sample_points
 
 FILES = ["scd_loss_s7.npz", "scd_loss_s40.npz"]
 

@@ -8,8 +8,9 @@ import torch
 from test_tscd_forward import tiny
 
 from wsss_lab.cam import box_to_valid, cam_to_label
-from wsss_lab.methods.tscd import losses as tscd_losses
-from wsss_lab.methods.tscd.config import PRESETS, LossWeights
+from wsss_lab.methods.tscd import views
+from wsss_lab.methods.tscd.config import PRESETS, RELEASED, LossWeights
+from wsss_lab.methods.tscd.keymap import TSCD as KEYS
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.models import keymaps
 
@@ -20,15 +21,15 @@ BACKGROUND = 0.45  # of the logged label; not in the file
 class Iteration:
     """The recorded iteration, repeated with our method."""
 
-    def __init__(self, golden, **changes):
+    def __init__(self, golden, **quirks):
         self.z = z = golden("tscd")("train_step_tiny.npz")
         network = tiny(golden, dropout=0.0)
         config = replace(
             PRESETS["voc-released"],
             hidden=network.seg_head.fuse.out_channels,
             points=z["coords1"].shape[1],
+            quirks=replace(RELEASED, **quirks),
             weights=LossWeights(*(float(w) for w in np.round(z["weights"][[1, 2, 3, 4, 5]], 6))),
-            **changes,
         )
         self.method = TSCD(network.backbone, network.tag_head.linear.out_features, config)
         self.method.network.load_state_dict(network.state_dict())
@@ -42,7 +43,7 @@ class Iteration:
         }
         points = [torch.from_numpy(z[key]) for key in ("coords1", "coords2")]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tscd_losses, "draw_points", lambda *_: points.pop(0))
+            patch.setattr(views, "draw_points", lambda *_: points.pop(0))
             self.out = self.method.training_step(self.batch, config.warmup + 1)
 
     def recorded(self, key):
@@ -137,7 +138,7 @@ def test_tscd_step_gradients(iteration, golden):
     norms = dict(zip(sorted(names), iteration.recorded("grad_norms_sorted_keys"), strict=True))
     own = dict(net.named_parameters())
     for old, norm in norms.items():
-        (new,) = keymaps.rename({old: torch.zeros(1)}, keymaps.TSCD)
+        (new,) = keymaps.rename({old: torch.zeros(1)}, KEYS)
         grad = own[new.replace("/", ".")].grad
         assert norm >= 0, old
         torch.testing.assert_close(grad.norm(), norm, rtol=2e-3, atol=1e-5, msg=old)
@@ -155,8 +156,8 @@ def test_tscd_step_running_statistics(iteration):
 
 def test_tscd_step_without_the_side_effects(golden):
     """The decoder left alone in map passes: the same losses, other statistics."""
-    changes = {"decoder_in_cam": False, "noisy_cam": False, "share_pass": True}
-    ours = Iteration(golden, bn_updates="main", **changes)
+    names = ("decoder_in_cam", "bn_from_view", "noisy_cam", "extra_pass")
+    ours = Iteration(golden, **dict.fromkeys(names, False))
     released = Iteration(golden)
     for name, part in released.out.parts.items():
         torch.testing.assert_close(ours.out.parts[name], part, rtol=1e-5, atol=1e-6)

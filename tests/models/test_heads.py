@@ -1,5 +1,7 @@
 """Heads: pooling, activation maps, decoders."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -67,6 +69,34 @@ def test_segformer_head_takes_any_number_of_maps(name):
     assert logits.shape == (2, 11, *pyramid[0].shape[2:])
     with pytest.raises(ValueError, match="channels"):
         head(pyramid[:1])
+
+
+def written(head, pyramid):
+    """SegFormer's decoder in the order of its paper."""
+    size = pyramid[0].shape[2:]
+    lifted = [lateral(m) for lateral, m in zip(head.lateral, pyramid, strict=True)]
+    lifted = [F.interpolate(x, size, mode="bilinear", align_corners=False) for x in lifted]
+    x = head.fuse(torch.cat(lifted[::-1], dim=1))
+    return head.classify(head.dropout(F.relu(head.norm(x))))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_segformer_head_is_the_one_written(training):
+    torch.manual_seed(0)
+    head = SegFormerHead((8, 16, 20, 32), 5, hidden=16, dropout=0.0).train(training)
+    sizes = [(13, 18), (7, 9), (4, 5), (4, 5)]
+    pyramid = [torch.randn(2, w, *s) for w, s in zip(head.widths, sizes, strict=True)]
+    plain = copy.deepcopy(head)
+    pairs = (plain, written(plain, pyramid)), (head, head(pyramid))
+    torch.testing.assert_close(pairs[1][1], pairs[0][1], atol=1e-5, rtol=1e-4)
+    one, two = (
+        torch.autograd.grad(logits.square().sum(), list(module.parameters()))
+        for module, logits in pairs
+    )
+    for ours, expected in zip(two, one, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-2, rtol=1e-3)
+    for name, value in plain.named_buffers():
+        torch.testing.assert_close(head.get_buffer(name), value, msg=name)
 
 
 def test_bad_heads():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from wsss_lab.methods.tscd.keymap import TSCD
 from wsss_lab.models import keymaps
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.heads import DilatedHead, LargeFOV, SegFormerHead, TagHead
@@ -43,7 +44,7 @@ def test_tscd(prefix):
         "tag_head": TagHead(backbone.width, 20, pool="gmp"),
         "affinity_head": nn.Conv2d(16, 1, 1),
     }
-    parts = keymaps.split_checkpoint(state, keymaps.TSCD)
+    parts = keymaps.split_checkpoint(state, TSCD)
     load(modules, parts)
     assert sum(len(part) for part in parts.values()) == len(state)
 
@@ -190,4 +191,4 @@ def test_unknown_and_colliding_keys_are_errors():
         keymaps.rename({"head.bias": torch.empty(1), "surprise": torch.empty(1)}, keymaps.MIT)
     twice = {"module.classifier.weight": torch.empty(1), "classifier.weight": torch.empty(1)}
     with pytest.raises(ValueError, match="two keys"):
-        keymaps.rename(twice, keymaps.TSCD)
+        keymaps.rename(twice, TSCD)

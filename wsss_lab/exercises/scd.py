@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from wsss_lab.exercises import register
-from wsss_lab.methods.tscd.losses import sample_points, scd_loss
+from wsss_lab.methods.tscd.losses import scd_loss
+from wsss_lab.methods.tscd.views import sample_points
 
 OBJECT = 0.2
 POINTS = 40 * 40

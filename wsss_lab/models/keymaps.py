@@ -19,8 +19,8 @@ NewName = str | Callable[[re.Match[str]], str] | None
 Table = Sequence[tuple[str, NewName]]
 
 
-def _mit_rows(old: str, new: str) -> Table:
-    """Official SegFormer encoder -> timm's PVTv2, with prefixes before the old and new names."""
+def mit_rows(old: str, new: str) -> Table:
+    """Rows from the official SegFormer encoder to timm's PVTv2, with prefixes of both names."""
     return [
         (rf"{old}patch_embed1\.(.+)", rf"{new}patch_embed.\1"),
         (
@@ -63,7 +63,7 @@ def _wrn_rows(new: str) -> Table:
     ]
 
 
-MIT: Table = [*_mit_rows("", ""), (r"head\.(weight|bias)", None)]
+MIT: Table = [*mit_rows("", ""), (r"head\.(weight|bias)", None)]
 """Official ``mit_b*.pth`` -> timm's PVTv2."""
 
 _HF_LAYERS = {
@@ -95,20 +95,6 @@ _HF_TABLE: Table = [
 
 WRN38: Table = [*_wrn_rows(""), (r"fc8\.weight", None)]
 """PSA's ``res38_cls.pth`` -> `WideResNet38`; its classifier is dropped."""
-
-TSCD: Table = [
-    *_mit_rows(r"(?:module\.)?encoder\.", "backbone/net."),
-    (
-        r"(?:module\.)?decoder\.linear_c([1-4])\.proj\.(.+)",
-        lambda m: f"seg_head/lateral.{int(m[1]) - 1}.{m[2]}",
-    ),
-    (r"(?:module\.)?decoder\.linear_fuse\.conv\.(.+)", r"seg_head/fuse.\1"),
-    (r"(?:module\.)?decoder\.linear_fuse\.bn\.(.+)", r"seg_head/norm.\1"),
-    (r"(?:module\.)?decoder\.linear_pred\.(.+)", r"seg_head/classify.\1"),
-    (r"(?:module\.)?classifier\.(.+)", r"tag_head/linear.\1"),
-    (r"(?:module\.)?attn_proj\.(.+)", r"affinity_head/\1"),
-]
-"""TSCD's and AFA's ``*_iter_*.pth``; parts backbone, seg_head, tag_head, affinity_head."""
 
 COSA: Table = [
     (r"encoder\.head\.(weight|bias)", None),  # ImageNet classifier, never used
@@ -186,7 +172,7 @@ def split_checkpoint(state: Mapping[str, Tensor], table: Table) -> dict[str, Sta
 
     Args:
         state: the released state dict.
-        table: `TSCD`, `COSA`, `ACR` or `ASDT`.
+        table: of a method.
 
     Returns:
         Part name -> state dict that the part loads strictly.

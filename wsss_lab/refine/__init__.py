@@ -23,7 +23,7 @@ from wsss_lab.refine.labels import refine_in_box, refine_present
 from wsss_lab.refine.lattice import Lattice
 from wsss_lab.refine.local import PAMR, PAR, VARM, LocalKernel, LocalRefiner, local_affinity
 from wsss_lab.refine.neighbours import DILATIONS, dilated_offsets, propagate
-from wsss_lab.refine.walk import affinity_label, affinity_loss, grid_label, radius_mask, random_walk
+from wsss_lab.refine.walk import grid_label, radius_mask, random_walk
 
 __all__ = [
     "DILATIONS",
@@ -36,8 +36,6 @@ __all__ = [
     "Lattice",
     "LocalKernel",
     "LocalRefiner",
-    "affinity_label",
-    "affinity_loss",
     "bilateral_energy",
     "bilateral_features",
     "confidence_gate",

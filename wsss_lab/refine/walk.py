@@ -1,12 +1,8 @@
-"""The affinity of AFA and TSCD: its labels, its loss, and the random walk of maps along it.
+"""One step of a random walk of class maps along a learned affinity.
 
-An affinity matrix holds, for two cells of the token grid, the probability that they share a class.
-It is trained on a pseudo-label (`affinity_label`, `affinity_loss`), near pairs only
-(`radius_mask`); one step of a random walk along it then spreads class maps to places they missed
-(`random_walk`).
-
-TSCD uses the affinity as it comes, AFA the sum of it and its transpose before the sigmoid; the
-label is symmetric either way.
+An affinity matrix holds for two cells of the token grid how surely they belong to one class; only
+near pairs count (`radius_mask`). A step along it carries class maps to places they missed
+(`random_walk`). AFA and TSCD learn such an affinity from their own pseudo-labels.
 
 Sources: AFA, Ru et al., CVPR 2022; TSCD, AAAI 2023; both as released.
 """
@@ -16,8 +12,6 @@ from functools import lru_cache
 import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
-
-from wsss_lab import IGNORE
 
 
 def grid_label(
@@ -62,63 +56,6 @@ def _radius_mask(gh: int, gw: int, radius: int, device: str) -> Tensor:
     y, x = (torch.arange(n, device=device) for n in (gh, gw))
     near_y, near_x = ((a[:, None] - a).abs() <= radius for a in (y, x))
     return (near_y[:, None, :, None] & near_x[None, :, None, :]).reshape(gh * gw, gh * gw)
-
-
-def affinity_label(
-    label: Integer[Tensor, "b gh gw"], mask: Bool[Tensor, "n n"] | None = None
-) -> Integer[Tensor, "b n n"]:
-    """Label the pairs of cells that share a class.
-
-    Two background cells share one, too. Symmetric.
-
-    Args:
-        label: pseudo-label on the token grid, see `grid_label`; `IGNORE` where unknown.
-        mask: pairs that count, see `radius_mask`; None is all.
-
-    Returns:
-        uint8: 1 same class, 0 different, `IGNORE` where a cell is unknown or the pair too far.
-
-    Raises:
-        ValueError: if shapes disagree.
-    """
-    if label.ndim != 3:
-        raise ValueError(f"label must be (b, gh, gw), got {tuple(label.shape)}; add the batch axis")
-    cells = label.flatten(1)
-    _check_mask(mask, cells.shape[1])
-    same = (cells[:, :, None] == cells[:, None, :]).to(torch.uint8)
-    unknown = cells == IGNORE
-    ignored = unknown[:, :, None] | unknown[:, None, :]
-    if mask is not None:
-        ignored |= ~mask.bool()
-    return same.masked_fill_(ignored, IGNORE)
-
-
-def affinity_loss(
-    affinity: Float[Tensor, "b n n"], target: Integer[Tensor, "b n n"]
-) -> Float[Tensor, ""]:
-    """Compute the L1 loss of the affinity; same and different pairs weigh one half each.
-
-    Half the sum of 1 - a over same pairs, divided by their number in the batch plus one, and
-    likewise of a over different pairs. The added one makes the term 0 where a kind is missing.
-    Source: released code; L1 rather than cross-entropy.
-
-    Args:
-        affinity: 0..1, after the sigmoid.
-        target: from `affinity_label`.
-
-    Raises:
-        ValueError: if shapes disagree.
-    """
-    if affinity.shape != target.shape or affinity.ndim != 3:
-        raise ValueError(
-            "affinity and target must both be (b, n, n), got "
-            f"{tuple(affinity.shape)} and {tuple(target.shape)}"
-        )
-    affinity = affinity if affinity.dtype == torch.float64 else affinity.float()
-    same, different = target == 1, target == 0
-    missing = (1 - affinity).masked_fill(~same, 0).sum() / (same.sum() + 1)
-    wrong = affinity.masked_fill(~different, 0).sum() / (different.sum() + 1)
-    return 0.5 * (missing + wrong)
 
 
 def random_walk(

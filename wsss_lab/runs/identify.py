@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wsss_lab.methods.tscd import keymap as tscd_keymap
 from wsss_lab.models import keymaps
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.heads import DilatedHead, LargeFOV, SegFormerHead, TagHead
@@ -140,7 +141,7 @@ def _mit_name(state: Mapping[str, Tensor], prefix: str) -> str:
 
 def _load_tscd(state: State, facts: Any, rest: Any) -> dict[str, Any]:
     name = _mit_name(state, "encoder.")
-    parts = keymaps.split_checkpoint(state, keymaps.TSCD)
+    parts = keymaps.split_checkpoint(state, tscd_keymap.TSCD)
     classes = _rows(parts, "tag_head", "linear.weight")
     heads = parts["affinity_head"]["weight"].shape[1] if "affinity_head" in parts else 16
     with torch.device("meta"):

@@ -6,15 +6,11 @@ import torch.nn.functional as F
 
 from wsss_lab import IGNORE
 from wsss_lab.methods.tscd import method as tscd
-from wsss_lab.methods.tscd.config import PRESETS, LossWeights
-from wsss_lab.methods.tscd.losses import (
-    box_range,
-    sample_points,
-    scd_channels,
-    second_view,
-    segmentation_loss,
-)
+from wsss_lab.methods.tscd.config import PRESETS, RELEASED, LossWeights, TSCDQuirks
+from wsss_lab.methods.tscd.labels import scd_channels
 from wsss_lab.methods.tscd.method import TSCD
+from wsss_lab.methods.tscd.released import nan_when_missing
+from wsss_lab.methods.tscd.views import box_range, sample_points, second_view
 from wsss_lab.models.backbones import build_backbone
 
 K, SIDE, START = 4, 64, 10
@@ -33,8 +29,12 @@ def tiny_backbone(drop_path=0.0):
 
 
 def settings(preset="voc", **changes):
+    """A preset made small; quirks by their names among the other changes."""
     small = {"hidden": 16, "warmup": START, "points": 6, "view_scale": 0.5, "scales": (1.0, 1.5)}
-    return replace(PRESETS[preset], **(small | changes))
+    config = PRESETS[preset]
+    switched = {key: changes.pop(key) for key in vars(config.quirks) if key in changes}
+    quirks = replace(config.quirks, **switched)
+    return replace(config, quirks=quirks, **(small | changes))
 
 
 def make(preset="voc", drop_path=0.0, **changes):
@@ -63,29 +63,27 @@ def step(method, at=START + 1, **changes):
     return method.training_step(batch() | changes, at)
 
 
-# --- deviations, by number -----------------------------------------------------------------------
-
-DEVIATIONS = [
-    "decoder_in_cam", "bn_updates", "noisy_cam", "inert_er", "truncate_colours",
-    "symmetric_affinity", "nan_when_missing", "crop", "mask_padding", "scd_classes", "paired",
-    "view_crop", "skip_warmup", "decay_all", "share_pass",
-]  # fmt: skip
+# --- quirks --------------------------------------------------------------------------------------
 
 
-def test_presets_differ_in_the_listed_deviations_only():
-    for number, name in enumerate(DEVIATIONS, 1):
-        assert f"\n{number}. `{name}`" in (tscd.__doc__ or ""), name
-    studies = {"scd_classes", "paired", "view_crop"}
-    for name, same in (("voc", studies), ("coco", studies | {"crop"})):
+def test_presets_differ_in_quirks_and_crop_only():
+    for name in ("voc", "coco"):
         ours, released = PRESETS[name], PRESETS[f"{name}-released"]
-        changed = {
-            f.name for f in fields(ours) if getattr(ours, f.name) != getattr(released, f.name)
-        }
-        assert changed == set(DEVIATIONS) - same
+        assert ours.quirks == TSCDQuirks()
+        assert released.quirks == RELEASED
+        assert replace(released, quirks=ours.quirks, crop=ours.crop) == ours
+    assert not any(vars(TSCDQuirks()).values())
+    assert all(vars(RELEASED).values())
 
 
-def test_1_decoder_in_map_passes_moves_the_running_statistics():
-    both = [make(decoder_in_cam=flag, share_pass=False) for flag in (True, False)]
+def test_every_quirk_has_a_test():
+    tests = [name for name in globals() if name.startswith("test_")]
+    for field in fields(TSCDQuirks):
+        assert any(name.startswith(f"test_{field.name}") for name in tests), field.name
+
+
+def test_decoder_in_cam_moves_the_running_statistics():
+    both = [make(decoder_in_cam=flag, extra_pass=True) for flag in (True, False)]
     outs = [step(method) for method in both]
     counts = [int(method.network.seg_head.norm.num_batches_tracked) for method in both]
     assert counts[0] - counts[1] == 2 * len(both[0].config.scales)
@@ -94,8 +92,8 @@ def test_1_decoder_in_map_passes_moves_the_running_statistics():
     torch.testing.assert_close(outs[0].loss, outs[1].loss)
 
 
-def test_2_statistics_of_the_second_view():
-    both = make(bn_updates="all"), make(bn_updates="main")
+def test_bn_from_view_adds_statistics_of_the_second_view():
+    both = make(bn_from_view=True), make()
     outs = [step(method) for method in both]
     alone = make()
     with torch.no_grad():
@@ -108,7 +106,7 @@ def test_2_statistics_of_the_second_view():
     torch.testing.assert_close(outs[0].loss, outs[1].loss)
 
 
-def test_3_stochastic_depth_in_map_passes():
+def test_noisy_cam_keeps_stochastic_depth_in_map_passes():
     images = tscd.normalize(batch()["images"])
     for noisy in (True, False):
         method = make(drop_path=0.5, noisy_cam=noisy)
@@ -118,7 +116,7 @@ def test_3_stochastic_depth_in_map_passes():
         assert all(layer.training for layer in method.modules())
 
 
-def test_4_the_er_term_is_a_constant():
+def test_inert_er_is_a_constant():
     out = step(make(inert_er=True))
     assert not out.parts["er"].requires_grad
     assert out.parts["er"] > 0
@@ -128,14 +126,14 @@ def test_4_the_er_term_is_a_constant():
     torch.testing.assert_close(out.loss.detach(), plain.loss.detach() + weight * out.parts["er"])
 
 
-def test_5_truncated_colours_reach_the_refiner(monkeypatch):
+def test_truncate_colours_reaches_the_refiner(monkeypatch):
     method, seen = make(truncate_colours=True), []
     real = method.refiner.forward
     monkeypatch.setattr(
         method.refiner, "forward", lambda x, masks: seen.append(x) or real(x, masks)
     )
     step(method)
-    method.config = replace(method.config, truncate_colours=False)
+    method.config = replace(method.config, quirks=TSCDQuirks())
     step(method)
     small = F.interpolate(batch()["images"], (SIDE // 2, SIDE // 2), mode="bilinear")
     torch.testing.assert_close(seen[1], small)
@@ -143,39 +141,40 @@ def test_5_truncated_colours_reach_the_refiner(monkeypatch):
     assert not (seen[0] > small + 1e-4).any()
 
 
-def test_6_symmetric_affinity():
-    released, ours = (step(make(symmetric_affinity=flag)).panels for flag in (False, True))
+def test_one_sided_affinity():
+    released, ours = (step(make(one_sided_affinity=flag)).panels for flag in (True, False))
     assert not torch.allclose(released["affinity"], released["affinity"].mT, atol=1e-3)
     torch.testing.assert_close(ours["affinity"], ours["affinity"].mT)
     assert torch.equal(released["labels"], ours["labels"])
 
 
 @pytest.mark.parametrize("label", [0, 1, IGNORE])
-def test_7_loss_of_a_batch_without_one_kind_of_pixel(label):
-    logits = torch.randn(1, K + 1, 6, 6, requires_grad=True)
-    labels = torch.full((1, 6, 6), label)
-    assert segmentation_loss(logits, labels, nan_when_missing=True).isnan()
-    loss = segmentation_loss(logits, labels)
-    assert loss.isfinite()
-    assert (loss > 0) == (label != IGNORE)
-    assert torch.autograd.grad(loss, logits)[0].isfinite().all()
-    labels[0, 0] = 1 - min(label, 1)
-    labels[0, 1] = min(label, 1)
-    torch.testing.assert_close(
-        segmentation_loss(logits, labels, True), segmentation_loss(logits, labels)
-    )
+def test_nan_when_missing_is_the_loss_without_one_kind_of_pixel(label, monkeypatch):
+    labels = torch.full((2, SIDE, SIDE), label)
+    monkeypatch.setattr(TSCD, "pseudo_labels", lambda *_: labels)
+    released, ours = (make(nan_when_missing=flag) for flag in (True, False))
+    assert step(released).parts["seg"].isnan()
+    out = step(ours)
+    assert out.parts["seg"].isfinite()
+    assert (out.parts["seg"] > 0) == (label != IGNORE)
+    out.loss.backward()
+    assert all(p.grad.isfinite().all() for p in ours.parameters())
+    labels[:, 0] = 1 - min(label, 1)
+    labels[:, 1] = min(label, 1)
+    assert nan_when_missing(labels) == 0
+    torch.testing.assert_close(step(released).parts["seg"], step(ours).parts["seg"])
 
 
-def test_8_crop_of_the_shipped_launcher():
+def test_crop_of_the_shipped_launcher():
     assert {name: preset.crop for name, preset in PRESETS.items()} == {
         "voc-released": 320, "coco-released": 512, "voc": 512, "coco": 512, "toy": 128,
     }  # fmt: skip
 
 
-def test_9_padding_takes_no_part():
+def test_use_padding_lets_it_take_part():
     other = batch()["images"]
     other[1, :, 50:] = 1  # padding of another colour
-    masked = make(mask_padding=True)
+    masked = make()
     panels = step(masked).panels
     valid = tscd.box_to_valid(batch()["boxes"], (SIDE, SIDE))
     assert (panels["cam"].masked_select(~valid[:, None]) == 0).all()
@@ -184,7 +183,7 @@ def test_9_padding_takes_no_part():
     for points in (panels["points"], panels["view_points"]):
         inside = (points >= low[:, None, None] - 1e-6) & (points <= high[:, None, None] + 1e-6)
         assert inside.all()
-    released = step(make(mask_padding=False)).panels
+    released = step(make(use_padding=True)).panels
     assert (released["cam"].masked_select(~valid[:, None]) > 0).any()
     assert (released["points"][1, ..., 0] > high[1, 0]).any()
     for found in (panels, released):  # labels never reach into padding
@@ -192,7 +191,7 @@ def test_9_padding_takes_no_part():
 
 
 @pytest.mark.parametrize("classes", ["tagged", "background"])
-def test_10_absent_classes_leave_the_correspondence(classes):
+def test_absent_classes_leave_the_correspondence(classes):
     data = batch()
     cam = torch.rand(2, K, 8, 8)
     changed = cam.clone()
@@ -210,7 +209,7 @@ def test_10_absent_classes_leave_the_correspondence(classes):
     assert ours.parts["seg"] == released.parts["seg"]
 
 
-def test_11_paired_points_are_the_same_places():
+def test_paired_points_are_the_same_places():
     panels = step(make(paired=True)).panels
     torch.testing.assert_close(panels["points"], panels["view_points"])
     panels = step(make(paired=False)).panels
@@ -223,7 +222,7 @@ def test_11_paired_points_are_the_same_places():
     assert panels["view_points"].abs().max() <= 1 + 1e-5
 
 
-def test_12_window_of_the_second_view():
+def test_window_of_the_second_view():
     g = torch.linspace(-1, 1, 33)
     images = torch.stack([g.expand(33, 33), g[:, None].expand(33, 33)])[None]  # x and y themselves
     centre = torch.tensor([[0.25, -0.5]])
@@ -238,13 +237,13 @@ def test_12_window_of_the_second_view():
     assert not torch.allclose(out.panels["view"], step(make()).panels["view"])
 
 
-def test_13_warm_up_trains_the_same_with_and_without_the_rest():
+def test_full_warmup_trains_the_same():
     grads = []
-    for skip in (True, False):
-        method = make(skip_warmup=skip)
+    for full in (False, True):
+        method = make(full_warmup=full)
         out = step(method, at=START)
         assert set(out.parts) == (
-            {"tags"} if skip else {"tags", "seg", "energy", "affinity", "scd"}
+            {"tags", "seg", "energy", "affinity", "scd"} if full else {"tags"}
         )
         torch.testing.assert_close(out.loss.detach(), out.parts["tags"].detach())
         out.loss.backward()
@@ -254,7 +253,7 @@ def test_13_warm_up_trains_the_same_with_and_without_the_rest():
     assert step(make(), at=START + 1).loss > step(make(), at=START).loss  # the next step has all
 
 
-def test_14_groups_of_the_optimiser():
+def test_decay_all_groups_of_the_optimiser():
     method = make("voc-released")
     groups = method.param_groups(6e-5, 6e-4, 0.01)
     assert [(g["lr"], g["weight_decay"]) for g in groups] == [
@@ -271,8 +270,8 @@ def test_14_groups_of_the_optimiser():
     assert any(g["lr"] == 0 for g in ours)
 
 
-def test_15_maps_from_the_passes_that_are_trained():
-    shared, released = (make(share_pass=flag) for flag in (True, False))
+def test_extra_pass_or_maps_from_the_passes_that_are_trained():
+    shared, released = (make(extra_pass=flag) for flag in (False, True))
     calls = {}
     for method in (shared, released):
         found = calls[method] = []
@@ -286,7 +285,7 @@ def test_15_maps_from_the_passes_that_are_trained():
     assert images[1] == b * views * (1 + 2 * len(released.config.scales))
     for name, part in outs[1].parts.items():  # without noise it is the same
         torch.testing.assert_close(outs[0].parts[name], part, atol=1e-6, rtol=1e-5)
-    noisy = step(make(share_pass=True, drop_path=0.5)).panels["cam"]
+    noisy = step(make(drop_path=0.5)).panels["cam"]
     assert not torch.allclose(noisy, outs[1].panels["cam"], atol=1e-3)
 
 

@@ -1,34 +1,24 @@
 """TSCD: its equations by hand, and its network."""
 
-import copy
 import json
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from test_tscd import K, tiny_backbone
 
 from wsss_lab.methods.tscd.config import PRESETS
-from wsss_lab.methods.tscd.losses import (
-    box_range,
-    correspondence,
-    draw_points,
-    er_loss,
-    lobes,
-    recentre,
-    sample_points,
-    scd_loss,
-    spread,
-    truncate_colours,
-)
+from wsss_lab.methods.tscd.losses import correspondence, lobes, recentre, scd_loss
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.methods.tscd.network import (
+    AffinityHead,
     TSCDNetwork,
-    affinity_logits,
-    decode,
     keep_statistics,
     without_noise,
 )
+from wsss_lab.methods.tscd.released import er_loss, truncate_colours
+from wsss_lab.methods.tscd.views import box_range, draw_points, sample_points, spread
 from wsss_lab.models.attention import record_attention
 from wsss_lab.models.backbones import build_backbone
 
@@ -128,53 +118,45 @@ def test_truncation_loses_a_level_here_and_there():
 # --- network -------------------------------------------------------------------------------------
 
 
-def test_decoder_and_affinity_in_another_order_than_written():
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_affinity_is_the_convolution_of_attention_maps(symmetric):
     torch.manual_seed(0)
-    for symmetric in (False, True):
-        net = TSCDNetwork(tiny_backbone(), K, 16, symmetric).train()
-        net.seg_head.dropout.p = 0.0
-        images = torch.randn(2, 3, 50, 70)
-        with record_attention(net.backbone, layers=(-2, -1), what="logits") as record:
-            pyramid = net.backbone(images).pyramid
-        maps = torch.cat(record.maps, dim=1)
-        if symmetric:
-            maps = maps + maps.mT
-        found = net(images)
-        affinity = net.affinity_head(maps).sigmoid()[:, 0]
-        torch.testing.assert_close(found.affinity, affinity, atol=1e-5, rtol=1e-5)
-        plain = copy.deepcopy(net.seg_head)
-        torch.testing.assert_close(found.seg_logits, plain(pyramid), atol=1e-5, rtol=1e-4)
-        grads = []
-        for head, logits in (
-            (plain, plain(pyramid)),
-            (net.seg_head, decode(net.seg_head, pyramid)),
-        ):
-            grads.append(
-                torch.autograd.grad(
-                    logits.square().sum(), list(head.parameters()), retain_graph=True
-                )
-            )
-        for one, two in zip(*grads, strict=True):
-            torch.testing.assert_close(one, two, atol=1e-2, rtol=1e-3)
-        weight = net.affinity_head.weight
-        one, two = (
-            torch.autograd.grad(a.sum(), weight, retain_graph=True)[0]
-            for a in (affinity, found.affinity)
-        )
-        torch.testing.assert_close(one, two, atol=1e-3, rtol=1e-3)
+    net = TSCDNetwork(tiny_backbone(), K, 16, symmetric).train()
+    images = torch.randn(2, 3, 50, 70)
+    with record_attention(net.backbone, layers=(-2, -1), what="logits") as record:
+        net.backbone(images)
+    maps = torch.cat(record.maps, dim=1)
+    if symmetric:
+        maps = maps + maps.mT
+    weight, bias = net.affinity_head.weight, net.affinity_head.bias
+    affinity = F.conv2d(maps, weight, bias).sigmoid()[:, 0]
+    found = net(images).affinity
+    torch.testing.assert_close(found, affinity, atol=1e-5, rtol=1e-5)
+    one, two = (torch.autograd.grad(a.sum(), (weight, bias)) for a in (affinity, found))
+    torch.testing.assert_close(two, one, atol=1e-3, rtol=1e-3)
 
 
 def test_affinity_by_hand():
-    head = torch.nn.Conv2d(2, 1, 1)
+    plain, both = (AffinityHead(2, symmetric) for symmetric in (False, True))
+    both.load_state_dict(plain.state_dict())
     q, k = torch.randn(1, 3, 4), torch.randn(1, 3, 4)
-    weight, bias = head.weight.flatten(), head.bias
+    weight, bias = plain.weight.flatten(), plain.bias
     wanted = sum(
         weight[i] * q[0, :, 2 * i : 2 * i + 2] @ k[0, :, 2 * i : 2 * i + 2].T for i in (0, 1)
     )
-    torch.testing.assert_close(affinity_logits([(q, k, 2)], head, False)[0], wanted + bias)
-    torch.testing.assert_close(
-        affinity_logits([(q, k, 2)], head, True)[0], wanted + wanted.T + bias
-    )
+    torch.testing.assert_close(plain([(q, k, 2)])[0], wanted + bias)
+    torch.testing.assert_close(both([(q, k, 2)])[0], wanted + wanted.T + bias)
+
+
+def test_affinity_head_starts_as_a_convolution():
+    torch.manual_seed(0)
+    head = AffinityHead(16)
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(16, 1, 1)
+    torch.nn.init.kaiming_normal_(conv.weight, a=5**0.5, mode="fan_out")
+    assert list(head.state_dict()) == list(conv.state_dict())
+    for name, value in conv.state_dict().items():
+        assert torch.equal(head.state_dict()[name], value), name
 
 
 def test_modes_and_momentum_are_restored():

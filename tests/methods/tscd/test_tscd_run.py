@@ -1,23 +1,40 @@
 """TSCD: whole steps and runs."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from test_tscd import SIDE, START, K, batch, make, step
 
+import wsss_lab.methods.tscd as tscd_package
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.methods.tscd import method as tscd
-from wsss_lab.methods.tscd.config import PRESETS, TSCDConfig
-from wsss_lab.methods.tscd.losses import (
-    scd_loss,
-    second_view,
-)
+from wsss_lab.methods.tscd.config import PRESETS, TSCDConfig, TSCDQuirks
+from wsss_lab.methods.tscd.losses import scd_loss
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.methods.tscd.network import (
     TSCDNetwork,
     tscd_backbone,
 )
+from wsss_lab.methods.tscd.views import second_view
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.train.fit import fit
+
+
+def test_main_names_come_with_the_package():
+    found = {name: getattr(tscd_package, name) for name in tscd_package.__all__}
+    assert set(found) == set(tscd_package._HOME)
+    assert found["TSCD"] is TSCD
+    assert found["PRESETS"] is PRESETS
+    with pytest.raises(AttributeError, match="nothing"):
+        tscd_package.nothing  # noqa: B018
+
+
+def test_importing_the_package_imports_none_of_its_files():
+    code = "import sys, wsss_lab.methods.tscd as t; print(*(m for m in sys.modules if 'tscd' in m))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["wsss_lab.methods.tscd"]
 
 
 @pytest.mark.parametrize("preset", list(PRESETS))
@@ -94,21 +111,21 @@ def test_bfloat16_step_stays_close():
         assert rough.parts[name].item() == pytest.approx(part.item(), rel=0.2, abs=0.02)
 
 
-def test_prediction_and_walked_maps():
+def test_prediction_and_propagated_cam():
     method, data = make().eval(), batch()
     out = method.predict(data["images"])
-    told = method.predict(data["images"], data["tags"])
-    assert torch.equal(out.logits, told.logits)
+    with_tags = method.predict(data["images"], data["tags"])
+    assert torch.equal(out.logits, with_tags.logits)
     assert out.logits.shape == (2, K + 1, SIDE // 4, SIDE // 4)
     assert out.cam.shape == (2, K, SIDE // 16, SIDE // 16)
     assert out.tag_logits.shape == (2, K)
     with torch.no_grad():
-        walked = method.walked_maps(
+        propagated = method.propagated_cam(
             data["images"], method.maps(tscd.normalize(data["images"])), data["tags"]
         )
-    assert walked.shape == (2, K + 1, SIDE // 16, SIDE // 16)
-    assert (walked[:, 1:][data["tags"] == 0] == 0).all()
-    assert (walked >= 0).all()
+    assert propagated.shape == (2, K + 1, SIDE // 16, SIDE // 16)
+    assert (propagated[:, 1:][data["tags"] == 0] == 0).all()
+    assert (propagated >= 0).all()
 
 
 def test_backbone_of_the_settings():
@@ -127,8 +144,7 @@ def test_backbone_of_the_settings():
         ({"points": 0}, "points"),
         ({"refiner": "crf"}, "refiner"),
         ({"scd_classes": "none"}, "scd_classes"),
-        ({"bn_updates": "no"}, "bn_updates"),
-        ({"decoder_in_cam": True}, "share_pass"),
+        ({"quirks": TSCDQuirks(decoder_in_cam=True)}, "extra_pass"),
     ],
 )
 def test_wrong_settings_are_refused(changes, match):

@@ -1,19 +1,59 @@
 """Settings of TSCD, each with its unit and its source, and the presets."""
 
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
 
-BnUpdates = Literal["all", "main"]
-Points = Literal["all", "tagged", "background"]
+ScdClasses = Literal["all", "tagged", "background"]
 Refiner = Literal["varm", "par", "none"]
 
 
 @dataclass(frozen=True)
+class TSCDQuirks:
+    """Behaviour of the released code that we would not choose: False is ours, True as released."""
+
+    decoder_in_cam: bool = False
+    """The decoder runs in train mode in passes that only read maps, too: six more updates of its
+    running statistics per step, by images of 0.15 to 1.5 of the size; needs `extra_pass`."""
+    bn_from_view: bool = False
+    """The decoder's running statistics are also updated by the second view; with `decoder_in_cam`
+    60 % of their weight is on images of 0.45 of the size or less, of which evaluation has none."""
+    noisy_cam: bool = False
+    """Stochastic depth stays on while maps are made, so that two calls give different maps."""
+    inert_er: bool = False
+    """The mean difference of both views' maps is added to the loss; without gradient, so only the
+    logged number changes."""
+    truncate_colours: bool = False
+    """Labels are refined by an image whose grey levels are cut off after rounding errors: about 1 %
+    of the values are one level darker."""
+    one_sided_affinity: bool = False
+    """The affinity is that of the attention alone, not of it plus its transpose (AFA): pairs (i, j)
+    and (j, i) differ, although their label is the same."""
+    nan_when_missing: bool = False
+    """The segmentation loss of a batch without foreground or without background pixels is NaN, even
+    in warm-up where its weight is 0; otherwise the missing half counts 0."""
+    use_padding: bool = False
+    """Padding takes part in the minimum and maximum that normalise maps, and points of the SCD loss
+    are drawn in it."""
+    full_warmup: bool = False
+    """Steps of the warm-up compute all losses and multiply all but the tag loss by 0: the same
+    gradients for the time of a full step, but the decoder's running statistics are updated."""
+    decay_all: bool = False
+    """Biases and the decoder's norm have weight decay, too."""
+    extra_pass: bool = False
+    """Maps of both views at scale 1 come from one more pass each instead of the pass that is
+    trained, which takes longer; with stochastic depth the two passes differ."""
+
+
+RELEASED = TSCDQuirks(*(True for _ in fields(TSCDQuirks)))
+"""All quirks of the released code."""
+
+
+@dataclass(frozen=True)
 class LossWeights:
-    """Factors of the terms after warm-up; the tag loss weighs 1. All from the released code."""
+    """Factors of the losses after warm-up; the tag loss weighs 1. All from the released code."""
 
     seg: float = 0.1
-    """Refined labels to segmentation."""
+    """Cross-entropy of the segmentation with the refined labels."""
     energy: float = 0.01
     """Dense energy, which has 1e-7 inside already."""
     affinity: float = 0.1
@@ -21,7 +61,7 @@ class LossWeights:
     scd: float = 0.1
     """Self correspondence distillation."""
     er: float = 0.1
-    """The inert term; counts only with deviation 4."""
+    """Difference of both views' maps; counts only with `quirks.inert_er`."""
 
 
 @dataclass(frozen=True)
@@ -35,58 +75,47 @@ class TSCDConfig:
     hidden: int = 256
     """Channels of the decoder; released code."""
     crop: int = 512
-    """Deviation 8. Side of the crops, px, for the settings of the data; the step takes any size."""
+    """Side of the crops, px, for the settings of the data (the step takes any size). 512 as the
+    author says; `voc-released` has 320, which the shipped launcher runs."""
     warmup: int = 2000
     """Last step (from 0) with the tag loss alone; 2000 VOC, 5000 COCO (AFA), released code."""
     scales: tuple[float, ...] = (1.0, 0.5, 1.5)
-    """Views that maps are read from, each with its mirror image; released code."""
+    """Sizes at which maps are read, relative to the image, each with its mirror image; released
+    code."""
     view_scale: float = 0.3
     """Side of the second view, relative to the image; released code."""
     view_crop: float = 1.0
-    """Deviation 12."""
+    """Side of a random window of the image that the second view shows, relative to the image. 1 is
+    all of it, as in the released code; smaller ones are for studies."""
     points: int = 40
     """Points per axis: 40 * 40 random ones per view; released code."""
     paired: bool = False
-    """Deviation 11."""
-    scd_classes: Points = "all"
-    """Deviation 10."""
+    """The points of both views are the same places. Off as in the released code; for studies."""
+    scd_classes: ScdClasses = "all"
+    """Maps that the correspondence is made of: `all` classes, each stretched to 0..1, as in the
+    released code; `tagged` ones, or these with a `background`, are for studies."""
     low: float = 0.35
-    """Maps weaker than this score are background; released code."""
+    """Maps weaker than this score are background, 0..1; released code."""
     high: float = 0.55
-    """Maps stronger than this score are the class; released code."""
+    """Maps stronger than this score are the class, 0..1; released code."""
     refiner: Refiner = "varm"
     """VARM, PAR (AFA) or nothing."""
     refine_iterations: int = 10
-    """Turns of the refiner; released code, also on COCO (AFA: 15)."""
+    """Iterations of the refiner; released code, also on COCO (AFA: 15)."""
     radius: int = 8
     """Reach of the affinity loss, cells of 16 px, in rows and in columns; released code."""
     weights: LossWeights = field(default_factory=LossWeights)
     """Loss weights."""
-    decoder_in_cam: bool = False
-    """Deviation 1."""
-    bn_updates: BnUpdates = "main"
-    """Deviation 2."""
-    noisy_cam: bool = False
-    """Deviation 3."""
-    inert_er: bool = False
-    """Deviation 4."""
-    truncate_colours: bool = False
-    """Deviation 5."""
-    symmetric_affinity: bool = True
-    """Deviation 6."""
-    nan_when_missing: bool = False
-    """Deviation 7."""
-    mask_padding: bool = True
-    """Deviation 9."""
-    skip_warmup: bool = True
-    """Deviation 13."""
-    decay_all: bool = False
-    """Deviation 14."""
-    share_pass: bool = True
-    """Deviation 15."""
     freeze_norms: bool = True
     """The encoder's normalisation layers stay as they are (learning rate 0). So in the released
     code, and kept: all of its numbers were reached with it."""
+    quirks: TSCDQuirks = field(default_factory=TSCDQuirks)
+    """Behaviour of the released code; all off by default, all on in presets `-released`."""
+
+    @property
+    def skip_warmup(self) -> bool:
+        """Whether steps of the warm-up compute the tag loss alone; plans time them apart."""
+        return not self.quirks.full_warmup
 
     def __post_init__(self) -> None:
         if not 0 < self.low <= self.high < 1:
@@ -101,38 +130,24 @@ class TSCDConfig:
                 "points must be 1 or more and radius 0 or more, got "
                 f"{self.points} and {self.radius}"
             )
-        if self.share_pass and self.decoder_in_cam:
+        if self.quirks.decoder_in_cam and not self.quirks.extra_pass:
             raise ValueError(
-                "share_pass and decoder_in_cam exclude each other: a pass that is spared cannot "
-                "leave its mark; set one of them to False"
+                "quirks.decoder_in_cam needs quirks.extra_pass, got True and False: a pass that is "
+                "spared cannot update statistics; set both or none"
             )
         for name, known in (
             ("scd_classes", ("all", "tagged", "background")),
             ("refiner", ("varm", "par", "none")),
-            ("bn_updates", ("all", "main")),
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
 
 
-_RELEASED: dict[str, Any] = {
-    "decoder_in_cam": True,
-    "bn_updates": "all",
-    "noisy_cam": True,
-    "inert_er": True,
-    "truncate_colours": True,
-    "symmetric_affinity": False,
-    "nan_when_missing": True,
-    "mask_padding": False,
-    "skip_warmup": False,
-    "decay_all": True,
-    "share_pass": False,
-}
 _VOC = TSCDConfig()
 _COCO = TSCDConfig(warmup=5000)
 PRESETS: dict[str, TSCDConfig] = {
-    "voc-released": replace(_VOC, crop=320, **_RELEASED),
-    "coco-released": replace(_COCO, **_RELEASED),
+    "voc-released": replace(_VOC, crop=320, quirks=RELEASED),
+    "coco-released": replace(_COCO, quirks=RELEASED),
     "voc": _VOC,
     "coco": _COCO,
     "toy": TSCDConfig(
