@@ -25,8 +25,8 @@ from wsss_lab.data.errors import DataError
 from wsss_lab.evaluate.evaluate import evaluate, resolve_crf
 from wsss_lab.evaluate.inference import VIEWS, Views
 from wsss_lab.evaluate.scores import ORACLE, Evaluation
+from wsss_lab.methods.acr.plugin import ConsistencyConfig, with_consistency
 from wsss_lab.methods.common.base import Method
-from wsss_lab.methods.common.plugin import ConsistencyConfig, with_consistency
 from wsss_lab.metrics import Protocol
 from wsss_lab.models.keymaps import Table, split_checkpoint
 from wsss_lab.models.weights import load_strictly
