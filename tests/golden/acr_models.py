@@ -3,9 +3,10 @@
 import torch
 
 from wsss_lab.methods.acr.config import ACRConfig
+from wsss_lab.methods.acr.keymap import KEYMAP
 from wsss_lab.methods.acr.method import ACR
-from wsss_lab.models import keymaps
 from wsss_lab.models.backbones import build_backbone
+from wsss_lab.models.keymaps import split_checkpoint
 
 
 def released_state(arrays, prefix=""):
@@ -30,7 +31,7 @@ def bare_backbone(golden, kind):
     """Recorded state, its parts in our names, and a backbone of that size with random weights."""
     state = released_state(golden("acr")(f"weights_{kind}.npz"))
     heads = golden("acr")(f"getam_{kind}.npz")["attn_heads"].shape[1]
-    renamed = keymaps.split_checkpoint(state, keymaps.ACR)
+    renamed = split_checkpoint(state, KEYMAP)
     net = {key.removeprefix("net."): value for key, value in renamed["backbone"].items()}
     n, width = net["pos_embed"].shape[1:]
     options = {

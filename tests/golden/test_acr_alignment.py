@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from wsss_lab.losses import tag_loss
-from wsss_lab.methods.acr.method import activation_consistency, affinity_consistency
-from wsss_lab.methods.acr.views import Flip, align_attention
+from wsss_lab.methods.acr.alignment import align_attention
+from wsss_lab.methods.acr.losses import activation_consistency, affinity_consistency
+from wsss_lab.methods.acr.views import Flip
 
 FILES = ["align_losses_p4.npz", "align_losses_p6.npz"]
 

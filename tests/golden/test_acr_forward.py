@@ -5,6 +5,7 @@ import pytest
 import torch
 from acr_models import build_acr
 
+from wsss_lab.methods.acr.config import ACRQuirks
 from wsss_lab.methods.acr.views import Flip
 
 PARTS = {
@@ -16,10 +17,11 @@ PARTS = {
 
 
 @pytest.mark.parametrize("kind", ["vit", "hybrid"])
-@pytest.mark.parametrize("joint", [True, False])
-def test_acr_step(golden, kind, joint):
+@pytest.mark.parametrize("two_passes", [False, True])
+def test_acr_step(golden, kind, two_passes):
     arrays = golden("acr")(f"forward_{kind}.npz")
-    model = build_acr(golden, kind, alpha=float(arrays["alpha"]), joint=joint).train()
+    quirks = ACRQuirks(two_passes=two_passes)
+    model = build_acr(golden, kind, alpha=float(arrays["alpha"]), quirks=quirks).train()
     image, label = (torch.from_numpy(arrays[k]) for k in ("img", "label"))
     output = model.losses(image, label, Flip())
     for mine, theirs in PARTS.items():

@@ -8,7 +8,13 @@ import pytest
 import torch
 from acr_models import build_acr
 
-from wsss_lab.cam.attention_maps import gradient_maps, layer_map, record_for_localisation, spread
+from wsss_lab.methods.acr.config import ACRQuirks
+from wsss_lab.methods.acr.localisation import (
+    gradient_maps,
+    layer_map,
+    record_for_localisation,
+    spread,
+)
 
 
 def requests(arrays):
@@ -98,7 +104,7 @@ def test_acr_inference_from_the_picture(golden, name):
         "vit",
         start_layer=int(arrays["start_layer"]),
         propagate=name == "aff",
-        infer_size=int(arrays["crop_size"]),
+        quirks=ACRQuirks(squash=int(arrays["crop_size"])),
     )
     i = 0
     while f"cam_{i}" in arrays:

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from acr_models import build_acr, released_state
 
+from wsss_lab.methods.acr.keymap import KEYMAP
 from wsss_lab.methods.acr.views import Flip
-from wsss_lab.models import keymaps
+from wsss_lab.models.keymaps import split_checkpoint
 
 
 def test_acr_trajectory(golden):
@@ -25,7 +26,7 @@ def test_acr_trajectory(golden):
         optimizer.step()
         losses.append(output.loss.item())
     np.testing.assert_allclose(losses, arrays["loss"], rtol=1e-4)
-    final = keymaps.split_checkpoint(released_state(arrays, "final__"), keymaps.ACR)
+    final = split_checkpoint(released_state(arrays, "final__"), KEYMAP)
     compare(model.backbone.state_dict(), final["backbone"])
     compare(model.head.state_dict(), final["tag_head"])
     assert torch.equal(model.backbone.net.norm.weight, frozen)

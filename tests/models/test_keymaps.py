@@ -63,25 +63,6 @@ def test_cosa():
     assert sum(len(part) for part in parts.values()) == len(state) - 2  # the ImageNet classifier
 
 
-@pytest.mark.parametrize(
-    ("variant", "name"),
-    [("vitb_hybrid_nc20", "r50_vit_b16"), ("vitb_nc20", "vit_b16"), ("deit_nc20", "deit_b")],
-)
-def test_acr(variant, name):
-    state = recorded("acr", variant)
-    options = {}
-    if name != "r50_vit_b16":  # ACR runs the plain transformers at 384 px positions or 224 px
-        n = state["pretrained.model.pos_embed"].shape[1] - 1
-        options["img_size"] = 16 * round(n**0.5)
-    modules = {"backbone": build_backbone(name, **options), "tag_head": TagHead(768, 20, bias=True)}
-    load(modules, keymaps.split_checkpoint(state, keymaps.ACR))
-
-
-def test_the_distilled_variant_of_acr_is_refused():
-    with pytest.raises(ValueError, match="dist_token"):
-        keymaps.split_checkpoint(recorded("acr", "deit_distilled_nc20"), keymaps.ACR)
-
-
 def released_wrn38():
     """Keys of PSA's file from our own network, by walking the table backwards."""
     names = {"stem": "conv1a", "norm": "bn7"}

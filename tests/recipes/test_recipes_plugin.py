@@ -9,7 +9,7 @@ from tiny_recipes import CHANGES, SIDE, batch, build, optim, tiny_config
 
 from wsss_lab.__main__ import main
 from wsss_lab.config import RunConfig
-from wsss_lab.methods.common.plugin import ConsistencyConfig, with_consistency
+from wsss_lab.methods.acr.plugin import ConsistencyConfig, with_consistency
 from wsss_lab.runs.folder import read_run, restore
 from wsss_lab.runs.recipe import find_recipe
 from wsss_lab.runs.settings import with_changes
@@ -97,6 +97,6 @@ def test_settings_of_a_study():
     with pytest.raises(ValueError, match=r"acr\.views: expected one of flip, vflip"):
         with_changes(config, {"acr.views": ["spin"]})
     acr = with_changes(tiny_config("acr"), {"method.named_views": ["scale", "flip"]})
-    assert len(acr.method.second_views) == 3
+    assert len(acr.method.views) == 3
     with pytest.raises(ValueError, match=r"method\.named_views: expected one of flip"):
         with_changes(acr, {"method.named_views": ["spin"]})

@@ -13,7 +13,6 @@ from wsss_lab.__main__ import main
 from wsss_lab.data.catalog import DATASETS
 from wsss_lab.data.toy import ToyWorld
 from wsss_lab.methods.acr import config as acr_method
-from wsss_lab.methods.acr.views import Flip, Scale, Shift, Turn
 from wsss_lab.methods.asdt import config as asdt_config
 from wsss_lab.methods.cosa import config as cosa_config
 from wsss_lab.methods.tscd import config as tscd_config
@@ -119,17 +118,6 @@ def test_settings_survive_json(case):
     name, preset = case
     config = find_preset(name, preset)
     assert restore(type(config), json.loads(json.dumps(plain(config)))) == config
-
-
-def test_views_of_every_kind_survive_json():
-    views = (Flip("height"), Turn(3), Shift(1, -2), Scale(0.75))
-    config = find_preset("acr", "toy")
-    config = dataclasses.replace(config, method=dataclasses.replace(config.method, views=views))
-    values = json.loads(json.dumps(plain(config)))
-    assert restore(type(config), values) == config
-    values["method"]["views"][0] = {"spin": 1}
-    with pytest.raises(ValueError, match=r"no kind of View has the settings \['spin'\]"):
-        restore(type(config), values)
 
 
 @pytest.mark.parametrize("name", NAMES)

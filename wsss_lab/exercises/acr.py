@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wsss_lab.cam.attention_maps import spread
 from wsss_lab.exercises import register
-from wsss_lab.methods.acr.views import Flip, Shift, align_attention
+from wsss_lab.methods.acr.alignment import align_attention
+from wsss_lab.methods.acr.localisation import spread
+from wsss_lab.methods.acr.views import Flip, Shift
 
 GRID = (3, 5)
 """Not square, so that rows and columns cannot be mixed up."""
@@ -19,7 +20,7 @@ def _source(seed: int) -> torch.Generator:
 
 
 def _near(answer: Any, expected: tuple[float, ...], tolerance: float) -> bool:
-    """Compare numbers or sequences of numbers."""
+    """Compare a number or a sequence of numbers."""
     given = torch.as_tensor(answer, dtype=torch.float64).flatten()
     wanted = torch.tensor(expected, dtype=torch.float64)
     return given.shape == wanted.shape and bool(((given - wanted).abs() <= tolerance).all())
@@ -42,13 +43,13 @@ def _mirror(attention: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def _mirror_columns(attention: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Make the likely mistake: keys are mirrored, queries are not."""
+    """Mirror keys alone, the likely mistake."""
     moved = attention[..., 1:].unflatten(-1, grid).flip(-1).flatten(-2)
     return torch.cat([attention[..., :1], moved], dim=-1)
 
 
 def _is_mirror(function: Callable[[Tensor, tuple[int, int]], Tensor]) -> bool:
-    """Check agreement with the library on a grid that is not square, for several layers."""
+    """Compare with the library on a grid that is not square, for several layers."""
     n = 1 + GRID[0] * GRID[1]
     attention = torch.rand(2, 3, n, n, generator=_source(0))
     expected = align_attention(attention, Flip(), GRID)
@@ -77,7 +78,7 @@ def _gather(maps: Tensor, affinity: Tensor) -> Tensor:
 
 
 def _is_gather(function: Callable[[Tensor, Tensor], Tensor]) -> bool:
-    """Check agreement with the library for an affinity that is not symmetric."""
+    """Compare with the library for an affinity that is not symmetric."""
     n = GRID[0] * GRID[1]
     maps = torch.rand(2, 4, n, generator=_source(1))
     affinity = torch.rand(2, 1 + n, 1 + n, generator=_source(2))
@@ -95,7 +96,7 @@ register(
 
 
 def _common() -> tuple[int, int]:
-    """Count tokens in both views, and entries of the attention among them."""
+    """Count the tokens that both views show, and the entries of the attention among them."""
     tokens = int(Shift(3, -5).valid((24, 24)).sum())
     return tokens, tokens**2
 

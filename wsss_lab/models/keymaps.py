@@ -107,18 +107,6 @@ COSA: Table = [
 ]
 """CoSA's ``model`` entry; parts backbone, seg_head, tag_head, aux_head."""
 
-ACR: Table = [
-    (r"pretrained\.model\.(?:bkg_token|head\.(?:weight|bias))", None),
-    (r"scratch\.layer[1-4]_rn\.weight", None),  # rest of a depth decoder, never used
-    (r"pretrained\.act_postprocess\d\.\d\.(?:weight|bias)", None),  # the same
-    (
-        r"pretrained\.model\.((?:cls_token|pos_embed)|(?:patch_embed|blocks|norm)\..+)",
-        r"backbone/net.\1",
-    ),
-    (r"cls_head\.(.+)", r"tag_head/linear.\1"),
-]
-"""ACR's ``*_last.pth`` (hybrid, ViT-B, DeiT-B); parts backbone, tag_head."""
-
 ASDT: Table = [
     *_wrn_rows("backbone/net."),
     (r"fc8\.(weight)", r"tag_head/linear.\1"),
@@ -172,7 +160,7 @@ def split_checkpoint(state: Mapping[str, Tensor], table: Table) -> dict[str, Sta
 
     Args:
         state: the released state dict.
-        table: of a method.
+        table: of the method, e.g. `wsss_lab.methods.acr.keymap.KEYMAP`.
 
     Returns:
         Part name -> state dict that the part loads strictly.

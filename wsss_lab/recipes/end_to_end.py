@@ -21,8 +21,8 @@ from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.evaluate.evaluate import resolve_crf
 from wsss_lab.evaluate.inference import VIEWS, Views
+from wsss_lab.methods.acr.plugin import ConsistencyConfig, with_consistency
 from wsss_lab.methods.common.base import Method
-from wsss_lab.methods.common.plugin import ConsistencyConfig, with_consistency
 from wsss_lab.models.keymaps import Table
 from wsss_lab.models.weights import load_strictly
 from wsss_lab.recipes.end_to_end_plan import StepKind, any_step, plan

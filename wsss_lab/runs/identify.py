@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wsss_lab.methods.acr.keymap import KEYMAP as ACR_KEYMAP
 from wsss_lab.methods.tscd import keymap as tscd_keymap
 from wsss_lab.models import keymaps
 from wsss_lab.models.backbones import build_backbone
@@ -181,7 +182,7 @@ def _side(parts: Mapping[str, State], patch: int) -> int:
 
 def _load_acr(state: State, facts: Any, rest: Any) -> dict[str, Any]:
     hybrid = any(".patch_embed.backbone." in key for key in state)
-    parts = keymaps.split_checkpoint(state, keymaps.ACR)
+    parts = keymaps.split_checkpoint(state, ACR_KEYMAP)
     classes = _rows(parts, "tag_head", "linear.weight")
     name = "r50_vit_b16" if hybrid else "vit_b16"
     options = {} if hybrid else {"img_size": _side(parts, 16)}

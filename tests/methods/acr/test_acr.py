@@ -1,4 +1,4 @@
-"""ACR: losses by loops, every deviation from the released code, localisation, presets."""
+"""ACR: losses by loops, every quirk of the released code, localisation, presets."""
 
 import copy
 import dataclasses
@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from wsss_lab.methods.acr.config import PRESETS, ACRConfig
-from wsss_lab.methods.acr.method import (
-    ACR,
-    activation_consistency,
-    affinity_consistency,
-)
-from wsss_lab.methods.acr.views import Flip, Scale, Shift, Turn
+from wsss_lab.methods import acr as package
+from wsss_lab.methods.acr.config import PRESETS, RELEASED, ACRConfig, ACRQuirks
+from wsss_lab.methods.acr.losses import activation_consistency, affinity_consistency
+from wsss_lab.methods.acr.method import ACR
+from wsss_lab.methods.acr.views import NAMED_VIEWS, Flip, Scale, Shift, Turn
 from wsss_lab.methods.common.base import normalize
 from wsss_lab.models.attention import attention_layers, record_attention
 from wsss_lab.models.backbones import build_backbone
@@ -118,8 +116,8 @@ def test_an_image_equal_to_its_mirror_image_has_equal_views_of_class_attention()
 @pytest.mark.parametrize("name", ["toy_vit", "vit_b16", "deit_s", "r50_vit_b16"])
 @pytest.mark.parametrize("view", [Flip(), Turn(1), Shift(1, 0), Scale(0.5)], ids=str)
 def test_every_view_trains_every_transformer(name, view):
-    model = acr(name, views=(view,))
-    output = model.training_step(batch(h=64, w=96), 0)
+    model, data = acr(name), batch(h=64, w=96)
+    output = model.losses(model.prepare(data["images"]), data["tags"], view)
     output.loss.backward()
     parts = output.parts
     assert set(parts) == {"tags", "tags_view", "activation", "affinity"}
@@ -150,13 +148,13 @@ def test_without_consistency_no_attention_is_formed(config):
     assert chosen.panels["attention"].shape == (2, 13, 13)
 
 
-# the deviations, by their numbers in the module
+# the quirks of the released code, by their names
 
 
-def test_deviation_1_one_batch_or_two_passes():
+def test_quirk_two_passes():
     one = acr()
     two = copy.deepcopy(one)
-    two.config = dataclasses.replace(two.config, joint=False)
+    two.config = dataclasses.replace(two.config, quirks=ACRQuirks(two_passes=True))
     calls = []
     for m in (one, two):
         m.backbone.register_forward_hook(lambda _m, args, _o: calls.append(len(args[0])))
@@ -164,16 +162,8 @@ def test_deviation_1_one_batch_or_two_passes():
     assert calls == [4, 2, 2]
 
 
-def test_deviation_2_views_take_turns():
-    views = (Flip(), Turn(2), Shift(1, 1))
-    model, data = acr(views=views), batch()
-    for step in range(4):
-        shown = model.training_step(data, step).panels["view"]
-        expected = views[step % 3].image(normalize(data["images"]), 16)
-        assert torch.equal(shown, expected)
-
-
-def test_deviation_3_only_common_tokens_are_compared():
+def test_quirk_raw_rows():
+    """Ours compares common tokens only."""
     torch.manual_seed(0)
     logits = torch.randn(7, 7)
     first = logits.softmax(-1)
@@ -187,36 +177,55 @@ def test_deviation_3_only_common_tokens_are_compared():
         assert rule(first, second, Shift(0, 1), (2, 3), renormalise=False) > 1e-3
         flip = [rule(first, second, Flip(), (2, 3), renormalise=on) for on in (True, False)]
         assert flip[0] == flip[1]
-    outputs = [acr(views=(Shift(1, 0),), renormalise=on) for on in (True, False)]
-    losses = [m.training_step(batch(), 0).parts["affinity"] for m in outputs]
-    assert losses[0] != losses[1]
+    data, losses = batch(), {}
+    for view in (Shift(1, 0), Flip()):
+        models = [acr(quirks=ACRQuirks(raw_rows=raw)) for raw in (False, True)]
+        losses[view] = [
+            m.losses(m.prepare(data["images"]), data["tags"], view).parts["affinity"]
+            for m in models
+        ]
+    assert losses[Shift(1, 0)][0] != losses[Shift(1, 0)][1]
+    assert losses[Flip()][0] == losses[Flip()][1]
 
 
-def test_deviation_4_input_stats():
-    images = batch()["images"]
-    assert torch.equal(acr().prepare(images), normalize(images))
-    half = acr(input_stats="half").prepare(images)
-    torch.testing.assert_close(half, images * 2 - 1)
-
-
-def test_deviation_5_aspect_at_localisation():
+def test_quirk_squash():
     sizes = []
-    for size, expected in ((None, (48, 80)), (32, (32, 32))):
-        model = acr(infer_size=size)
+    for side, expected in ((0, (48, 80)), (32, (32, 32))):
+        model = acr(quirks=ACRQuirks(squash=side))
         model.backbone.register_forward_hook(lambda _m, args, _o: sizes.append(args[0].shape[2:]))
         cam = model.localise(torch.rand(1, 3, 50, 75), torch.ones(1, K))
         assert cam.shape == (1, K, 50, 75)
         assert tuple(sizes[-1]) == expected
 
 
-def test_deviation_6_all_classes_in_one_backward_pass():
+# choices that are none
+
+
+def test_views_take_turns():
+    model, data = acr(named_views=("scale", "flip")), batch(h=64, w=96)
+    views = (*NAMED_VIEWS["scale"], *NAMED_VIEWS["flip"])
+    assert model.config.views == views
+    for step in range(4):
+        shown = model.training_step(data, step).panels["view"]
+        expected = views[step % 3].image(normalize(data["images"]), 16)
+        assert torch.equal(shown, expected)
+
+
+def test_input_stats():
+    images = batch()["images"]
+    assert torch.equal(acr().prepare(images), normalize(images))
+    half = acr(input_stats="half").prepare(images)
+    torch.testing.assert_close(half, images * 2 - 1)
+
+
+def test_all_classes_in_one_backward_pass():
     data, maps = batch(), []
     for batched in (True, False):
         maps.append(acr(batched=batched).localise(data["images"], data["tags"]))
     torch.testing.assert_close(maps[0], maps[1], rtol=1e-3, atol=1e-4)
 
 
-def test_deviation_7_predicted_tags():
+def test_predicted_tags():
     model, images = acr(), batch()["images"]
     model.head.linear.bias.data = torch.tensor([9.0, -9.0, 9.0, -9.0, -9.0])
     seen = torch.tensor([[1.0, 0, 1, 0, 0]]).expand(2, -1)
@@ -228,7 +237,7 @@ def test_deviation_7_predicted_tags():
 
 
 @pytest.mark.parametrize("name", ["voc", "coco"])
-def test_deviations_8_to_11_optimiser_batch_schedule_and_precision(name):
+def test_presets_optimiser_batch_schedule_and_precision(name):
     ours, released = PRESETS[name], PRESETS[f"{name}-released"]
     assert (released.run.precision, ours.run.precision) == ("32-true", "bf16-mixed")
     assert (released.optim.momentum, released.optim.weight_decay) == (5e-4, 0.0)
@@ -240,14 +249,17 @@ def test_deviations_8_to_11_optimiser_batch_schedule_and_precision(name):
     assert ours.run.steps == images // 4 * {"voc": 10, "coco": 5}[name]
 
 
-def test_released_presets_switch_every_deviation_off():
+def test_released_presets_have_every_quirk():
+    off = ACRQuirks()
+    assert all(getattr(RELEASED, f.name) != getattr(off, f.name) for f in dataclasses.fields(off))
+    assert (off.two_passes, off.raw_rows, off.squash) == (False, False, 0)
+    for name, preset in PRESETS.items():
+        assert preset.config.quirks == (RELEASED if name.endswith("-released") else off)
     for name, alpha in (("voc-released", 125.0), ("coco-released", 100.0)):
         config = PRESETS[name].config
-        assert not config.joint
         assert config.views == (Flip("width"),)
-        assert not config.renormalise
         assert config.input_stats == "imagenet"
-        assert config.infer_size == 384
+        assert config.quirks.squash == 384
         assert config.batched is False
         assert config.alpha == alpha
         assert (config.variant, config.start_layer, config.propagate) == ("grad", -2, True)
@@ -379,9 +391,19 @@ def test_bad_input():
     for wrong, message in (
         ({"alpha": -1.0}, "alpha"),
         ({"alpha": float("nan")}, "alpha"),
-        ({"views": ()}, "views"),
+        ({"named_views": ()}, "views"),
+        ({"named_views": ("sideways",)}, "views: expected at least one of flip"),
         ({"input_stats": "voc"}, "input_stats"),
         ({"variant": "cam"}, "variant"),
     ):
         with pytest.raises(ValueError, match=message):
             ACRConfig(**wrong)
+    with pytest.raises(ValueError, match="squash must be at least 0 px"):
+        ACRQuirks(squash=-1)
+
+
+def test_main_names_of_the_package():
+    assert all(hasattr(package, name) for name in package.__all__)
+    assert (package.ACR, package.ACRConfig, package.PRESETS) == (ACR, ACRConfig, PRESETS)
+    with pytest.raises(AttributeError, match="no attribute 'ARC'"):
+        _ = package.ARC

@@ -3,16 +3,8 @@
 import pytest
 import torch
 
-from wsss_lab.methods.acr.views import (
-    Flip,
-    Scale,
-    Shift,
-    Turn,
-    View,
-    align_attention,
-    align_pair,
-    overlap,
-)
+from wsss_lab.methods.acr.alignment import align_attention, align_pair
+from wsss_lab.methods.acr.views import Flip, Scale, Shift, Turn, View, overlap
 
 GRIDS = [(4, 4), (3, 5), (6, 2)]
 PERMUTATIONS = [Flip(), Flip("height"), Turn(1), Turn(2), Turn(-1), Turn(3)]

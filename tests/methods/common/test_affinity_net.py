@@ -6,17 +6,16 @@ import pytest
 import torch
 
 from wsss_lab import IGNORE
-from wsss_lab.methods.common.affinity_net import (
-    AffinityNetwork,
+from wsss_lab.methods.common.affinity_net import AffinityNetwork
+from wsss_lab.methods.common.affinity_pairs import (
     pair_affinity,
     pair_distance,
     pair_kinds,
     pair_loss,
     pair_offsets,
     pair_valid,
-    random_walk,
-    transition,
 )
+from wsss_lab.methods.common.affinity_walk import random_walk, transition
 from wsss_lab.models.backbones import build_backbone
 
 GRIDS = [(5, 7), (6, 3), (1, 4), (2, 1)]
@@ -264,7 +263,7 @@ def test_bad_input():
         (lambda: random_walk(affinity, affinity, offsets, steps=-1), "steps must be at least 0"),
         (lambda: AffinityNetwork(build_backbone("toy_cnn"), ()), "widths must name 1 to 3 maps"),
         (lambda: AffinityNetwork(build_backbone("toy_cnn"), (1,) * 4), "widths must name"),
-        (lambda: AffinityNetwork(build_backbone("toy_cnn")).predict(None), "not what they are"),
+        (lambda: AffinityNetwork(build_backbone("toy_cnn")).predict(None), "not their classes"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

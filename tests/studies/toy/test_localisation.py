@@ -6,11 +6,12 @@ import json
 import pytest
 import torch
 
-from wsss_lab.cam.attention_maps import attention_rollout, record_for_localisation
+from wsss_lab.cam.attention_maps import attention_rollout
 from wsss_lab.config import RunConfig, write_json
 from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.config import DataConfig
 from wsss_lab.data.toy import ToyWorld
+from wsss_lab.methods.acr.localisation import record_for_localisation
 from wsss_lab.metrics import threshold_sweep
 from wsss_lab.recipes.acr.recipe import PRESETS, build
 from wsss_lab.runs.folder import plain, save_weights

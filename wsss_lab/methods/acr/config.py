@@ -3,74 +3,96 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from wsss_lab.cam.attention_maps import Variant
 from wsss_lab.config import OptimConfig, RunConfig
-from wsss_lab.methods.acr.losses import ViewName, views_of
-from wsss_lab.methods.acr.views import Flip, View
+from wsss_lab.methods.acr.localisation import Variant
+from wsss_lab.methods.acr.views import View, ViewName, views_of
+
+
+@dataclass(frozen=True)
+class ACRQuirks:
+    """Behaviour of the released code that this library offers and does not recommend."""
+
+    two_passes: bool = False
+    """Run the two views through the network one after the other instead of in one batch, which
+    changes numbers only where there is batch normalisation: each view then has its own statistics.
+    """
+    raw_rows: bool = False
+    """Leave attention rows as they are where a view hides tokens, so that they sum to less than 1;
+    without effect on mirror images, the only view of the released code."""
+    squash: int = 0
+    """Side in px of the square to which every image is squashed for localisation, whatever its
+    aspect; released: 384. 0 keeps size and aspect, with sides rounded to whole patches."""
+
+    def __post_init__(self) -> None:
+        if not self.squash >= 0:
+            raise ValueError(f"squash must be at least 0 px, got {self.squash}; released: 384")
+
+
+RELEASED = ACRQuirks(two_passes=True, raw_rows=True, squash=384)
+"""The released code."""
 
 
 @dataclass(frozen=True)
 class ACRConfig:
-    """Settings of ACR; numbers in brackets are deviations, see `wsss_lab.methods.acr.method`."""
+    """Settings of ACR. "Released" is the released code; of the paper only the abstract was read."""
 
     alpha: float = 125.0
     """Weight of both consistency losses. Released: 125 in the VOC script, 100 elsewhere."""
     activation: bool = True
-    """Use the class-token (activation) consistency."""
+    """Compare the attention of the class token. Released: yes."""
     affinity: bool = True
-    """Use the patch-to-patch (all-pairs) consistency."""
-    views: tuple[View, ...] = (Flip("width"),)
-    """Second views, taken in turn (2)."""
-    named_views: tuple[ViewName, ...] = ()
-    """The same by name, as the command line and studies need it: see `NAMED_VIEWS`. If there are
-    any, they hold instead of `views`."""
+    """Compare the attention between all pairs of patches. Released: yes."""
+    named_views: tuple[ViewName, ...] = ("flip",)
+    """Second views by name, in turn, one a step: see `NAMED_VIEWS`. Released: the mirror image."""
     layers: tuple[int, ...] | None = None
-    """Attention layers compared; None for all, as released."""
-    joint: bool = True
-    """Both views in one batch where they have one size (1)."""
-    renormalise: bool = True
-    """Compare only what both views show, with rows that sum to 1 (3)."""
+    """Attention layers compared, negative from the end; None for all, as released."""
     input_stats: Literal["imagenet", "half"] = "imagenet"
-    """Mean and deviation of the input (4). Released: ImageNet's."""
+    """Colours that the network gets: "imagenet" subtracts ImageNet's mean and divides by its
+    deviation, "half" maps [0, 1] to [-1, 1]. The released code takes the former, although the
+    weights of the hybrid were pre-trained with the latter."""
     final_norm: bool = False
-    """Let the head read tokens after the final LayerNorm. Released: before."""
+    """Let the head read tokens after the final LayerNorm. Released: before it."""
     variant: Variant = "grad"
-    """Of the localisation. Released: `grad` in the script, `cam_grad_s` by default."""
+    """Gradients and attention of a layer combined, see `layer_map`. Released: `grad` in the script,
+    `cam_grad_s` by default."""
     start_layer: int = -2
-    """First layer whose gradients localise. Released: 10 of 12."""
+    """First layer whose gradients localise, negative from the end. Released: 10 of 12."""
     propagate: bool = True
     """Spread the maps by the attention of all layers. Released script: yes."""
-    infer_size: int | None = None
-    """Side in px of the square that images are squashed to for localisation (5). Released: 384."""
     batched: bool | None = None
-    """All classes in one vectorised backward pass, or one pass after another (6), which is as fast
-    on CPUs and takes less memory. None: vectorised on accelerators only."""
+    """Localise all classes in one vectorised backward pass, or one after another, which is as fast
+    on CPUs and takes less memory; same numbers. None: vectorised on accelerators only. The released
+    code runs one pass per class, through all weights."""
+    quirks: ACRQuirks = field(default_factory=ACRQuirks)
+    """Behaviour of the released code; all off by default."""
 
     def __post_init__(self) -> None:
         if not self.alpha >= 0:
             raise ValueError(f"alpha must be at least 0, got {self.alpha}")
-        if not self.views:
-            raise ValueError("views must name at least one view, got (); use (Flip(),)")
         if self.input_stats not in ("imagenet", "half"):
             raise ValueError(f"input_stats must be 'imagenet' or 'half', got {self.input_stats!r}")
         if self.variant not in get_args(Variant):
             raise ValueError(f"variant must be one of {get_args(Variant)}, got {self.variant!r}")
-        self.second_views  # noqa: B018 -- refuses unknown names
+        views_of(self.named_views)  # refuses unknown names
 
     @property
-    def second_views(self) -> tuple[View, ...]:
-        """The views that hold."""
-        return views_of(self.named_views) if self.named_views else self.views
+    def views(self) -> tuple[View, ...]:
+        """Second views, in turn."""
+        return views_of(self.named_views)
 
 
 @dataclass(frozen=True)
 class ACRPreset:
-    """A whole recipe as values: network, method, optimiser, length."""
+    """Network, method, optimiser and length of a training."""
 
     config: ACRConfig
+    """Settings of the method."""
     optim: OptimConfig
+    """Its optimiser."""
     run: RunConfig
+    """Steps, batch and precision."""
     classes: int = 20
+    """Foreground classes `k`."""
     crop: int = 384
     """Side of the square training crop, px."""
     backbone: str = "r50_vit_b16"
@@ -79,10 +101,13 @@ class ACRPreset:
     """Options of `build_backbone`."""
 
 
-_RELEASED = ACRConfig(joint=False, renormalise=False, infer_size=384, batched=False)
+_RELEASED = ACRConfig(batched=False, quirks=RELEASED)
 _OURS = ACRConfig(input_stats="half")
 _SGD = OptimConfig("sgd", 0.05, head_lr_factor=1.0, weight_decay=5e-4, momentum=0.0,
                    schedule="poly", power=0.9, warmup=0.0, clip=0.0)  # fmt: skip
+# The released call puts its weight decay, 5e-4, in the place of momentum and decays nothing. Its
+# four processes take one image each and never exchange gradients, so what is saved was trained with
+# batch 1. Its loop adds a last step at the learning rate of the one before. All in float32.
 _VOC_AS_RUN = replace(_SGD, weight_decay=0.0, momentum=5e-4, decay_steps=26_450)
 _COCO_AS_RUN = replace(_VOC_AS_RUN, decay_steps=103_475)
 
@@ -91,6 +116,7 @@ PRESETS: dict[str, ACRPreset] = {
     "coco-released": ACRPreset(
         replace(_RELEASED, alpha=100.0), _COCO_AS_RUN, RunConfig(103_476, batch=1), 80
     ),
+    # The recipe that the scripts seem to intend: four images a step, weight decay, no momentum.
     "voc": ACRPreset(_OURS, _SGD, RunConfig(26_450, batch=4, precision="bf16-mixed")),
     "coco": ACRPreset(
         replace(_OURS, alpha=100.0),
@@ -98,7 +124,7 @@ PRESETS: dict[str, ACRPreset] = {
         RunConfig(103_475, batch=4, precision="bf16-mixed"),
         80,
     ),
-    # toy_vit has four layers; spread by the attention of all of them, its maps say nothing any more
+    # toy_vit has four layers; maps spread by the attention of all of them are nearly constant
     "toy": ACRPreset(
         ACRConfig(start_layer=-4, propagate=False),
         OptimConfig(),
@@ -110,5 +136,6 @@ PRESETS: dict[str, ACRPreset] = {
     ),
 }
 """`-released`: what the released scripts compute, on the one replica that is saved. `voc`, `coco`:
-the recipe they seem to intend, 10 and 5 epochs with four images per step (deviations 1, 4 to 6 and
-8 to 11); not trained by us at full size. COCO counts 82,783 training images. `toy` is ours."""
+the recipe that they seem to intend, 10 and 5 epochs of four images a step, not trained by us at
+full size. COCO counts 82,783 training images. `toy` is ours. bf16 is autocast, losses excepted; see
+the study `precision`."""

@@ -1,4 +1,4 @@
-"""ACR: a transformer must look at an image and at its mirror image in the same way.
+"""ACR: a transformer must attend to an image and to its mirror image in the same way.
 
 Sun et al., "All-pairs Consistency Learning for Weakly Supervised Semantic Segmentation" (ICCV 2023
 workshops, arXiv 2308.04321). Not the classifier-versus-reconstructor "ACR" of CVPR 2023. Of the
@@ -7,7 +7,7 @@ abstract, and the rest is what the released code does when it runs.
 
 | step | paper | released code | here |
 |---|---|---|---|
-| two views | augmented | image and its mirror image | `ACRConfig.views`, `View` |
+| two views | augmented | image and its mirror image | `ACRConfig.named_views`, `View` |
 | matching tokens | – | permute rows and columns | `align_attention` |
 | activation consistency | regions attended by the class token | L1 | `activation_consistency` |
 | affinity consistency | all pairs of patches | L1 | `affinity_consistency` |
@@ -17,37 +17,11 @@ abstract, and the rest is what the released code does when it runs.
 The head is one linear layer with bias on the class token as the last block leaves it, *before* the
 final LayerNorm. The same layer reads patch tokens in `patch_cam`; no loss trains it for that.
 
-Deviations from the released code. Presets ending in ``-released`` switch all of them off (7: pass
-the tags).
-
-1. `joint`: both views go through the network in one batch instead of two passes. The numbers are
-   the same unless the network has batch normalisation (`toy_vit`), which then sees both views.
-2. `views`: vertical mirror images, right angles, shifts by whole patches and scales can be used
-   besides the horizontal mirror image; step t takes view ``t % len(views)``.
-3. `renormalise`: where a view hides tokens (`Shift`), both attention matrices are restricted to
-   the tokens that both show and their rows brought back to 1; other views are not touched.
-4. `input_stats`: ``"half"`` feeds (x - 0.5) / 0.5, as the pre-trained weights of the hybrid expect;
-   the released code feeds ImageNet's mean and deviation.
-5. `infer_size`: None keeps size and aspect of an image at localisation (sides are rounded to whole
-   patches); the released code squashes every image to 384 x 384.
-6. `batched`: all classes in one backward pass, to the used attention only; the released code runs
-   one full backward pass per class. Same numbers.
-7. ``localise(images)`` without tags uses the classes the network predicts; the released code always
-   has the true ones.
-8. Optimiser (`PRESETS`): the released call puts its weight decay, 5e-4, in the place of momentum
-   and decays nothing. ``voc`` and ``coco`` decay by 5e-4 and use no momentum.
-9. Batch (`PRESETS`): the released code starts 4 processes with one image each and never exchanges
-   their gradients, so what it saves was trained with batch 1. That is what ``-released`` says; the
-   idle replicas are not imitated. ``voc`` and ``coco`` use 4 images per step.
-10. Schedule (`PRESETS`): the released loop adds a last step at the learning rate of the one before;
-    ``voc`` and ``coco`` leave it out.
-11. Precision (`PRESETS`): the released code trains in float32, ``voc`` and ``coco`` in bf16 by
-    autocast, losses excepted; see the study `precision`.
-
-Not imitated: attention of an earlier pass returned under ``no_grad``; one global store for the
-hooks of all models; height taken for width in the alignment (wrong unless square); a random class
-added to the tags in COCO validation. Without effect and left out: the final LayerNorm, and the MLP
-of the last block on patch tokens, in training and localisation (`class_token_only`).
+Where the released code differs and can be had, there is a quirk (`ACRQuirks`); in the code below a
+reader of the paper may skip every line with ``quirks.``. Its optimiser, batch and schedule are in
+`wsss_lab.methods.acr.config.PRESETS`, its bugs that are not imitated in
+`wsss_lab.methods.acr.released`. It always localises with the true tags; `ACR.localise` takes the
+predicted ones unless it gets others.
 """
 
 from collections.abc import Mapping
@@ -58,24 +32,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from wsss_lab.cam.attention_maps import (
-    gradient_maps,
-    record_for_localisation,
-    spread,
-)
-from wsss_lab.cam.fusion import FUSIONS, fuse_cams
-from wsss_lab.cam.maps import normalize_cam, present_classes
 from wsss_lab.losses import tag_loss
+from wsss_lab.methods.acr import localisation, released
 from wsss_lab.methods.acr.config import ACRConfig
-from wsss_lab.methods.acr.losses import activation_consistency as activation_consistency
-from wsss_lab.methods.acr.losses import affinity_consistency as affinity_consistency
-from wsss_lab.methods.acr.losses import (
-    both_views,
-    consistency,
-)
+from wsss_lab.methods.acr.losses import consistency
+from wsss_lab.methods.acr.network import forward_views
 from wsss_lab.methods.acr.views import View
 from wsss_lab.methods.common.base import Batch, Method, StepOutput, normalize, split_decay
-from wsss_lab.models import keymaps
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.heads import TagHead
 from wsss_lab.models.shortcut import class_token_only
@@ -105,40 +68,56 @@ class ACR(Method):
         self.config = config or ACRConfig()
         self.backbone = backbone
         backbone.final_norm = self.config.final_norm
+        # distributed training waits for a gradient of every parameter, and an unused one gets none
         backbone.net.norm.requires_grad_(self.config.final_norm)
         self.head = TagHead(backbone.width, classes, bias=True)
 
     def prepare(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-        """Images in [0, 1] -> what the backbone takes, by `input_stats`."""
+        """Normalise images in [0, 1] for the backbone, by `input_stats`."""
         return 2 * images - 1 if self.config.input_stats == "half" else normalize(images)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k"]:
-        """Tag logits of images in [0, 1]."""
+        """Compute tag logits of images in [0, 1]."""
         return self.head.linear(self.backbone(self.prepare(images)).cls)
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
-        """Tag loss of images and of one of their views, and the consistency of their attention."""
-        views = self.config.second_views
+        """Compute the losses of a batch and of one view of it; views take turns by `step`."""
+        views = self.config.views
         view = views[step % len(views)]
         return self.losses(self.prepare(batch["images"]), batch["tags"], view)
 
     def losses(
         self, images: Float[Tensor, "b 3 h w"], tags: Float[Tensor, "b k"], view: View
     ) -> StepOutput:
-        """All losses of normalised images (sides: multiples of the stride) and their views."""
+        """Compute tag losses of images and of a view, and the consistency of their attention.
+
+        Args:
+            images: normalised; sides are multiples of the stride.
+            tags: 0 or 1, the same for both views.
+            view: any, also one that has no name in `NAMED_VIEWS`.
+
+        Returns:
+            Loss; parts "tags", "tags_view", "activation", "affinity", without weight; panels of the
+            last layer's attention (b n n), both views.
+        """
         config = self.config
         other = view.image(images, self.backbone.stride)
+        # unless attention is compared the fused kernel is faster, and forms no matrix
         compare = config.alpha > 0 and (config.activation or config.affinity)
-        tokens, pairs, grid = both_views(
-            self.backbone, images, other, config.layers, record=compare, joint=config.joint
+        joint = not config.quirks.two_passes
+        tokens, pairs, grid = forward_views(
+            self.backbone, images, other, config.layers, record=compare, joint=joint
         )
         logits = [self.head.linear(each) for each in tokens]
+        # the tag losses are what keeps attention from ignoring the image: that would be consistent
         tag_1, tag_2 = (tag_loss(one, tags) for one in logits)
         parts = {"tags": tag_1, "tags_view": tag_2}
         loss = tag_1 + tag_2
         if compare:
+            # neither view is detached: no view is right, so both move towards each other
             used = {"activation": config.activation, "affinity": config.affinity}
-            terms = consistency(pairs, view, grid, renormalise=config.renormalise, **used)
+            renormalise = not config.quirks.raw_rows
+            terms = consistency(pairs, view, grid, renormalise=renormalise, **used)
             parts |= terms
             for term in terms.values():
                 loss = loss + config.alpha * term
@@ -148,7 +127,7 @@ class ACR(Method):
         return StepOutput(loss, parts, panels)
 
     def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Backbone at `lr`, head at `head_lr`; the released code has one group for all."""
+        """List the backbone at `lr`, the head at `head_lr`; the released code has one group."""
         head = split_decay(self.head, head_lr, weight_decay)
         return split_decay(self.backbone, lr, weight_decay) + head
 
@@ -158,7 +137,7 @@ class ACR(Method):
         tags: Float[Tensor, "b k"] | None = None,
         mirror: bool = False,
     ) -> tuple[Float[Tensor, "v k gh gw"], Float[Tensor, "b k"]]:
-        """Localisation of normalised images before resizing and normalisation, in eval mode.
+        """Localise on the token grid, in eval mode.
 
         Args:
             images: normalised.
@@ -171,21 +150,24 @@ class ACR(Method):
         config, training = self.config, self.training
         self.eval()
         try:
-            localisation = record_for_localisation(self, config.start_layer, config.propagate)
-            with localisation as trace, class_token_only(self.backbone):
+            with (
+                localisation.record_for_localisation(
+                    self, config.start_layer, config.propagate
+                ) as trace,
+                class_token_only(self.backbone),
+            ):
                 x = torch.cat([images, images.flip(-1)]) if mirror else images
                 features = self.backbone(x)
                 logits = self.head.linear(features.cls)
             if tags is None:
-                seen = logits.detach().unflatten(0, (1 + mirror, -1)).mean(dim=0)
-                tags = (seen > 0).to(seen.dtype)
+                tags = localisation.predicted_tags(logits, 1 + mirror)
             wanted = tags.repeat(1 + mirror, 1)
-            maps = gradient_maps(
+            maps = localisation.gradient_maps(
                 logits, trace.attention, wanted, config.variant, batched=config.batched
             )
         finally:
             self.train(training)
-        maps = spread(maps, trace.affinity)
+        maps = localisation.spread(maps, trace.affinity)
         return maps.unflatten(2, tuple(features.last.shape[-2:])), tags
 
     def localise(
@@ -194,34 +176,29 @@ class ACR(Method):
         tags: Float[Tensor, "b k"] | None = None,
         size: tuple[int, int] | None = None,
     ) -> Float[Tensor, "b k oh ow"]:
-        """Class maps of images in [0, 1]: image and mirror image, summed, each class in 0..1.
+        """Compute class maps: image and mirror image summed, each class in 0..1.
 
         Args:
             images: RGB in [0, 1], any size.
-            tags: classes wanted; None for those that the network sees (7).
+            tags: classes wanted; None for those that the network predicts.
             size: (h, w) of the maps; None takes that of the images.
 
         Returns:
             Maps at `size`; 0 for classes that are not wanted.
         """
-        h, w = images.shape[-2:]
-        stride, square = self.backbone.stride, self.config.infer_size
-        sides = tuple(square or max(1, int(s / stride + 0.5)) * stride for s in (h, w))
+        shape = (images.shape[2], images.shape[3])
+        sides = localisation.whole_patches(shape, self.backbone.stride)
+        if square := self.config.quirks.squash:
+            sides = (square, square)
         x = self.prepare(images)
-        if sides != (h, w):
+        if sides != shape:
             x = F.interpolate(x, sides, mode="bilinear", align_corners=False)
         maps, tags = self.token_maps(x, tags, mirror=True)
-        index, present = present_classes(tags)
-        picked = index.repeat(2, 1)[:, :, None, None].expand(-1, -1, *maps.shape[2:])
-        views = maps.gather(1, picked)  # only the wanted classes are resized
-        cam = normalize_cam(fuse_cams([views], size or (h, w), FUSIONS["acr"]), "acr")
-        cam = cam * present[:, :, None, None]
-        out = cam.new_zeros(*tags.shape, *cam.shape[2:])
-        return out.scatter_(1, index[:, :, None, None].expand_as(cam), cam)
+        return localisation.join_mirror(maps, tags, size or shape)
 
     @torch.no_grad()
     def patch_cam(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k gh gw"]:
-        """ReLU of the head, with bias, on every patch token: the conventional map, untrained."""
+        """Apply the head, with bias and ReLU, to every patch: a conventional map, not trained."""
         features = self.backbone(self.prepare(images)).last
         return self.head.cam(features, with_bias=True).relu()
 
@@ -231,8 +208,5 @@ class ACR(Method):
         Raises:
             ValueError: keys or shapes do not fit, for instance another number of classes.
         """
-        parts = keymaps.split_checkpoint(state, keymaps.ACR)
-        whole = {f"backbone.{k}": v for k, v in parts.get("backbone", {}).items()}
-        whole |= {f"head.{k}": v for k, v in parts.get("tag_head", {}).items()}
-        load_strictly(self, whole, "the checkpoint of ACR")
+        load_strictly(self, released.own_names(state), "the checkpoint of ACR")
         self.backbone.weight_tag = "file:ACR"

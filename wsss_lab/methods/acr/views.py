@@ -1,4 +1,4 @@
-"""Views of an image whose token grids can be laid over one another, and their attention with them.
+"""Views of an image whose token grids can be laid over that of the image.
 
 A view moves pixels. When it moves whole patches to whole patches, it permutes the tokens of a
 transformer, so the attention matrix of the view is that of the image with rows *and* columns
@@ -14,13 +14,14 @@ view                     what happens to the tokens                             
                          columns are added up, in proportion to the overlap         every row
 =======================  =========================================================  ==============
 
-ACR's abstract speaks of augmented views in general; its released code knows the horizontal flip
+ACR's abstract mentions augmented views in general; its released code has the horizontal flip
 only, done in place, one row of tokens at a time, on square grids.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -35,29 +36,29 @@ class View:
 
     @property
     def whole(self) -> bool:
-        """Whether every token of the image can be seen in the view."""
+        """Whether the view shows every token of the image."""
         return True
 
     def move(self, x: Tensor, unit: int = 1, dims: tuple[int, int] = (-2, -1)) -> Tensor:
-        """Transform whatever lies on a grid.
+        """Transform a tensor on a grid.
 
         Args:
             x: any tensor with a vertical and a horizontal axis.
             unit: entries per patch side: the stride for pixels, 1 for tokens.
             dims: the vertical and the horizontal axis, negative numbers.
         """
-        raise TypeError(f"{type(self).__name__} does not say how to move a grid")
+        raise TypeError(f"{type(self).__name__} must define `move`")
 
     def inverse(self) -> "View":
-        """The view that undoes this one."""
+        """Return the view that undoes this one."""
         raise TypeError(f"{type(self).__name__} has no inverse")
 
     def grid(self, grid: Grid) -> Grid:
-        """Token grid (gh, gw) of the view of an image with token grid `grid`."""
+        """Compute the token grid (gh, gw) of the view of an image with token grid `grid`."""
         return grid
 
     def image(self, images: Float[Tensor, "b c h w"], stride: int) -> Float[Tensor, "b c vh vw"]:
-        """The view of a batch of images.
+        """Make the view of a batch of images.
 
         Args:
             images: any values; what `Shift` uncovers becomes 0, the mean colour of normalised
@@ -86,7 +87,7 @@ class View:
         return self.inverse().move(x, 1, dims)
 
     def valid(self, grid: Grid, device: Any = None) -> Bool[Tensor, " n"]:
-        """Tokens of the image, row-major, that can also be seen in the view."""
+        """Mark the tokens of the image, row-major, that the view shows, too."""
         seen = self.move(torch.ones(grid, dtype=torch.bool, device=device))
         return self.restore(seen, grid, (-2, -1), add=True).flatten()
 
@@ -106,7 +107,7 @@ class Flip(View):
         return x.flip(dims[1] if self.axis == "width" else dims[0])
 
     def inverse(self) -> View:
-        """Itself."""
+        """Return the same view."""
         return self
 
 
@@ -121,11 +122,11 @@ class Turn(View):
         return torch.rot90(x, self.quarters, dims)
 
     def inverse(self) -> View:
-        """The same number of right angles, clockwise."""
+        """Return the same number of right angles, clockwise."""
         return Turn(-self.quarters)
 
     def grid(self, grid: Grid) -> Grid:
-        """Sides swapped for odd numbers of right angles."""
+        """Swap the sides for odd numbers of right angles."""
         return (grid[1], grid[0]) if self.quarters % 2 else grid
 
 
@@ -154,7 +155,7 @@ class Shift(View):
         return x
 
     def inverse(self) -> View:
-        """Back by as much; what was lost stays lost."""
+        """Return the shift back; what was lost stays lost."""
         return Shift(-self.down, -self.right)
 
 
@@ -169,7 +170,7 @@ class Scale(View):
             raise ValueError(f"factor must be positive, got {self.factor}")
 
     def grid(self, grid: Grid) -> Grid:
-        """Sides times the factor, rounded half up."""
+        """Multiply the sides by the factor, rounded half up."""
         return (
             max(1, int(grid[0] * self.factor + 0.5)),
             max(1, int(grid[1] * self.factor + 0.5)),
@@ -194,13 +195,13 @@ class Scale(View):
         return x
 
     def valid(self, grid: Grid, device: Any = None) -> Bool[Tensor, " n"]:
-        """All tokens."""
+        """Mark all tokens."""
         return torch.ones(grid[0] * grid[1], dtype=torch.bool, device=device)
 
 
 @cache
 def overlap(old: int, new: int) -> tuple[tuple[float, ...], ...]:
-    """Shares of `old` equal cells of a unit segment that fall into each of `new` equal cells.
+    """Compute the shares of `old` equal cells of a unit segment that fall into `new` equal cells.
 
     Returns:
         `new` rows of `old` numbers in 0..1; every column sums to 1: no cell is lost or doubled.
@@ -215,108 +216,28 @@ def overlap(old: int, new: int) -> tuple[tuple[float, ...], ...]:
     )
 
 
-def align_tokens(
-    x: Float[Tensor, "..."], view: View, grid: Grid, dim: int = -1, add: bool = True
-) -> Float[Tensor, "..."]:
-    """Lay one patch-token axis of a view over the tokens of the image.
-
-    Args:
-        x: any tensor whose axis `dim` runs over the patch tokens of the view, row-major.
-        view: the view.
-        grid: (gh, gw), token grid of the image, not of the view.
-        dim: -1 or -2.
-        add: see `View.restore`; True for key columns, False for query rows.
-
-    Returns:
-        The same with gh * gw entries along `dim`; 0 where the view does not show the token.
-    """
-    spatial = (-2, -1) if dim == -1 else (-3, -2)
-    return view.restore(x.unflatten(dim, view.grid(grid)), grid, spatial, add).flatten(*spatial)
+ViewName = Literal["flip", "vflip", "turn90", "translation", "scale"]
+"""Names of the views that the command line and studies offer."""
+NAMED_VIEWS: dict[str, tuple[View, ...]] = {
+    "flip": (Flip("width"),),
+    "vflip": (Flip("height"),),
+    "turn90": (Turn(1), Turn(-1)),
+    "translation": (Shift(4, 4), Shift(-4, 4), Shift(-4, -4), Shift(4, -4)),
+    "scale": (Scale(0.75), Scale(1.25)),
+}
+"""Name -> views, taken in turn. The released code of ACR has `flip`; 0.75 and 1.25 stand, switched
+off, in its history. The others, and their sizes, are ours."""
 
 
-def align_attention(
-    attention: Float[Tensor, "*batch m m"], view: View, grid: Grid, prefix: int = 1
-) -> Float[Tensor, "*batch n n"]:
-    """Lay the attention matrix of a view over that of the image, token on token.
-
-    The class token is no place and stays where it is; its row and its column are aligned like any
-    other. ACR, released code: ``A2[0, 1 + pi(j)]`` and ``A2[1 + pi(i), 1 + pi(j)]`` with the
-    mirroring permutation pi; nothing is renormalised. Row sums are kept by every view whose `whole`
-    is true.
-
-    Args:
-        attention: attention of the view: rows are queries, columns keys.
-        view: the view it was computed on.
-        grid: (gh, gw), token grid of the image, not of the view.
-        prefix: tokens before the patches: 1 class token, 0 in MiT, 2 in distilled DeiT.
-
-    Returns:
-        Attention on the tokens of the image, differentiable. Rows and columns of tokens that the
-        view does not show are 0: leave them out by `view.valid(grid)`.
+def views_of(names: Sequence[ViewName]) -> tuple[View, ...]:
+    """List the views of some names, in turn: first those of the first name.
 
     Raises:
-        ValueError: the matrix does not have the size that the grid asks for.
+        ValueError: no name, or one that is not known.
     """
-    check_attention(attention, view.grid(grid), prefix)
-    columns = align_tokens(attention[..., prefix:], view, grid)
-    x = torch.cat([attention[..., :prefix], columns], -1) if prefix else columns
-    rows = align_tokens(x[..., prefix:, :], view, grid, dim=-2, add=False)
-    return torch.cat([x[..., :prefix, :], rows], -2) if prefix else rows
-
-
-def align_pair(
-    first: Float[Tensor, "*batch n n"],
-    second: Float[Tensor, "*batch m m"],
-    view: View,
-    grid: Grid,
-    prefix: int = 1,
-    renormalise: bool = True,
-    rows: slice = slice(None),
-) -> tuple[Float[Tensor, "*batch r p"], Float[Tensor, "*batch s p"], Bool[Tensor, " p"] | None]:
-    """Patch columns of an image's and its view's attention, laid over one another, in float32.
-
-    Args:
-        first: attention of the image.
-        second: attention of the view.
-        view: how the view came from the image.
-        grid: (gh, gw), token grid of the image.
-        prefix: tokens before the patches.
-        renormalise: where the view hides tokens, divide the rows of both by what they give to the
-            prefix and to common patches: a softmax over common tokens only is compared.
-        rows: query rows to return; they are not aligned (`align_tokens` with ``dim=-2`` does).
-
-    Returns:
-        Columns of the image, columns of the view, and which patches both show; None for all.
-        Columns that do not count are 0.
-
-    Raises:
-        ValueError: the matrices do not fit the grid.
-    """
-    check_attention(first, grid, prefix)
-    check_attention(second, view.grid(grid), prefix)
-    first, second = first[..., rows, :].float(), second[..., rows, :].float()
-    a, b = first[..., prefix:], align_tokens(second[..., prefix:], view, grid)
-    if view.whole:
-        return a, b, None
-    valid = view.valid(grid, first.device)
-    a, b = a * valid, b * valid
-    if renormalise:
-        tiny = torch.finfo(torch.float32).tiny
-        a = a / (a.sum(-1, True) + first[..., :prefix].sum(-1, True)).clamp(min=tiny)
-        b = b / (b.sum(-1, True) + second[..., :prefix].sum(-1, True)).clamp(min=tiny)
-    return a, b, valid
-
-
-def check_attention(attention: Tensor, grid: Grid, prefix: int) -> None:
-    """Refuse an attention matrix that does not fit a token grid.
-
-    Raises:
-        ValueError: with the expected and the given size.
-    """
-    n = prefix + grid[0] * grid[1]
-    if attention.ndim < 2 or tuple(attention.shape[-2:]) != (n, n):
+    wrong = [name for name in names if name not in NAMED_VIEWS]
+    if wrong or not names:
         raise ValueError(
-            f"attention must end in ({n}, {n}): {prefix} prefix token(s) and a {grid[0]}x{grid[1]} "
-            f"grid; got {tuple(attention.shape)}. Pass the grid of the un-transformed image, the "
-            "right prefix, and only layers with as many keys as queries"
+            f"views: expected at least one of {', '.join(get_args(ViewName))}, got {list(names)}"
         )
+    return tuple(view for name in names for view in NAMED_VIEWS[name])

@@ -38,8 +38,8 @@ class AffinityConfig:
     power: float = 8.0
     """beta of the walk (paper). ACR's history names 36 (code, 2022)."""
     walk: int = 16
-    """Steps t of the walk. Paper: 256, on grids of some 60 cells a side. How far maps get grows
-    with the root of t, and a toy grid has 16 cells a side: 256 steps wash its maps out."""
+    """Steps t of the walk. Paper: 256, on grids of some 60 cells a side. The distance that maps
+    cover grows with the root of t, and a toy grid has 16 cells a side: 256 steps level its maps."""
     crf: str = "none"
     """CRF after the walk, a name of `wsss_lab.refine.PRESETS`; "none" for none."""
 
@@ -78,13 +78,14 @@ class Config:
     released code. A pixel is a class if it wins against the first, background if that wins with the
     second, else ignored (rule of PSA, whose format the released code writes)."""
     propagation: Literal["crf", "affinity"] = "crf"
-    """What the segmentation network learns from: `crf`, the labels above; `affinity`, maps that
-    walked along affinities which the labels above taught."""
+    """Labels of the segmentation network: `crf`, those above; `affinity`, maps propagated along the
+    affinities of a network that is trained on those above."""
     affinity: AffinityConfig = field(default_factory=AffinityConfig)
     """Settings of `affinity`."""
     exponent: float = 0.75
-    """Exponent of the background score that walks with the maps. 0.75 ties with a map at 0.55, the
-    background threshold in ACR's history and about the best one for its maps (code, 2022)."""
+    """Exponent of the background score that is propagated with the maps. 0.75 ties with a map at
+    0.55, the background threshold in ACR's history and about the best one for its maps (code,
+    2022)."""
     mask_network: Literal["decoder", "deeplabv2"] = "decoder"
     """Kind of the segmentation network: our small decoder (`MaskNetwork`), or `DeepLabV2`."""
     mask_backbone: str = "toy_cnn"
@@ -131,7 +132,7 @@ class Config:
 
 
 def _photos(name: str) -> Config:
-    """The recipe for photos: the method's preset, and two stages that its release does not have."""
+    """Build the recipe for photos: the method's preset, and stages that the release lacks."""
     preset, dataset = acr.PRESETS[name], name.removesuffix("-released")
     voc = dataset == "voc"
     affinity = AffinityConfig(
@@ -198,7 +199,7 @@ PRESETS: dict[str, Config] = {
 Its history holds runs of AffinityNet (6,610 steps, rate 0.01, beta 36) and of IRN; which of them
 fed the paper is not known. `-released` is about the maps only."""
 NO_PRESET = {
-    "toy-released": "the released code does not know the toy world; take toy",
+    "toy-released": "the released code has no toy world; take toy",
     "stuff10k": "ACR's released code has no settings for it; start from coco, and change --data",
     "stuff10k-released": "ACR's released code has no settings for it",
 }

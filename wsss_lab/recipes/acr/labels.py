@@ -1,4 +1,4 @@
-"""From ACR's maps to labels: through a CRF, or on a walk along affinities; and how good they are.
+"""Labels from ACR's maps, through a CRF or a walk along affinities, and their scores.
 
 Three rules make a label image of maps (`LabelRule`):
 
@@ -48,7 +48,7 @@ class Present:
 
     @classmethod
     def of(cls, cam: Float[Tensor, "b k h w"], tags: Float[Tensor, "b k"]) -> "Present":
-        """Pick them by the tags."""
+        """Pick the maps by the tags."""
         index, present = present_classes(tags)
         picked = cam.gather(1, index[:, :, None, None].expand(-1, -1, *cam.shape[2:]))
         names = torch.cat([torch.zeros_like(index[:, :1]), index + 1], 1)
@@ -56,25 +56,25 @@ class Present:
         return cls((picked * present[:, :, None, None]).clamp(0, 1), names, real)
 
     def scores(self, exponent: float) -> Float[Tensor, "b m1 h w"]:
-        """Background score (1 - largest map value)^exponent, then the maps."""
+        """Stack the background score, (1 - largest map value)^exponent, and the maps."""
         background = (1 - self.cam.amax(1, keepdim=True)) ** exponent
         return torch.cat([background, self.cam], 1)
 
     def winner(
         self, images: UInt8[Tensor, "b 3 h w"], scores: Float[Tensor, "b m1 h w"], crf: Crf | None
     ) -> Int[Tensor, "b h w"]:
-        """Which channel has the largest score, after a CRF if there is one; padding never."""
+        """Find the channel with the largest score, after a CRF if there is one; padding never."""
         if crf is not None:
             scores = crf(images, scores)
         return scores.masked_fill(~self.real[:, :, None, None], -1).max(dim=1).indices
 
     def label(self, winner: Int[Tensor, "b h w"]) -> Int[Tensor, "b h w"]:
-        """Label values of channels."""
+        """Look up the label values of channels."""
         return self.names.gather(1, winner.flatten(1)).view_as(winner)
 
 
 def label_rule(config: Config) -> LabelRule:
-    """Sure labels, `IGNORE` elsewhere, by two background scores and a CRF.
+    """Make the rule of sure labels, `IGNORE` elsewhere, by two background scores and a CRF.
 
     Args:
         config: uses `label_crf` and `background`.
@@ -90,7 +90,7 @@ def label_rule(config: Config) -> LabelRule:
 
 
 def map_rule(config: Config, crf_name: str = "none") -> LabelRule:
-    """A label for every pixel, by the background score that also walks.
+    """Make the rule that labels every pixel, by the background score that is also propagated.
 
     Args:
         config: uses `exponent`.
@@ -106,7 +106,7 @@ def map_rule(config: Config, crf_name: str = "none") -> LabelRule:
 
 
 def walk_rule(config: Config, network: AffinityNetwork) -> LabelRule:
-    """A label for every pixel, after maps and background walked along affinities.
+    """Make the rule that labels every pixel by maps and background propagated along affinities.
 
     Args:
         config: uses `exponent` and, of `affinity`, `power`, `walk` and `crf`.
@@ -118,8 +118,8 @@ def walk_rule(config: Config, network: AffinityNetwork) -> LabelRule:
     def rule(images: Tensor, cam: Tensor, tags: Tensor) -> Tensor:
         present = Present.of(cam, tags)
         scores = present.scores(config.exponent)
-        walked = network.propagate(images.float() / 255, scores, walk.power, walk.walk)
-        return present.label(present.winner(images, walked.clamp(0, 1), crf))
+        propagated = network.propagate(images.float() / 255, scores, walk.power, walk.walk)
+        return present.label(present.winner(images, propagated.clamp(0, 1), crf))
 
     return rule
 
@@ -128,7 +128,7 @@ def walk_rule(config: Config, network: AffinityNetwork) -> LabelRule:
 def score_labels(
     localiser: Method, folders: dict[str, Path], config: Config, fabric: Fabric, log: Log
 ) -> dict[str, Any]:
-    """Labels of training images, whose tags are given, against their truth, if there is one.
+    """Score labels of training images, whose tags are given, against their truth, if there is one.
 
     Nothing is chosen by it: training has not seen these masks. "maps" and "maps+crf" are made
     here, by one background score; "sure" (pixels at 255 left out) and "propagated" are read from
@@ -139,7 +139,7 @@ def score_labels(
         folders: label images by kind.
         config: uses `report_train`, `data`, `test.batch`, `run.workers` and the rules' settings.
         fabric: launched; every process takes its share of the images.
-        log: gets the scores, or is told where there is no truth.
+        log: takes the scores, or a line that there is no truth.
 
     Returns:
         Kind -> report for `metrics.json`; with "labelled", the share of pixels that have a label.
@@ -179,7 +179,7 @@ def _count(
     config: Config,
     fabric: Fabric,
 ) -> Scores:
-    """Confusion of every kind of label; a pixel without label is left out."""
+    """Count the confusion of every kind of label; a pixel without label is left out."""
     classes = images.images.num_classes + 1
     scores, device = Scores(classes, []), next(localiser.parameters()).device
     mine: Any = Subset(images, range(fabric.global_rank, len(images), fabric.world_size))
@@ -202,7 +202,7 @@ def _count(
 
 
 def _protocols(config: Config, count: int) -> dict[str, Protocol]:
-    """How each kind of label came about."""
+    """Describe how each kind of label was made."""
     plain = protocol_of(config.data, "train")
     base = dataclasses.replace(
         plain,

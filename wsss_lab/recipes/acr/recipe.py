@@ -14,7 +14,7 @@ evaluate: on the validation list; maps and labels of training images  `metrics.j
 `propagation="crf"` leaves out the third and the fourth stage, `until="maps"` all between the first
 and the last.
 
-Settings of the method are those of `wsss_lab.methods.acr.config.PRESETS`. Its released code ends
+Settings of the method are those of `wsss_lab.methods.acr.config.PRESETS`. The released code ends
 with the maps: it saves them, and scores them by the best of 100 thresholds on VOC train (1464
 images), with the true tags. Nothing of it turns maps into a segmentation network. The numbers
 listed for ACR are of a DeepLabV2 on ResNet-101, and the repository's history holds trials of
@@ -35,9 +35,10 @@ from torch import Tensor
 from wsss_lab.evaluate.evaluate import resolve_crf
 from wsss_lab.evaluate.inference import VIEWS, Views
 from wsss_lab.methods.acr import config as acr
+from wsss_lab.methods.acr.keymap import KEYMAP
 from wsss_lab.methods.acr.method import ACR
+from wsss_lab.methods.acr.released import network_of
 from wsss_lab.methods.common.base import Method, SegOutput
-from wsss_lab.models import keymaps
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.weights import load_backbone_weights, load_strictly
 from wsss_lab.recipes.acr.config import NAME, NO_PRESET, PRESETS, Config
@@ -90,7 +91,7 @@ TAGS_NOTE = (
 
 
 class Localiser(Method):
-    """A trained ACR that is asked for maps. Without true tags it takes those it sees itself.
+    """Maps of a trained ACR as predictions, of the true tags or else of the predicted ones.
 
     Args:
         method: trained.
@@ -105,7 +106,7 @@ class Localiser(Method):
     def predict(
         self, images: Float[Tensor, "b 3 h w"], tags: Float[Tensor, "b k"] | None = None
     ) -> SegOutput:
-        """Maps in 0..1 at the size of the images, mirror image included, and tag logits.
+        """Compute maps in 0..1 at the size of the images, mirror image included, and tag logits.
 
         Args:
             images: RGB in [0, 1].
@@ -115,7 +116,7 @@ class Localiser(Method):
 
 
 def build(config: Config, classes: int, pretrained: bool, **options: Any) -> ACR:
-    """The method; its head comes from the current random seed.
+    """Build the method; its head is drawn from the current random seed.
 
     Args:
         config: uses `method`, `backbone` and `weights`.
@@ -137,7 +138,7 @@ def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> 
         config: the settings.
         out: folder of the run.
         resume: go on with the run in `out`.
-        log: gets lines of text.
+        log: takes lines of text.
 
     Returns:
         The content of `metrics.json`.
@@ -206,7 +207,7 @@ def _score(
 
 
 def load_method(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> Method:
-    """A network of a weights file that `train` wrote, in eval mode, whichever stage it is from.
+    """Build the network of a weights file that `train` wrote, of any stage, in eval mode.
 
     Args:
         facts: see `wsss_lab.runs.folder.read_facts`.
@@ -229,19 +230,19 @@ def load_method(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> Method
 
 
 def load_views(facts: Mapping[str, Any]) -> Views:
-    """How the network of a weights file looks at images."""
+    """Return scales and flips with which the network of a weights file is evaluated."""
     if facts["part"] == "ACR":
         return VIEWS["single"]
     return VIEWS[restore(Config, facts["config"]).test.views]
 
 
 def views(config: Config) -> Views:
-    """How a released network looks at images: `localise` takes the mirror image itself."""
+    """Return those of a released network: one view, as `localise` takes the mirror image itself."""
     return VIEWS["single"]
 
 
 def load_released(state: Mapping[str, Tensor]) -> tuple[Method, Config]:
-    """The authors' network, in eval mode, and the settings it had.
+    """Build the authors' network, in eval mode, and the settings it had.
 
     Args:
         state: the released tensors by name: the hybrid, ViT-B or DeiT-B.
@@ -249,14 +250,13 @@ def load_released(state: Mapping[str, Tensor]) -> tuple[Method, Config]:
     Raises:
         ValueError: the tensors do not fit, or no released preset has this number of classes.
     """
-    classes = count_classes(state, keymaps.ACR, NAME)
+    classes = count_classes(state, KEYMAP, NAME)
     config = PRESETS[released_preset(PRESETS, classes, NAME)]
-    options: dict[str, Any] = {}
-    plain = not any(".patch_embed.backbone." in key for key in state)
-    if plain and config.backbone == "r50_vit_b16":
-        tokens = state["pretrained.model.pos_embed"].shape[1] - 1
-        config = dataclasses.replace(config, backbone="vit_b16")
-        options = {"img_size": 16 * round(tokens**0.5)}
+    name, options = network_of(state)
+    if config.backbone == "r50_vit_b16":  # that of the presets, as the scripts train it
+        config = dataclasses.replace(config, backbone=name)
+    else:
+        options = {}
     method = build(config, classes, False, **options)
     method.load_released(state)
     return Localiser(method).eval(), config

@@ -32,7 +32,7 @@ from wsss_lab.runs.stages import (
 
 
 def stage_runs(config: Config) -> dict[str, RunConfig]:
-    """Length and batch of every training stage of a run."""
+    """Compute length and batch of every training stage of a run."""
     if config.until == "maps":
         return {"fit": config.run}
     steps, batch = config.mask_steps or config.run.steps, config.mask_batch or config.run.batch
@@ -45,7 +45,7 @@ def stage_runs(config: Config) -> dict[str, RunConfig]:
 
 
 def stage_data(config: Config, stage: str) -> DataConfig:
-    """Crops of a training stage."""
+    """Compute the crops of a training stage."""
     data = config.data
     if stage == "affinity":
         return dataclasses.replace(data, crop=config.affinity.crop or data.crop)
@@ -57,7 +57,7 @@ def stage_data(config: Config, stage: str) -> DataConfig:
 
 
 def require_weights(config: Config) -> None:
-    """Report what the later stages lack now, not after hours."""
+    """Load the weights that later stages start from: missing ones must fail now, not in hours."""
     if config.propagation == "affinity":
         _pretrained(config.affinity.backbone, config.affinity.weights)
     _pretrained(config.mask_backbone, config.mask_weights)
@@ -65,7 +65,7 @@ def require_weights(config: Config) -> None:
 
 @dataclass(frozen=True)
 class Stages:
-    """The stages of one run, each of which goes on where an earlier start has stopped."""
+    """Stages of one run, each of which goes on where an earlier start has stopped."""
 
     folder: RunFolder
     config: Config
@@ -146,7 +146,7 @@ def _pretrained(name: str, weights: str) -> Backbone:
 
 
 def build_affinity(config: Config, pretrained: bool) -> AffinityNetwork:
-    """The affinity network; its 1x1 convolutions come from the current random seed.
+    """Build the affinity network; its 1x1 convolutions are drawn from the current random seed.
 
     Args:
         config: uses `affinity`.
@@ -158,7 +158,7 @@ def build_affinity(config: Config, pretrained: bool) -> AffinityNetwork:
 
 
 def build_masks(config: Config, classes: int, pretrained: bool) -> MaskNetwork | DeepLabV2:
-    """The segmentation network; its head comes from the current random seed.
+    """Build the segmentation network; its head is drawn from the current random seed.
 
     Args:
         config: uses `mask_network`, `mask_backbone`, `mask_weights` and `hidden`.

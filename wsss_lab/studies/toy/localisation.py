@@ -28,20 +28,21 @@ import tyro
 from jaxtyping import Float
 from torch import Tensor
 
-from wsss_lab.cam.attention_maps import (
-    Variant,
-    attention_gradients,
-    attention_rollout,
-    layer_map,
-    record_for_localisation,
-    spread,
-)
-from wsss_lab.cam.fusion import FUSIONS, fuse_cams
+from wsss_lab.cam.attention_maps import attention_gradients, attention_rollout
+from wsss_lab.cam.fusion import fuse_cams
 from wsss_lab.cam.maps import normalize_cam
 from wsss_lab.config import provenance, write_json
 from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.toy import TOY_VERSION, ToyTensors, ToyWorld
 from wsss_lab.methods.acr.config import ACRConfig
+from wsss_lab.methods.acr.localisation import (
+    FUSION,
+    NORMALIZATION,
+    Variant,
+    layer_map,
+    record_for_localisation,
+    spread,
+)
 from wsss_lab.methods.acr.method import ACR
 from wsss_lab.metrics import Protocol, ThresholdSweep
 from wsss_lab.models.attention import attention_layers
@@ -135,8 +136,8 @@ def all_maps(
     maps = torch.cat([narrow, wide, seen[:, None], patch[:, None]], 1)
     rows, m = maps.shape[1:3]
     size = (images.shape[2], images.shape[3])
-    cam = fuse_cams([maps.flatten(1, 2).unflatten(2, grid)], size, FUSIONS["acr"])
-    cam = normalize_cam(cam, "acr").unflatten(1, (rows, m)).transpose(0, 1)
+    cam = fuse_cams([maps.flatten(1, 2).unflatten(2, grid)], size, FUSION)
+    cam = normalize_cam(cam, NORMALIZATION).unflatten(1, (rows, m)).transpose(0, 1)
     index, present = index[: len(images)], present[: len(images)]
     out = cam.new_zeros(rows, *tags.shape, *size)
     where = index[None, :, :, None, None].expand(rows, -1, -1, *size)
@@ -159,8 +160,8 @@ def group_of(config: ACRConfig) -> str:
     used = [name for name in ("activation", "affinity") if getattr(config, name)]
     if config.alpha == 0 or not used:
         return PLAIN
-    names = ", ".join(config.named_views) or "; ".join(map(str, config.second_views))
-    views = "" if config.second_views == ACRConfig().views else f", {names}"
+    mirror = config.named_views == ACRConfig().named_views
+    views = "" if mirror else f", {', '.join(config.named_views)}"
     return f"{' and '.join(used)} x {config.alpha:g}{views}"
 
 

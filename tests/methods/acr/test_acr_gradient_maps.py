@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from wsss_lab.cam.attention_maps import (
-    attention_gradients,
+from wsss_lab.cam.attention_maps import attention_gradients
+from wsss_lab.methods.acr.localisation import (
     gradient_maps,
     layer_map,
     record_for_localisation,
@@ -199,7 +199,7 @@ def test_bad_input():
         record_for_localisation(model).__enter__()
     with torch.no_grad(), record_attention(model) as record:
         logits = model(images)
-    with pytest.raises(ValueError, match="record_for_localisation"):
+    with pytest.raises(ValueError, match="record_attention"):
         gradient_maps(logits, record.maps, torch.ones(1, CLASSES))
     with record_for_localisation(model) as trace:
         logits = model(images)

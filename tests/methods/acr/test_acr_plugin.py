@@ -1,4 +1,4 @@
-"""All-pairs consistency in other methods: what it adds, what it leaves alone, whom it refuses."""
+"""All-pairs consistency in other methods: what it adds, leaves alone and refuses."""
 
 import dataclasses
 from typing import get_args
@@ -7,20 +7,19 @@ import pytest
 import torch
 from torch import nn
 
-from wsss_lab.methods.acr.losses import NAMED_VIEWS, ViewName
-from wsss_lab.methods.acr.method import affinity_consistency
-from wsss_lab.methods.acr.views import Flip
-from wsss_lab.methods.asdt.config import PRESETS as ASDT_PRESETS
-from wsss_lab.methods.asdt.method import ASDT
-from wsss_lab.methods.cam_baseline import TagClassifier
-from wsss_lab.methods.common.base import normalize
-from wsss_lab.methods.common.plugin import (
+from wsss_lab.methods.acr.losses import affinity_consistency
+from wsss_lab.methods.acr.plugin import (
     ConsistencyConfig,
     WithConsistency,
     trained_backbone,
     with_consistency,
     without_a_trace,
 )
+from wsss_lab.methods.acr.views import NAMED_VIEWS, Flip, ViewName
+from wsss_lab.methods.asdt.config import PRESETS as ASDT_PRESETS
+from wsss_lab.methods.asdt.method import ASDT
+from wsss_lab.methods.cam_baseline import TagClassifier
+from wsss_lab.methods.common.base import normalize
 from wsss_lab.methods.cosa.config import PRESETS as COSA_PRESETS
 from wsss_lab.methods.cosa.method import CoSA
 from wsss_lab.methods.tscd.config import PRESETS as TSCD_PRESETS

@@ -1,7 +1,7 @@
-"""All-pairs consistency as a plug-in: other methods shall look at a view as at the image, too.
+"""The consistency losses of ACR as a plug-in for other methods that train a transformer.
 
-ACR's abstract says that its losses plug into other methods. So here they are without ACR's network,
-head and localisation: `with_consistency(method, config)` trains a method as ever and adds
+ACR's abstract claims that its losses can be built into other methods. Here they come without ACR's
+network, head and localisation: `with_consistency(method, config)` trains a method as before, adding
 
     alpha * (activation consistency + affinity consistency)
 
@@ -15,15 +15,15 @@ method trains (of CoSA's two networks the online one).
 | convolutional (`toy_cnn`, ResNet, WRN-38) | – | – | refused: there is no attention |
 
 It takes one more pass of the backbone over images and views, in one batch where both have one size.
-That pass leaves no trace but its gradients. Batch normalisation uses the statistics of the pass
-itself, but its running ones, which evaluation uses, learn from the method's own passes alone.
+That pass changes nothing but gradients. Batch normalisation uses the statistics of the pass itself;
+its running ones, which evaluation uses, are updated by the method's own passes alone.
 Stochastic depth and dropout are off: two views that lose different layers would differ for that
 alone. ACR's own two passes are also its training passes, so there they do train the running
 statistics. CoSA's tag classifiers read patches, not the class token: there only the losses of other
-layers and tokens keep its attention from becoming uniform, which costs nothing and says nothing.
+layers and tokens keep its attention from becoming uniform, which would make both losses zero.
 
-The plug-in has no weights and no state. What it trains is saved under the method's own names, and
-is evaluated without it.
+The plug-in has no weights and no state. The method is saved under its own names, and is evaluated
+without the plug-in.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,14 +34,9 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wsss_lab.methods.acr.losses import (
-    ViewName,
-    both_views,
-    comparable_layers,
-    consistency,
-    prefix_of,
-    views_of,
-)
+from wsss_lab.methods.acr.losses import consistency
+from wsss_lab.methods.acr.network import comparable_layers, forward_views, prefix_of
+from wsss_lab.methods.acr.views import ViewName, views_of
 from wsss_lab.methods.common.base import Batch, Method, SegOutput, StepOutput, normalize
 from wsss_lab.models.base import Backbone
 
@@ -68,7 +63,7 @@ class ConsistencyConfig:
 
 
 def with_consistency(method: Method, config: ConsistencyConfig) -> Method:
-    """The method itself where `alpha` is 0, else the method with consistency losses.
+    """Add consistency losses to a method; where `alpha` is 0, return the method itself.
 
     Raises:
         ValueError: see `WithConsistency`.
@@ -77,7 +72,7 @@ def with_consistency(method: Method, config: ConsistencyConfig) -> Method:
 
 
 class WithConsistency(Method):
-    """A method, and the consistency losses on the backbone that it trains.
+    """Wrapper that adds the consistency losses on the backbone that a method trains.
 
     Args:
         method: trained in place, through this wrapper.
@@ -109,10 +104,10 @@ class WithConsistency(Method):
         self.views = views_of(config.views)
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
-        """The method's own step, then the consistency of its images.
+        """Run the method's own step, then compare the attention of its images.
 
         Args:
-            batch: as the method wants it; sides of the images: multiples of the backbone's stride.
+            batch: as the method takes it; sides of the images: multiples of the backbone's stride.
             step: 0-based; takes view ``step % number of views``.
 
         Returns:
@@ -124,8 +119,9 @@ class WithConsistency(Method):
         view = self.views[step % len(self.views)]
         images = normalize(batch["images"])
         other = view.image(images, backbone.stride)
+        # a pass of its own: the method's passes may see other crops, scales or colours
         with without_a_trace(backbone):
-            _, pairs, grid = both_views(backbone, images, other, self.layers)
+            _, pairs, grid = forward_views(backbone, images, other, self.layers)
         terms = consistency(
             pairs,
             view,
@@ -143,19 +139,19 @@ class WithConsistency(Method):
     def predict(
         self, images: Float[Tensor, "b 3 h w"], tags: Float[Tensor, "b k"] | None = None
     ) -> SegOutput:
-        """The method's own prediction."""
+        """Predict as the method does."""
         return self.method.predict(images, tags)
 
     def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """The method's own groups."""
+        """List the method's own groups."""
         return self.method.param_groups(lr, head_lr, weight_decay)
 
     def after_step(self, step: int) -> None:
-        """The method's own."""
+        """Call the method's own."""
         self.method.after_step(step)
 
     def state_dict(self, *args: Any, **options: Any) -> Any:  # type: ignore[override]
-        """State of the method under its own names."""
+        """Return the state of the method under its own names."""
         return self.method.state_dict(*args, **options)
 
     def load_state_dict(
@@ -166,7 +162,7 @@ class WithConsistency(Method):
 
 
 def trained_backbone(method: nn.Module) -> Backbone:
-    """The one backbone of a method that gets gradients.
+    """Find the one backbone of a method that gets gradients.
 
     Raises:
         ValueError: there is none, or there are several.
@@ -187,7 +183,7 @@ def trained_backbone(method: nn.Module) -> Backbone:
 
 @contextmanager
 def without_a_trace(module: nn.Module) -> Iterator[None]:
-    """A pass without noise, and without effect on running statistics.
+    """Switch off noise and the update of running statistics for a pass.
 
     Layers in training mode go to evaluation mode (no dropout, no stochastic depth), but for batch
     normalisation, which goes on using the statistics of the batch and keeps none. Layers that are
