@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from PIL import Image
 
 from wsss_lab.__main__ import main
 from wsss_lab.data.catalog import TOY_CLASSES
+from wsss_lab.runs.recipe import RECIPES
 
 
 def test_info_is_json(capsys):
@@ -118,7 +120,8 @@ def test_train_takes_a_preset_before_the_method(tmp_path, monkeypatch):
     from wsss_lab.recipes import cam_baseline
 
     seen = []
-    monkeypatch.setattr(cam_baseline, "train", lambda *arguments: seen.append(arguments))
+    noted = dataclasses.replace(cam_baseline.RECIPE, train=lambda *given: seen.append(given))
+    monkeypatch.setitem(RECIPES._found, "cam_baseline", noted)
     out = str(tmp_path / "A")
     assert main(["train", "--preset", "voc", "--out", out, "cam_baseline"]) == 0
     assert main(["train", "cam_baseline", "--preset=voc", "--out", out, "--run.steps", "7"]) == 0
@@ -133,6 +136,7 @@ def test_ctrl_c_is_no_traceback(monkeypatch, capsys, tmp_path):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cam_baseline, "train", interrupted)
+    stopped = dataclasses.replace(cam_baseline.RECIPE, train=interrupted)
+    monkeypatch.setitem(RECIPES._found, "cam_baseline", stopped)
     assert main(["train", "cam_baseline", "--out", str(tmp_path)]) == 130
     assert "--resume" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from test_inference import Pixels
+from pixels import Pixels
 
 from wsss_lab.cam import FUSIONS, cam_to_label
 from wsss_lab.evaluate.evaluate import by_shape, evaluate, resolve_crf, score_shard

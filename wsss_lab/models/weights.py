@@ -56,6 +56,7 @@ def load_backbone_weights(backbone: Backbone, source: str | os.PathLike[str]) ->
         backbone: from `build_backbone`.
         source: one of
 
+            - ``"random"``: keeps those that `build_backbone` drew;
             - ``"toy"``: the weights that come with this package (``toy_*`` only);
             - ``"imagenet"``: the ImageNet weights that the papers start from, see `IMAGENET_TAGS`;
             - ``"pip:efficientnet-lite0"`` (``lite0``, ``lite0_vit``): ImageNet weights of
@@ -76,6 +77,8 @@ def load_backbone_weights(backbone: Backbone, source: str | os.PathLike[str]) ->
     text = os.fspath(source)
     if text == "imagenet" and backbone.name in FROM_PIP:
         text = LITE0_TAG
+    if text == "random":
+        return backbone
     if text == "toy":
         _load_toy(backbone)
     elif text == "imagenet":
@@ -89,8 +92,8 @@ def load_backbone_weights(backbone: Backbone, source: str | os.PathLike[str]) ->
         _load_timm(backbone, text)
     else:
         raise ValueError(
-            f"source must be 'toy', 'imagenet', {LITE0_TAG!r}, the full name of timm weights or a "
-            f"path ending in .safetensors, .pth, .pt or .bin; got {text!r}"
+            f"source must be 'random', 'toy', 'imagenet', {LITE0_TAG!r}, the full name of timm "
+            f"weights or a path ending in .safetensors, .pth, .pt or .bin; got {text!r}"
         )
     return backbone
 

@@ -126,7 +126,7 @@ def build(config: Config, classes: int, pretrained: bool, **options: Any) -> ACR
     """
     known = {preset.backbone: preset.options for preset in acr.PRESETS.values()}
     backbone = build_backbone(config.backbone, **{**known.get(config.backbone, {}), **options})
-    if pretrained and config.weights != "random":
+    if pretrained:
         load_backbone_weights(backbone, config.weights)
     return ACR(backbone, classes, config.method)
 

@@ -142,7 +142,7 @@ class Stages:
 
 def _pretrained(name: str, weights: str) -> Backbone:
     backbone = build_backbone(name)
-    return backbone if weights == "random" else load_backbone_weights(backbone, weights)
+    return load_backbone_weights(backbone, weights)
 
 
 def build_affinity(config: Config, pretrained: bool) -> AffinityNetwork:
