@@ -141,10 +141,11 @@ def toy_mit2(drop_path: float = 0.0) -> MiTBackbone:
         mlp_ratios=(4.0, 4.0, 4.0, 4.0),
         drop_path_rate=drop_path,
     )
-    net.patch_embed = ConvPatchEmbed(48)
-    net.stages[1].downsample = ConvDownsample(48, 96)
-    init_convolutions(net.patch_embed)
-    init_convolutions(net.stages[1].downsample)
+    embed, downsample = ConvPatchEmbed(48), ConvDownsample(48, 96)
+    for part in (embed, downsample):
+        init_convolutions(part)
+    net.set_submodule("patch_embed", embed)
+    net.set_submodule("stages.1.downsample", downsample)
     return MiTBackbone("toy_mit2", net, (4, 2, 1, 1))
 
 

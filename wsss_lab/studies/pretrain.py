@@ -9,6 +9,7 @@ single-object images. The weights go into the package as half-precision safetens
 
 import dataclasses
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,10 @@ def start_stem_from_cnn(backbone: Backbone) -> None:
 
 def _build(name: str) -> Backbone:
     """A backbone of the table, or one of the two that are not in it yet."""
-    builders = {"toy_mit2": toynets.toy_mit2, "toy_vit2": toynets.toy_vit2}
+    builders: dict[str, Callable[[], Backbone]] = {
+        "toy_mit2": toynets.toy_mit2,
+        "toy_vit2": toynets.toy_vit2,
+    }
     return multiply_by_onednn(builders[name]()) if name in builders else build_backbone(name)
 
 
