@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from wsss_lab.data.toy import ToyWorld
+from wsss_lab.methods.base import normalize
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.toynets import toy_mit2, toy_vit2
+from wsss_lab.models.weights import load_backbone_weights
 from wsss_lab.studies import pretrain
 from wsss_lab.studies.imitation import LEVELS, LevelImitation, paste_rectangles, unexplained
 
@@ -76,7 +79,7 @@ def test_other_backbones_are_refused():
 def test_the_convolutions_start_from_toy_cnn(build):
     backbone = build()
     pretrain.start_stem_from_cnn(backbone)
-    cnn = pretrain.load_backbone_weights(build_backbone("toy_cnn"), "toy").net
+    cnn = load_backbone_weights(build_backbone("toy_cnn"), "toy").net
     net = backbone.net
     if build is toy_vit2:
         pairs = zip(net.patch_embed.backbone, (cnn.stem, cnn.stage1, cnn.stage2), strict=True)
@@ -86,3 +89,27 @@ def test_the_convolutions_start_from_toy_cnn(build):
     for ours, trained in pairs:
         for name, value in ours.state_dict().items():
             assert torch.equal(value, trained.state_dict()[name]), name
+
+
+def left_unexplained(student, images):
+    """Share of toy_cnn's last map that a linear fit on half of the images misses on the rest."""
+    teacher = load_backbone_weights(build_backbone("toy_cnn"), "toy").eval()
+    with torch.no_grad():
+        target = teacher(normalize(images)).last
+        own = student.eval()(normalize(images)).last
+    target = (target - target.mean((0, 2, 3), True)) / target.std((0, 2, 3), keepdim=True)
+    own, target = (x.permute(0, 2, 3, 1).flatten(0, 2) for x in (own, target))
+    own = torch.cat([own, torch.ones(len(own), 1)], 1)
+    half = len(own) // 2
+    fit = torch.linalg.lstsq(own[:half], target[:half]).solution
+    return (own[half:] @ fit - target[half:]).square().mean().item()
+
+
+@pytest.mark.parametrize(("build", "most"), [(toy_mit2, 0.35), (toy_vit2, 0.2)])
+def test_packaged_weights_show_what_toy_cnn_shows_in_scenes_they_never_saw(build, most):
+    images = ToyWorld("train", 40).tensors(workers=1)["image"].float() / 255
+    trained = load_backbone_weights(build(), "toy")
+    assert trained.weight_tag == "toy"
+    assert left_unexplained(trained, images) < most
+    torch.manual_seed(0)
+    assert left_unexplained(build(), images) > 0.7
