@@ -9,6 +9,7 @@ the ten classes. The weights go into the package as half-precision safetensors w
 
 import dataclasses
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,12 @@ from wsss_lab.data.loader import StepSampler
 from wsss_lab.data.toy import TOY_VERSION, ToyWorld
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.methods.common.base import Batch, StepOutput, normalize, split_decay
+from wsss_lab.models import toynets
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
+from wsss_lab.models.onednn import multiply_by_onednn
 from wsss_lab.models.weights import load_backbone_weights, save_backbone_weights
+from wsss_lab.studies.toy.imitation import LevelImitation
 from wsss_lab.train.fit import fit, image_batches, in_memory
 
 PACKAGE = Path(__file__).parents[2] / "weights"
@@ -38,7 +42,7 @@ class Pretrain:
     """Settings of one pre-training run."""
 
     backbone: tyro.conf.Positional[str]
-    """toy_cnn, toy_mit or toy_vit."""
+    """toy_cnn, toy_mit, toy_vit, toy_mit2 or toy_vit2."""
     count: int = 16_000
     """Single-object scenes to train on."""
     epochs: float = 5.0
@@ -50,11 +54,17 @@ class Pretrain:
     held_out: int = 1000
     """Further scenes, for the accuracy."""
     stem_from_cnn: bool = False
-    """toy_vit only: start its convolutional stem from the packaged toy_cnn, as hybrids start from
-    a trained ResNet. Halves the training that its attention blocks need."""
+    """toy_vit, toy_vit2 and toy_mit2 only: start the convolutional stem from the packaged toy_cnn,
+    as hybrids start from a trained ResNet. Halves the training that attention blocks need."""
     imitate_cnn: bool = False
     """Also learn the last map of the packaged toy_cnn cell by cell: 256 targets per image, not one.
     For transformers, whose training on tags alone is too slow for a laptop."""
+    imitate_levels: bool = False
+    """Transformers only: learn several maps of the packaged toy_cnn, see `LevelImitation`."""
+    tag_weight: float = 0.2
+    """Weight of the class loss beside `imitate_levels`."""
+    run_folder: Path | None = None
+    """Checkpoints and log; a run in it goes on. None keeps neither."""
     out: Path = PACKAGE
     """Folder for `<backbone>.safetensors` and `.json`."""
 
@@ -111,17 +121,46 @@ def round_to_half(backbone: Backbone) -> None:
 
 @torch.no_grad()
 def start_stem_from_cnn(backbone: Backbone) -> None:
-    """Copy stem and first block of stages 1 and 2 of the packaged toy_cnn into toy_vit.
+    """Copy stem and stages 1 and 2 of the packaged toy_cnn into a transformer's convolutions.
+
+    toy_vit2 takes whole stages, the others their first blocks: what they have.
 
     Raises:
-        ValueError: another backbone than toy_vit.
+        ValueError: another backbone than toy_vit, toy_vit2 and toy_mit2.
     """
-    if backbone.name != "toy_vit":
-        raise ValueError(f"stem_from_cnn is for toy_vit only, got {backbone.name}: leave it out")
+    if backbone.name not in ("toy_vit", "toy_vit2", "toy_mit2"):
+        raise ValueError(
+            "stem_from_cnn is for toy_mit2, toy_vit2 and toy_vit only, got "
+            f"{backbone.name}: leave it out"
+        )
     cnn = load_backbone_weights(build_backbone("toy_cnn"), "toy").net
-    parts = (cnn.stem, cnn.stage1[0], cnn.stage2[0])
-    for own, trained in zip(backbone.net.patch_embed.backbone, parts, strict=True):
+    stages = (cnn.stage1, cnn.stage2)
+    parts = (cnn.stem, *(stages if backbone.name == "toy_vit2" else [s[0] for s in stages]))
+    embed = backbone.net.patch_embed
+    if backbone.name == "toy_mit2":
+        targets = [embed.stem, embed.block, backbone.net.stages[1].downsample.block]
+    else:
+        targets = list(embed.backbone)
+    for own, trained in zip(targets, parts, strict=True):
         own.load_state_dict(trained.state_dict())
+
+
+def _build(name: str) -> Backbone:
+    """A backbone of the table, or one of the two that are not in it yet."""
+    builders: dict[str, Callable[[], Backbone]] = {
+        "toy_mit2": toynets.toy_mit2,
+        "toy_vit2": toynets.toy_vit2,
+    }
+    return multiply_by_onednn(builders[name]()) if name in builders else build_backbone(name)
+
+
+def _classifier(settings: Pretrain, backbone: Backbone) -> TagClassifier:
+    """The method that the settings ask for."""
+    if settings.imitate_levels:
+        return LevelImitation(backbone, len(TOY_CLASSES), settings.tag_weight)
+    if settings.imitate_cnn:
+        return Imitation(backbone, len(TOY_CLASSES))
+    return TagClassifier(backbone, len(TOY_CLASSES), exclusive=True)
 
 
 def run(settings: Pretrain) -> dict:
@@ -129,7 +168,7 @@ def run(settings: Pretrain) -> dict:
     steps = int(settings.count * settings.epochs / settings.run.batch)
     length = dataclasses.replace(settings.run, steps=steps)
     torch.manual_seed(length.seed)
-    backbone = build_backbone(settings.backbone)
+    backbone = _build(settings.backbone)
     if settings.stem_from_cnn:
         start_stem_from_cnn(backbone)
     record = provenance(
@@ -139,10 +178,7 @@ def run(settings: Pretrain) -> dict:
         data=f"{TOY_VERSION}, pretrain",
     )
     world = ToyWorld("pretrain", settings.count + settings.held_out).tensors()
-    if settings.imitate_cnn:
-        classifier: TagClassifier = Imitation(backbone, len(TOY_CLASSES))
-    else:
-        classifier = TagClassifier(backbone, len(TOY_CLASSES), exclusive=True)
+    classifier = _classifier(settings, backbone)
     order = StepSampler(settings.count, length.batch, length.seed)
     started = time.perf_counter()
     images, tags = world["image"], world["tags"]
@@ -151,6 +187,7 @@ def run(settings: Pretrain) -> dict:
         in_memory(images, tags, order, transform=augment, seed=length.seed),
         length,
         settings.optim,
+        out=settings.run_folder,
     )
     seconds = time.perf_counter() - started
     held_out = slice(settings.count, None)
@@ -161,6 +198,8 @@ def run(settings: Pretrain) -> dict:
         "training_seconds": round(seconds),
         "stem_from_cnn": settings.stem_from_cnn,
         "imitate_cnn": settings.imitate_cnn,
+        "imitate_levels": settings.imitate_levels,
+        "tag_weight": settings.tag_weight,
         **record,
     }
     classifier.backbone.half()
