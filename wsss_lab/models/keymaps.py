@@ -110,17 +110,6 @@ TSCD: Table = [
 ]
 """TSCD's and AFA's ``*_iter_*.pth``; parts backbone, seg_head, tag_head, affinity_head."""
 
-COSA: Table = [
-    (r"encoder\.head\.(weight|bias)", None),  # ImageNet classifier, never used
-    (r"encoder\.((?:cls_token|pos_embed)|(?:patch_embed|blocks|norm)\..+)", r"backbone/net.\1"),
-    (r"decoder\.conv6\.(.+)", r"seg_head/conv1.\1"),
-    (r"decoder\.conv7\.(.+)", r"seg_head/conv2.\1"),
-    (r"decoder\.conv8\.(.+)", r"seg_head/classify.\1"),
-    (r"classifier\.(.+)", r"tag_head/linear.\1"),
-    (r"aux_classifier\.(.+)", r"aux_head/linear.\1"),
-]
-"""CoSA's ``model`` entry; parts backbone, seg_head, tag_head, aux_head."""
-
 ACR: Table = [
     (r"pretrained\.model\.(?:bkg_token|head\.(?:weight|bias))", None),
     (r"scratch\.layer[1-4]_rn\.weight", None),  # rest of a depth decoder, never used
@@ -186,7 +175,7 @@ def split_checkpoint(state: Mapping[str, Tensor], table: Table) -> dict[str, Sta
 
     Args:
         state: the released state dict.
-        table: `TSCD`, `COSA`, `ACR` or `ASDT`.
+        table: of the method, e.g. `wsss_lab.methods.cosa.keymap.KEYMAP`.
 
     Returns:
         Part name -> state dict that the part loads strictly.

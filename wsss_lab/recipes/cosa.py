@@ -14,9 +14,9 @@ from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.methods.cosa import config as cosa_config
 from wsss_lab.methods.cosa.config import CoSAConfig
+from wsss_lab.methods.cosa.keymap import KEYMAP
 from wsss_lab.methods.cosa.method import CoSA
 from wsss_lab.methods.cosa.network import cosa_backbone
-from wsss_lab.models import keymaps
 from wsss_lab.runs.end_to_end import EndToEnd, EndToEndConfig, TestConfig
 from wsss_lab.train.optim import PRESETS as OPTIMISERS
 
@@ -94,7 +94,7 @@ def build(config: Config, classes: int, pretrained: bool) -> CoSA:
     return CoSA(backbone, classes, config.method)
 
 
-RECIPE = EndToEnd(NAME, Config, PRESETS, build, keymaps.COSA)
+RECIPE = EndToEnd(NAME, Config, PRESETS, build, KEYMAP)
 train, views = RECIPE.train, RECIPE.views
 load_method, load_views, load_released = (
     RECIPE.load_method,
