@@ -2,14 +2,8 @@
 
 import torch
 
-from wsss_lab.ema import (
-    RingQueue,
-    ThresholdSearch,
-    best_split,
-    fit_mixture,
-    mixture_bands,
-    mixture_split,
-)
+from wsss_lab.methods.cosa.mixture import best_split, fit_mixture, mixture_bands, mixture_split
+from wsss_lab.methods.cosa.threshold import RingQueue, ThresholdSearch
 
 
 def arrays(golden):
@@ -66,7 +60,7 @@ def test_cosa_queue(golden):
 def test_cosa_slow_average(golden, monkeypatch):
     z = arrays(golden)
     start = 0.25  # from the description that comes with the arrays
-    search = ThresholdSearch(RingQueue(1, 1), start, 0.7, how="bands", decay=0.99).double()
+    search = ThresholdSearch(RingQueue(1, 1), start, 0.7, how="bands", momentum=0.99).double()
     for raw, expected in zip(z["f64_ema_in"], z["f64_ema_out"], strict=True):
         monkeypatch.setattr(search, "search", lambda _, raw=raw: (raw, torch.ones_like(raw)))
         search.thresholds = search.thresholds.double()

@@ -6,7 +6,8 @@ from test_cosa_network import AUX_LEVEL, HEADS
 
 from wsss_lab.cam import FUSIONS, fuse_cams, multi_scale_cam, normalize_cam, present_classes
 from wsss_lab.methods.cosa.labels import sampled_target, soft_target, teacher_cam
-from wsss_lab.methods.cosa.network import CoSANetwork
+from wsss_lab.methods.cosa.network import CoSANetwork, forward_views
+from wsss_lab.methods.cosa.released import load_released
 from wsss_lab.models.backbones import build_backbone
 
 
@@ -27,7 +28,7 @@ def tiny_network(weights):
     )
     hidden = state["decoder.conv6.weight"].shape[0]
     network = CoSANetwork(backbone, state["classifier.weight"].shape[0], hidden)
-    network.load_released(state)
+    load_released(network, state)
     return network
 
 
@@ -41,26 +42,16 @@ def close(got, expected, atol=2e-5):
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=atol * max(scale, 1e-6))
 
 
-def views_of(network, images, scales):
-    """One batch per scale: images and their mirror images."""
-    views = []
-    for scale in scales:
-        size = [int(side * scale) for side in images.shape[-2:]]
-        view = torch.nn.functional.interpolate(images, size, mode="bilinear")
-        views.append(network(torch.cat([view, view.flip(-1)])))
-    return views
-
-
 @torch.no_grad()
 def test_cosa_maps_of_the_training_step(golden, network):
     z = {k: torch.from_numpy(v) for k, v in golden("cosa")("multi_scale_cam.npz").items()}
     size = tuple(z["x"].shape[-2:])
     scales = FUSIONS["cosa"].scales
-    views = views_of(network, z["x"], scales)
+    views = forward_views(network, z["x"], scales)
     everything = torch.ones(z["cam"].shape[:2])
     index, present = present_classes(everything)
     close(teacher_cam([v.cam for v in views], index, present, size, scales), z["cam"])
-    aux = teacher_cam([v.aux_cam for v in views], index, present, size, scales, last_scale=True)
+    aux = teacher_cam([views[-1].aux_cam], index, present, size, scales[-1:])
     close(aux, z["cam_aux"])
     seg = [v.seg_logits for v in views]
     close(fuse_cams(seg, size, FUSIONS["cosa_seg"]), z["seg"])
@@ -88,7 +79,7 @@ def test_cosa_maps_of_the_evaluation(golden, network):
     close(
         multi_scale_cam(lambda v: network(v).seg_logits, x, total, normalize=None), z["eval5_seg"]
     )
-    views = views_of(network, x, rule.scales)
+    views = forward_views(network, x, rule.scales)
     for name in ("cls", "cls_aux"):
         field = {"cls": "tag_logits", "cls_aux": "aux_logits"}[name]
         close(sum(getattr(v, field) for v in views).sum(0, keepdim=True), z[f"eval5_{name}"])

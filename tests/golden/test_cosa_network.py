@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 
-from wsss_lab.models import keymaps
+from wsss_lab.methods.cosa.keymap import KEYMAP
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.heads import LargeFOV, TagHead
+from wsss_lab.models.keymaps import split_checkpoint
 
 # Not visible in the recorded arrays; from the description that comes with them.
 HEADS, AUX_LEVEL = 3, -2
@@ -13,7 +14,7 @@ HEADS, AUX_LEVEL = 3, -2
 
 def build(weights):
     state = {key: torch.from_numpy(value).float() for key, value in weights.items()}
-    parts = keymaps.split_checkpoint(state, keymaps.COSA)
+    parts = split_checkpoint(state, KEYMAP)
     net = {key.removeprefix("net."): value for key, value in parts["backbone"].items()}
     width, patch = net["patch_embed.proj.weight"].shape[0], net["patch_embed.proj.weight"].shape[-1]
     backbone = build_backbone(

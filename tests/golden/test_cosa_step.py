@@ -8,9 +8,10 @@ import torch
 from test_cosa_maps import tiny_network
 
 from wsss_lab.methods.common import base
-from wsss_lab.methods.cosa.config import PRESETS
+from wsss_lab.methods.cosa.config import PRESETS, RELEASED
+from wsss_lab.methods.cosa.keymap import KEYMAP
 from wsss_lab.methods.cosa.method import CoSA
-from wsss_lab.models import keymaps
+from wsss_lab.models.keymaps import rename
 
 TEACHER_SHARE, DECAY, WEIGHT_DECAY = 0.9, 0.9994, 0.01  # from the description of the arrays
 PHASES = ("warm", "main")
@@ -22,7 +23,7 @@ def released_name(names):
     for old in names:
         if old.startswith("encoder.head."):
             continue
-        (new,) = keymaps.rename({old: torch.zeros(1)}, keymaps.COSA)
+        (new,) = rename({old: torch.zeros(1)}, KEYMAP)
         table[new.replace("/", ".")] = old
     return table
 
@@ -128,7 +129,7 @@ def test_cosa_step_gradients(iteration):
 @pytest.mark.parametrize("phase", PHASES)
 def test_cosa_step_weights_and_teacher(golden, phase, skip):
     """AdamW and the slow average; the same whether warm-up runs the teacher or not."""
-    it = Iteration(golden, phase, skip_warmup=skip)
+    it = Iteration(golden, phase, quirks=replace(RELEASED, full_warmup=not skip))
     it.out.loss.backward()
     groups = it.method.param_groups(0.0, 0.0, WEIGHT_DECAY)
     for group, lr in zip(groups, it.recorded("lr"), strict=True):

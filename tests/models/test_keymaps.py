@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from wsss_lab.methods.cosa.keymap import KEYMAP
 from wsss_lab.methods.tscd.keymap import TSCD
 from wsss_lab.models import keymaps
 from wsss_lab.models.backbones import build_backbone
@@ -58,7 +59,7 @@ def test_cosa():
         "aux_head": TagHead(768, 20, pool="gmp"),
     }
     state = recorded("cosa")
-    parts = keymaps.split_checkpoint(state, keymaps.COSA)
+    parts = keymaps.split_checkpoint(state, KEYMAP)
     load(modules, parts)
     assert sum(len(part) for part in parts.values()) == len(state) - 2  # the ImageNet classifier
 

@@ -12,7 +12,7 @@ from wsss_lab.cam import cam_to_label
 from wsss_lab.exercises import register
 from wsss_lab.methods.cosa.losses import perplexity_weights, swapped_cam_loss
 
-DECAY = 0.9994
+MOMENTUM = 0.9994
 
 
 def _source(seed: int) -> torch.Generator:
@@ -28,8 +28,8 @@ def _half_life_and_rest(answer: Any) -> bool:
     given = _numbers(answer, 2)
     if given is None:
         return False
-    half_life = math.log(2) / -math.log(DECAY)
-    return abs(given[0] - half_life) <= 10 and abs(given[1] - DECAY**3000) <= 1e-3
+    half_life = math.log(2) / -math.log(MOMENTUM)
+    return abs(given[0] - half_life) <= 10 and abs(given[1] - MOMENTUM**3000) <= 1e-3
 
 
 register(
@@ -37,7 +37,8 @@ register(
     accepts=_half_life_and_rest,
     hint="What is left after T steps is m to the power of T. Take logarithms for the first part.",
     right=lambda: (1155, 0.165),
-    wrong=lambda: (1 / (1 - DECAY), math.exp(-3000 * (1 - DECAY) / 2)),  # memory, not half-life
+    # the memory instead of the half-life
+    wrong=lambda: (1 / (1 - MOMENTUM), math.exp(-3000 * (1 - MOMENTUM) / 2)),
 )
 
 

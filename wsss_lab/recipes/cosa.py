@@ -14,9 +14,9 @@ from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.methods.cosa import config as cosa_config
 from wsss_lab.methods.cosa.config import CoSAConfig
+from wsss_lab.methods.cosa.keymap import KEYMAP
 from wsss_lab.methods.cosa.method import CoSA
 from wsss_lab.methods.cosa.network import cosa_backbone
-from wsss_lab.models import keymaps
 from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
 from wsss_lab.recipes.end_to_end_plan import warm_up_step
 from wsss_lab.train.optim import PRESETS as OPTIMISERS
@@ -101,7 +101,7 @@ METHOD = EndToEnd(
     Config,
     PRESETS,
     build,
-    keymaps.COSA,
+    KEYMAP,
     NO_PRESET,
     tags_note=TAGS_NOTE,
     step_kind=warm_up_step,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wsss_lab.methods.acr.keymap import KEYMAP as ACR_KEYMAP
+from wsss_lab.methods.cosa.keymap import KEYMAP as COSA_KEYMAP
 from wsss_lab.methods.tscd import keymap as tscd_keymap
 from wsss_lab.models import keymaps
 from wsss_lab.models.backbones import build_backbone
@@ -160,7 +161,7 @@ def _load_tscd(state: State, facts: Any, rest: Any) -> dict[str, Any]:
 
 
 def _load_cosa(state: State, facts: Any, rest: Any) -> dict[str, Any]:
-    parts = keymaps.split_checkpoint(state, keymaps.COSA)
+    parts = keymaps.split_checkpoint(state, COSA_KEYMAP)
     classes = _rows(parts, "tag_head", "linear.weight")
     hidden = _rows(parts, "seg_head", "conv1.weight")
     with torch.device("meta"):

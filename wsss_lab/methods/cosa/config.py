@@ -1,9 +1,46 @@
 """Settings of CoSA, each with its unit and its source, and the presets."""
 
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
 
-from wsss_lab.ema import Search
+Search = Literal["bands", "mixture", "split"]
+"""Ways to search a threshold, see `wsss_lab.methods.cosa.threshold.ThresholdSearch`."""
+
+
+@dataclass(frozen=True)
+class CoSAQuirks:
+    """Behaviour of the released code that we would not choose: False is ours, True as released."""
+
+    aux_last_scale: bool = False
+    """Auxiliary maps are those of the last scale alone, because a list is overwritten at every
+    scale: they, and the labels made from them, are finer and noisier than sums over all scales."""
+    cam_floor: bool = False
+    """Maps pass a ReLU before their sigmoid cross-entropy: an empty cell costs ln 2 or more, and a
+    map below 0 gets no gradient."""
+    independent_start: bool = False
+    """The teacher's heads start as other random draws than the student's, of which 2.7 % are left
+    after 6000 steps; otherwise the teacher starts as a copy."""
+    use_padding: bool = False
+    """Padding takes part in the minimum and maximum that normalise maps, and in the loss of the
+    maps, where it counts as cells without any class."""
+    energy_on_strong: bool = False
+    """The dense energy follows the colours of the strong view, solarised and posterised as they
+    are, instead of those of the weak view."""
+    full_warmup: bool = False
+    """Steps of the warm-up run the teacher and compute all losses with weight 0: the same weights
+    for the time of a full step, but a threshold search already follows the maps."""
+    decay_all: bool = False
+    """Norms, biases and the class token have weight decay, too."""
+    random_queue: bool = False
+    """The queue of the threshold search starts with random numbers in [0, 1) instead of empty, so
+    that the first thresholds are those of noise."""
+    queue_per_process: bool = False
+    """Every process searches its thresholds in a queue of its own images, so that processes label
+    by different thresholds; otherwise all processes fill one queue."""
+
+
+RELEASED = CoSAQuirks(*(True for _ in fields(CoSAQuirks)))
+"""All quirks of the released code."""
 
 
 @dataclass(frozen=True)
@@ -25,61 +62,58 @@ class CoSAConfig:
     """Settings of the method; those of data and optimiser lie elsewhere."""
 
     backbone: str = "vit_b16"
-    """Name for `build_backbone`."""
+    """Name for `build_backbone`; the paper's is ViT-B/16."""
     aux_level: int = -3
     """Block that the auxiliary classifier reads; -3 in the logs, -4 in the script of 2024-07."""
     hidden: int = 512
     """Channels of the segmentation head; released code."""
     decay: float = 0.9994
-    """What the teacher keeps per step; released code."""
+    """Momentum of the teacher: share of its weights that a step keeps, 0..1; released code. The
+    name is that of the declared study `cosa`."""
     warmup: int = 6000
-    """Last step without the swapped losses; 6000 VOC, 10000 COCO, released scripts."""
+    """Last step (from 0) with the tag losses alone; 6000 VOC, 10000 COCO, released scripts."""
     scales: tuple[float, ...] = (1.0, 0.5, 1.5)
-    """Views of the teacher, each with its mirror image; released code."""
+    """Sizes at which the teacher sees the image, relative to it, each with its mirror image;
+    released code."""
     low: float = 0.20
-    """CAM up to here is background; 0.20 in the VOC log, 0.25 in the script and for COCO."""
+    """Maps up to this score, 0..1, are background; 0.20 in the VOC log, 0.25 in the script and for
+    COCO. With `search`, where the search starts."""
     high: float = 0.70
-    """CAM above here is the class; 0.70 VOC, 0.65 COCO."""
+    """Maps above this score, 0..1, are the class; 0.70 VOC, 0.65 COCO. With `search`, where the
+    search starts."""
     aux_low: float = 0.25
     """As `low`, for the auxiliary maps; released code."""
     aux_high: float = 0.70
     """As `high`, for the auxiliary maps; released code."""
     temperature: float = 0.01
-    """Of the segmentation pseudo-label; released code."""
+    """Temperature of the segmentation pseudo-label, above 0; released code."""
     weights: LossWeights = field(default_factory=LossWeights)
     """Loss weights."""
-    aux_last_scale: bool = False
-    """Deviation 1."""
-    cam_floor: bool = False
-    """Deviation 2."""
-    independent_start: bool = False
-    """Deviation 3."""
     perplexity: bool = True
-    """Deviation 4."""
+    """Weight labelled pixels by the certainty of their map, see `perplexity_weights`. In the paper;
+    absent in the released code; ours is a reconstruction."""
     alpha: float = 0.8
-    """Of the perplexity, in (0, 1); ours."""
+    """Factor inside the perplexity's logarithm, in (0, 1); ours."""
     beta: float = 1.0
-    """Of the perplexity, at least 1; an unread setting of the released code has this value."""
+    """Exponent of the perplexity, at least 1; an unread setting of the released code has this
+    value."""
     separation: Literal["none", "margin", "infonce"] = "infonce"
-    """Deviation 5."""
+    """Form of the contrastive separation of the student's maps, see `separation_margin` and
+    `separation_infonce`. In the paper; absent in the released code; both forms are ours."""
     search: Literal["none"] | Search = "split"
-    """Deviation 6: `bands` is the released option, the others find one threshold."""
+    """Search of the thresholds: `bands` finds two and is the released option, off in its logs;
+    `mixture` and `split` find one, as the paper does; `none` keeps `low` and `high`."""
     queue_rows: int = 200
     """Images in the queue of the search; released: 100 times the batch of a device."""
     queue_grid: tuple[int, int] = (28, 28)
-    """Values per image in the queue; released code."""
-    queue_start: Literal["uniform", "empty"] = "empty"
-    """Deviation 11."""
-    queue_shared: bool = True
-    """Deviation 12."""
-    mask_padding: bool = True
-    """Deviation 7."""
-    energy_view: Literal["strong", "weak"] = "weak"
-    """Deviation 8."""
-    skip_warmup: bool = True
-    """Deviation 9."""
-    decay_all: bool = False
-    """Deviation 10."""
+    """Rows and columns of values that an image has in the queue; released code."""
+    quirks: CoSAQuirks = field(default_factory=CoSAQuirks)
+    """Behaviour of the released code; all off by default, all on in presets `-released`."""
+
+    @property
+    def skip_warmup(self) -> bool:
+        """Whether steps of the warm-up compute the tag losses alone; plans time them apart."""
+        return not self.quirks.full_warmup
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -92,29 +126,18 @@ class CoSAConfig:
             raise ValueError(
                 f"separation must be 'none', 'margin' or 'infonce', got {self.separation!r}"
             )
-        if self.energy_view not in ("strong", "weak"):
-            raise ValueError(f"energy_view must be 'strong' or 'weak', got {self.energy_view!r}")
 
 
-_RELEASED: dict[str, Any] = {
-    "aux_last_scale": True,
-    "cam_floor": True,
-    "independent_start": True,
-    "perplexity": False,
-    "separation": "none",
-    "search": "none",
-    "queue_start": "uniform",
-    "queue_shared": False,
-    "mask_padding": False,
-    "energy_view": "strong",
-    "skip_warmup": False,
-    "decay_all": True,
-}
+def _as_released(config: CoSAConfig) -> CoSAConfig:
+    """Switch off the techniques that the released runs lack, and all quirks on."""
+    return replace(config, perplexity=False, separation="none", search="none", quirks=RELEASED)
+
+
 _VOC = CoSAConfig()
 _COCO = CoSAConfig(warmup=10_000, low=0.25, high=0.65, queue_rows=400)
 PRESETS: dict[str, CoSAConfig] = {
-    "voc-released": replace(_VOC, **_RELEASED),
-    "coco-released": replace(_COCO, **_RELEASED),
+    "voc-released": _as_released(_VOC),
+    "coco-released": _as_released(_COCO),
     "voc": _VOC,
     "coco": _COCO,
     "toy": CoSAConfig(
@@ -127,4 +150,4 @@ PRESETS: dict[str, CoSAConfig] = {
     ),
 }
 """Settings by name; `toy` is ours, for runs of some hundred steps. It takes the convolutional
-network, because class maps read from the patch tokens of `toy_vit` hardly say where a class is."""
+network, because class maps read from the patch tokens of `toy_vit` hardly show where a class is."""

@@ -1,4 +1,4 @@
-"""What CoSA's teacher says: maps, labels from maps, soft labels from the segmentation."""
+"""Pseudo-labels of CoSA's teacher: from its maps, and soft ones from its segmentation."""
 
 from typing import NamedTuple
 
@@ -7,26 +7,32 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from wsss_lab import IGNORE
-from wsss_lab.cam import FUSIONS, cam_to_label, cam_to_pseudo_label, fuse_cams, normalize_cam
+from wsss_lab.cam import Fusion, cam_to_label, cam_to_pseudo_label, fuse_cams, normalize_cam
 
 ABSENT = -1e5
 """Logit of a class that the image does not have; released code."""
 
+Threshold = float | Float[Tensor, ""]
+"""A score, 0..1: a number if fixed, a tensor on its device if searched."""
 
-class Assignment(NamedTuple):
-    """What the teacher hands to the student."""
+
+class PseudoLabels(NamedTuple):
+    """The teacher's assignments for the student, without gradient."""
 
     classes: Int[Tensor, "b m"]
     """Tagged classes, see `wsss_lab.cam.present_classes`."""
     present: Bool[Tensor, "b m"]
+    """Which entries of `classes` are real; the others fill up the row."""
     labels: Int[Tensor, "b 2 h w"]
-    """From the maps and from the auxiliary maps."""
+    """From the maps and from the auxiliary maps, for the segmentation: 0, `c + 1` or `IGNORE`."""
     target: Float[Tensor, "b m gh gw"]
-    """From the segmentation, on the student's grid."""
+    """From the segmentation, for the maps: probabilities on the student's grid."""
     weights: Float[Tensor, "b 2 h w"] | None
-    """Perplexity weights of the labels."""
+    """Perplexity weights of `labels`; None for 1."""
     cam: Float[Tensor, "b m h w"]
+    """The maps that the labels come from, 0..1."""
     valid: Bool[Tensor, "b h w"]
+    """False in padding."""
 
 
 def teacher_cam(
@@ -35,10 +41,12 @@ def teacher_cam(
     present: Bool[Tensor, "b m"],
     size: tuple[int, int],
     scales: tuple[float, ...],
-    last_scale: bool = False,
     valid: Bool[Tensor, "b h w"] | None = None,
 ) -> Float[Tensor, "b m h w"]:
-    """Join the teacher's maps of the tagged classes, and bring each to 0..1.
+    """Join the teacher's maps of the tagged classes and normalise each to 0..1.
+
+    A map and its mirrored partner are joined by their maximum, negative values are cut off, scales
+    are summed; released code.
 
     Args:
         views: raw maps per scale; each batch is [images; mirrored images].
@@ -47,20 +55,18 @@ def teacher_cam(
         present: which entries of `index` are real; the others' maps are 0.
         size: (h, w) of the result, px.
         scales: scales of `views`.
-        last_scale: *In the released code* the list of auxiliary maps is overwritten at every scale,
-            so only the last one counts. *Here* a switch.
         valid: pixels over which minimum and maximum are taken; the rest becomes 0. None takes all,
             padding included, as the released code does.
 
     Returns:
         Minimum 0 and maximum about 1 per tagged class.
     """
-    rule = FUSIONS["cosa_aux" if last_scale else "cosa"]
-    rule = rule if rule.scales == scales else type(rule)(**{**vars(rule), "scales": scales})
     both = torch.cat([index, index])[:, :, None, None]
     chosen = [view.gather(1, both.expand(-1, -1, *view.shape[2:])) for view in views]
-    cam = fuse_cams(chosen, size, rule)
+    cam = fuse_cams(chosen, size, Fusion(scales, fuse_flip="max", fuse_scale="sum"))
     if valid is not None:
+        # padding gets the minimum of the real pixels: normalisation then maps it to 0, and its own
+        # values, which may be extreme, shift nothing
         inside = valid[:, None]
         lowest = cam.masked_fill(~inside, torch.inf).amin((2, 3), keepdim=True)
         cam = torch.where(inside, cam, torch.where(lowest.isfinite(), lowest, 0))
@@ -71,11 +77,11 @@ def label_from_cam(
     cam: Float[Tensor, "b m h w"],
     index: Int[Tensor, "b m"],
     present: Bool[Tensor, "b m"],
-    low: float | Float[Tensor, ""],
-    high: float | Float[Tensor, ""],
+    low: Threshold,
+    high: Threshold,
     valid: Bool[Tensor, "b h w"],
 ) -> Int[Tensor, "b h w"]:
-    """CAM pseudo-label: the label maps that supervise the segmentation.
+    """Make the CAM pseudo-labels, which supervise the segmentation.
 
     Fixed thresholds go through `cam_to_pseudo_label` at half resolution, as released. Searched
     thresholds are tensors that stay on their device; they are compared pixel by pixel, because the
@@ -86,8 +92,8 @@ def label_from_cam(
         index: class of each map.
         present: which maps are real.
         low: up to here background, 0..1.
-        high: above here the class; between the two no opinion.
-        valid: padding is False and becomes `IGNORE`.
+        high: above here the class; `IGNORE` between the two.
+        valid: False in padding, which becomes `IGNORE`.
 
     Returns:
         int64: 0, `c + 1` or `IGNORE`.
@@ -109,7 +115,9 @@ def label_from_cam(
 def soft_target(
     logits: Float[Tensor, "b k1 h w"], tags: Float[Tensor, "b k"], temperature: float = 0.01
 ) -> Float[Tensor, "b k1 h w"]:
-    """Segmentation pseudo-label: softmax over background and tagged classes, almost one-hot.
+    """Make the segmentation pseudo-labels: softmax over background and tagged classes.
+
+    At the low temperature of the released code they are almost one-hot.
 
     Args:
         logits: summed logits of all views.
@@ -124,7 +132,7 @@ def soft_target(
 
 
 def _bilinear_matrix(out: int, of: int, like: Tensor) -> Float[Tensor, "out of"]:
-    """The matrix that one axis of bilinear resizing (align_corners=False) multiplies by."""
+    """Return the matrix that one axis of bilinear resizing (align_corners=False) multiplies by."""
     at = ((torch.arange(out, device=like.device) + 0.5) * (of / out) - 0.5).clamp(min=0)
     low = at.long().clamp(max=of - 1)
     part = (at - low).clamp(max=1.0)[:, None]
@@ -140,7 +148,7 @@ def sampled_target(
     grid: tuple[int, int],
     temperature: float = 0.01,
 ) -> Float[Tensor, "b m gh gw"]:
-    """Segmentation pseudo-label of the tagged classes at the cells of the student's CAM.
+    """Make the segmentation pseudo-labels of the tagged classes at the cells of the student's CAM.
 
     *In the released code* logits of all classes are enlarged to the image in every view, summed,
     turned into probabilities there, and reduced to the grid bilinearly. At 448 px and stride 16

@@ -1,8 +1,8 @@
-"""What CoSA's student learns: every loss and weight as a pure function.
+"""Losses of CoSA's student and the weights inside them, as pure functions.
 
-Three voices, kept apart in every docstring: *In the paper* (abstract, figures and what is known of
-the text), *In the released code*, and *Here*. Perplexity weights and contrastive separation are
-among the paper's claims but in no released file; both are **reconstructions** and say so.
+Docstrings keep three sources apart: *In the paper* (abstract, figures and what is known of the
+text), *In the released code*, and *Here*. Perplexity weights and contrastive separation are
+among the paper's claims but in no released file; both are **reconstructions**, marked as such.
 """
 
 import torch
@@ -16,9 +16,10 @@ from wsss_lab import IGNORE
 def pixel_entropy(
     logits: Float[Tensor, "b k1 h w"], labels: Int[Tensor, "b maps h w"]
 ) -> Float[Tensor, "b maps h w"]:
-    """Cross-entropy of every pixel against several label maps at once; 0 where ignored."""
+    """Compute the cross-entropy of every pixel against several label maps at once; 0 if ignored."""
     known = labels != IGNORE
     logits = logits.float()
+    # the softmax's denominator is the same for all label maps: once instead of once per map
     picked = logits.gather(1, labels.masked_fill(~known, 0))
     return (logits.logsumexp(1, keepdim=True) - picked) * known
 
@@ -29,13 +30,15 @@ def balanced_mean(
     weights: Float[Tensor, "b h w"] | None = None,
     foreground: float = 0.5,
 ) -> Float[Tensor, ""]:
-    """Mean over background pixels and mean over foreground pixels, mixed.
+    """Mix the mean over background pixels with the mean over foreground pixels.
+
+    Background is the larger part of most images; a plain mean would hardly notice the objects.
 
     Args:
         entropy: `pixel_entropy` of one label map.
         labels: 0..k or `IGNORE`; counts are over the whole batch.
         weights: factor per pixel inside the sums, not in the counts; None for 1. (*In the released
-            code* a function nobody calls; the hook of the perplexity weights.)
+            code* in a function without callers; here for the perplexity weights.)
         foreground: share of the foreground mean, 0..1.
 
     Returns:
@@ -48,20 +51,38 @@ def balanced_mean(
     return (1 - foreground) * mean_back + foreground * mean_front
 
 
+def swapped_seg_loss(
+    logits: Float[Tensor, "b k1 h w"],
+    labels: Int[Tensor, "b 2 h w"],
+    weights: Float[Tensor, "b 2 h w"] | None = None,
+) -> Float[Tensor, ""]:
+    """Average the balanced cross-entropies of the student's segmentation with both CAM labels.
+
+    Args:
+        logits: at the size of the image, background first.
+        labels: from the maps and from the auxiliary maps; 0..k or `IGNORE`.
+        weights: factor per labelled pixel, see `perplexity_weights`; None for 1.
+    """
+    each = (None, None) if weights is None else weights.unbind(1)
+    maps = zip(pixel_entropy(logits, labels).unbind(1), labels.unbind(1), each, strict=True)
+    main, aux = (balanced_mean(*one) for one in maps)
+    return (main + aux) / 2
+
+
 def swapped_cam_loss(
     cam: Float[Tensor, "b k gh gw"],
     target: Float[Tensor, "b k gh gw"],
     floor: bool = False,
     valid: Bool[Tensor, "b gh gw"] | None = None,
 ) -> Float[Tensor, ""]:
-    """The teacher's segmentation supervises the student's CAM: sigmoid cross-entropy per cell.
+    """Compute the sigmoid cross-entropy of the student's CAM with the teacher's segmentation.
 
     Args:
         cam: raw maps of all classes; they serve as logits.
         target: foreground channels of the segmentation pseudo-label, 0..1.
         floor: *In the released code* the maps pass a ReLU first. A target of 0 then costs at least
             ln 2 = 0.693 and has no gradient below 0: wrong positives fall to 0 and no further, and
-            the logged loss ends at that floor. *Here* a switch, off in the repaired presets.
+            the logged loss ends at that floor. *Here* the quirk `cam_floor`.
         valid: cells that count; None counts all, padding included, as the released code does.
     """
     logits = cam.float().relu() if floor else cam.float()
@@ -79,13 +100,13 @@ def perplexity_weights(
     alpha: float = 0.8,
     beta: float = 1.0,
 ) -> Float[Tensor, "b h w"]:
-    """Weight of every labelled pixel from the doubt of its CAM (soft perplexity regularisation).
+    """Weight labelled pixels by the certainty of their CAM (soft perplexity regularisation).
 
     With the largest map value v and a threshold xi, the perplexity of a foreground pixel is
     P = (-log(alpha (v - xi) / (1 - xi)))^beta, that of a background pixel
     P = (-log(alpha (xi - v) / xi))^beta: large near the threshold, small far from it. A weight is
     exp(1 / P) over its mean in the region (all foreground, or all background pixels of the batch),
-    so weights shift attention and leave the size of the loss alone.
+    so weights change which pixels count and not the size of the loss.
 
     **Reconstruction.** *In the paper*: this formula as far as it is known here (not from its text);
     a figure plots accuracy against 1 / P. *In the released code*: absent; an unread setting named
@@ -114,7 +135,8 @@ def perplexity_weights(
     strength = (-(alpha * distance).log()).pow(beta).reciprocal()
     weights = torch.zeros_like(v)
     for region in (front, back):
-        top = strength.masked_fill(~region, 0).amax()  # strength is positive
+        # exp(1 / P) overflows where P is near 0, so subtract the largest; strength is positive
+        top = strength.masked_fill(~region, 0).amax()
         raw = (strength - top).exp() * region
         weights = weights + raw * region.sum() / raw.sum().clamp(min=1e-12)
     return weights
@@ -123,7 +145,7 @@ def perplexity_weights(
 def certain_regions(
     labels: Int[Tensor, "b h w"], index: Int[Tensor, "b m"], grid: tuple[int, int]
 ) -> tuple[Bool[Tensor, "b m gh gw"], Bool[Tensor, "b 1 gh gw"]]:
-    """Cells whose centre is surely each class, and cells whose centre is surely background."""
+    """Find the cells whose centre is labelled as each class, and those labelled background."""
     cells = F.interpolate(labels[:, None].float(), grid, mode="nearest-exact").long()
     return cells == (index + 1)[:, :, None, None], cells == 0
 
@@ -135,7 +157,7 @@ def separation_margin(
     present: Bool[Tensor, "b m"],
     margin: float = 0.5,
 ) -> Float[Tensor, ""]:
-    """A class's map is to be higher on sure foreground than on sure background, by a margin.
+    """Push a class's map on sure foreground above that on sure background, by a margin.
 
     **Ours**, made from the purpose that the paper's figure states: the student's CAM is
     "regularised to contrastively separate the foreground from the background regions". The mean
@@ -167,12 +189,12 @@ def separation_infonce(
     present: Bool[Tensor, "b m"],
     temperature: float = 0.1,
 ) -> Float[Tensor, ""]:
-    """What a map covers is to look like its sure foreground, not like any sure background.
+    """Pull the feature under a map to its sure foreground, away from any sure background.
 
-    **Ours**, a second reading of the same purpose, as InfoNCE over region means. The question is
-    the mean feature under the map sigmoid(cam); the answer is the mean feature of the class's sure
-    foreground; the wrong answers are the mean features of the sure background of every image in the
-    batch. Features are constants here: the loss moves the map, and where a map spreads over a
+    **Ours**, a second reading of the same purpose, as InfoNCE over region means. The query is
+    the mean feature under the map sigmoid(cam); the positive is the mean feature of the class's
+    sure foreground; the negatives are the mean features of the sure background of every image in
+    the batch. Features are constants here: the loss moves the map, and where a map spreads over a
     companion (rails under a train), that companion's background mean pulls it back.
 
     Args:
@@ -186,18 +208,19 @@ def separation_infonce(
     Returns:
         Mean over the classes that have both regions; 0 if none has.
     """
+    # constants: otherwise features could separate while the map stays where it is
     field = features.detach().float()
 
     def mean_under(mask: Tensor) -> Tensor:
         total = torch.einsum("bmyx,bdyx->bmd", mask.float(), field)
         return F.normalize(total, dim=-1)  # the direction of a sum is that of its mean
 
-    question = mean_under(cam.float().sigmoid())
-    right = (question * mean_under(front)).sum(-1, keepdim=True)
+    query = mean_under(cam.float().sigmoid())
+    positive = (query * mean_under(front)).sum(-1, keepdim=True)
     sure_back = back.sum((1, 2, 3)) > 0
-    wrong = torch.einsum("bmd,nd->bmn", question, mean_under(back)[:, 0])
-    wrong = wrong.masked_fill(~sure_back, -torch.inf)
-    logits = torch.cat([right, wrong], dim=-1) / temperature
+    negatives = torch.einsum("bmd,nd->bmn", query, mean_under(back)[:, 0])
+    negatives = negatives.masked_fill(~sure_back, -torch.inf)
+    logits = torch.cat([positive, negatives], dim=-1) / temperature
     counts = present & (front.sum((2, 3)) > 0) & sure_back[:, None]
     loss = torch.where(counts, logits.logsumexp(-1) - logits[..., 0], 0)
     return loss.sum() / counts.sum().clamp(min=1)

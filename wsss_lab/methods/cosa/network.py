@@ -1,28 +1,34 @@
 """The network that CoSA has twice: one backbone, two tag classifiers, one segmentation head."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from wsss_lab.methods.cosa.config import CoSAConfig
-from wsss_lab.models import keymaps
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.heads import LargeFOV, TagHead
-from wsss_lab.models.weights import load_backbone_weights, load_strictly
+from wsss_lab.models.weights import load_backbone_weights
 
 
-class Stream(NamedTuple):
-    """Everything one of the two networks says about a batch, on its own grid."""
+class Outputs(NamedTuple):
+    """Outputs of one of the two networks for a batch, on the network's own grid."""
 
     tag_logits: Float[Tensor, "b k"]
+    """From the last feature map."""
     aux_logits: Float[Tensor, "b k"]
+    """From the feature map of an earlier block."""
     seg_logits: Float[Tensor, "b k1 gh gw"]
+    """Background first."""
     cam: Float[Tensor, "b k gh gw"]
+    """Raw class activation maps of the tag classifier, of any sign."""
     aux_cam: Float[Tensor, "b k _gh _gw"]
+    """Raw maps of the auxiliary classifier."""
     features: Float[Tensor, "b d gh gw"]
+    """The last feature map."""
 
 
 class CoSANetwork(nn.Module):
@@ -33,6 +39,9 @@ class CoSANetwork(nn.Module):
             classifier.
         classes: foreground classes `k`.
         hidden: channels of the segmentation head.
+
+    Raises:
+        ValueError: the backbone returns a single map.
     """
 
     def __init__(self, backbone: Backbone, classes: int, hidden: int = 512) -> None:
@@ -47,11 +56,11 @@ class CoSANetwork(nn.Module):
         self.aux_head = TagHead(backbone.widths[-2], classes, pool="gmp")
         self.seg_head = LargeFOV(backbone.width, classes + 1, hidden)
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Stream:
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Outputs:
         """Run all heads on normalised images."""
         maps = self.backbone(images).pyramid
         last, aux = maps[-1], maps[-2]
-        return Stream(
+        return Outputs(
             self.tag_head(last),
             self.aux_head(aux),
             self.seg_head(last),
@@ -60,26 +69,34 @@ class CoSANetwork(nn.Module):
             last,
         )
 
-    def load_released(self, state: Mapping[str, Tensor]) -> None:
-        """Load the `model` entry of a released checkpoint, strictly.
 
-        Args:
-            state: released names, e.g. from `wsss_lab.models.weights.read_state_dict`.
+def forward_views(
+    network: nn.Module, images: Float[Tensor, "b 3 h w"], scales: tuple[float, ...]
+) -> list[Outputs]:
+    """Run a network on images and their mirror images at several scales.
 
-        Raises:
-            ValueError: a tensor is missing, left over, or of another shape.
-        """
-        parts = keymaps.split_checkpoint(state, keymaps.COSA)
-        flat = {
-            f"{part}.{key}": value
-            for part, tensors in parts.items()
-            for key, value in tensors.items()
-        }
-        load_strictly(self, flat, what="the CoSA checkpoint")
+    Args:
+        network: a `CoSANetwork` or a teacher around one.
+        images: normalised images.
+        scales: sides relative to the image, above 0; sizes are rounded down to whole pixels.
+
+    Returns:
+        One entry per scale; each batch is [images; mirrored images], of which the second half is
+        not mirrored back.
+    """
+    height, width = images.shape[2:]
+    both = torch.cat([images, images.flip(-1)])
+    views = []
+    for scale in scales:
+        view = F.interpolate(both, (int(height * scale), int(width * scale)), mode="bilinear")
+        # one by one on a CPU: a fraction of the memory, and of the time it takes to get it
+        parts = [network(part) for part in view.split(1 if view.is_cpu else len(view))]
+        views.append(Outputs(*map(torch.cat, zip(*parts, strict=True))))
+    return views
 
 
 def cosa_backbone(config: CoSAConfig, weights: str = "imagenet", **options: Any) -> Backbone:
-    """The backbone that the settings name, with pre-trained weights.
+    """Build the backbone that the settings name, with pre-trained weights.
 
     Args:
         config: uses `backbone` and `aux_level`.
