@@ -122,6 +122,8 @@ _OWN: dict[str, Callable[..., Backbone]] = {
     "toy_cnn": toynets.toy_cnn,
     "toy_mit": toynets.toy_mit,
     "toy_vit": toynets.toy_vit,
+    "toy_mit2": toynets.toy_mit2,
+    "toy_vit2": toynets.toy_vit2,
     "vit_b16": partial(_vit, "vit_b16", "vit_base_patch16_224"),
     "deit_s": partial(_vit, "deit_s", "deit_small_patch16_224"),
     "deit_b": partial(_vit, "deit_b", "deit_base_patch16_224"),

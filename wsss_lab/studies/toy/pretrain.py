@@ -9,7 +9,6 @@ the ten classes. The weights go into the package as half-precision safetensors w
 
 import dataclasses
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,8 @@ from wsss_lab.data.loader import StepSampler
 from wsss_lab.data.toy import TOY_VERSION, ToyWorld
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.methods.common.base import Batch, StepOutput, normalize, split_decay
-from wsss_lab.models import toynets
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
-from wsss_lab.models.onednn import multiply_by_onednn
 from wsss_lab.models.weights import load_backbone_weights, save_backbone_weights
 from wsss_lab.studies.toy.imitation import LevelImitation
 from wsss_lab.train.fit import fit, image_batches, in_memory
@@ -145,17 +142,8 @@ def start_stem_from_cnn(backbone: Backbone) -> None:
         own.load_state_dict(trained.state_dict())
 
 
-def _build(name: str) -> Backbone:
-    """A backbone of the table, or one of the two that are not in it yet."""
-    builders: dict[str, Callable[[], Backbone]] = {
-        "toy_mit2": toynets.toy_mit2,
-        "toy_vit2": toynets.toy_vit2,
-    }
-    return multiply_by_onednn(builders[name]()) if name in builders else build_backbone(name)
-
-
 def _classifier(settings: Pretrain, backbone: Backbone) -> TagClassifier:
-    """The method that the settings ask for."""
+    """Build the method for the settings."""
     if settings.imitate_levels:
         return LevelImitation(backbone, len(TOY_CLASSES), settings.tag_weight)
     if settings.imitate_cnn:
@@ -168,7 +156,7 @@ def run(settings: Pretrain) -> dict:
     steps = int(settings.count * settings.epochs / settings.run.batch)
     length = dataclasses.replace(settings.run, steps=steps)
     torch.manual_seed(length.seed)
-    backbone = _build(settings.backbone)
+    backbone = build_backbone(settings.backbone)
     if settings.stem_from_cnn:
         start_stem_from_cnn(backbone)
     record = provenance(
