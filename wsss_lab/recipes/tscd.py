@@ -81,7 +81,7 @@ PRESETS: dict[str, Config] = {
 }
 """`toy` is ours."""
 NO_PRESET = {
-    "toy-released": "the released code does not know the toy world; take toy",
+    "toy-released": "the released code has no toy world; take toy",
     "stuff10k": "TSCD's released code has no settings for it; start from coco, and change --data",
     "stuff10k-released": "TSCD's released code has no settings for it",
 }
@@ -89,7 +89,7 @@ NO_PRESET = {
 
 
 def build(config: Config, classes: int, pretrained: bool) -> TSCD:
-    """The method; heads come from the current random seed.
+    """Build the method; heads come from the current random seed.
 
     Args:
         config: uses `method` and `weights`.

@@ -75,8 +75,8 @@ class TSCDConfig:
     hidden: int = 256
     """Channels of the decoder; released code."""
     crop: int = 512
-    """Side of the crops, px, for the settings of the data (the step takes any size). 512 as the
-    author says; `voc-released` has 320, which the shipped launcher runs."""
+    """Side of the crops, px, for the settings of the data (the step takes any size). 512 is the
+    author's value; `voc-released` has 320, which the shipped launcher runs."""
     warmup: int = 2000
     """Last step (from 0) with the tag loss alone; 2000 VOC, 5000 COCO (AFA), released code."""
     scales: tuple[float, ...] = (1.0, 0.5, 1.5)
