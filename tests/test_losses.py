@@ -2,7 +2,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wsss_lab.losses import balanced_pixel_loss, pixel_loss, tag_loss
+from wsss_lab.losses import balanced_pixel_loss, enlarge, pixel_loss, tag_loss
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_enlarge_by_hand(align_corners):
+    row = torch.tensor([0.0, 4.0]).bfloat16()
+    found = enlarge(row.view(1, 1, 1, 2).expand(1, 3, 2, 2), (2, 4), align_corners=align_corners)
+    expected = [0.0, 4 / 3, 8 / 3, 4.0] if align_corners else [0.0, 1.0, 3.0, 4.0]
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, torch.tensor(expected).expand(1, 3, 2, 4))
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_enlarge_leaves_the_right_size_alone(align_corners):
+    logits = torch.randn(1, 3, 37, 53)
+    same = enlarge(logits, (37, 53), align_corners=align_corners)
+    assert same is logits
+    resized = F.interpolate(logits, (37, 53), mode="bilinear", align_corners=align_corners)
+    assert torch.equal(same, resized)
 
 
 def test_tag_loss_is_the_soft_margin_loss():

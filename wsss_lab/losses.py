@@ -7,6 +7,23 @@ from torch import Tensor
 from wsss_lab import IGNORE
 
 
+def enlarge(
+    logits: Float[Tensor, "b c gh gw"], size: tuple[int, int], *, align_corners: bool = False
+) -> Float[Tensor, "b c h w"]:
+    """Resize logits bilinearly, in float32; logits of that size already are only cast.
+
+    Args:
+        logits: scores on any grid.
+        size: (h, w) of the result, px.
+        align_corners: whether corner pixels coincide by their centres (TSCD) or pixels by their
+            edges (the others).
+    """
+    logits = logits.float()
+    if logits.shape[-2:] == size:
+        return logits
+    return F.interpolate(logits, size, mode="bilinear", align_corners=align_corners)
+
+
 def tag_loss(logits: Float[Tensor, "b k"], tags: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
     """Multi-label soft margin loss: sigmoid cross-entropy, averaged over images and classes.
 
@@ -31,7 +48,7 @@ def pixel_loss(
     Returns:
         Mean over labelled pixels of the batch; 0, with a zero gradient, if there are none.
     """
-    full = F.interpolate(logits.float(), labels.shape[-2:], mode="bilinear", align_corners=False)
+    full = enlarge(logits, (labels.shape[1], labels.shape[2]))
     total = F.cross_entropy(full, labels, ignore_index=IGNORE, reduction="sum")
     return total / (labels != IGNORE).sum().clamp(min=1)
 
@@ -62,8 +79,7 @@ def balanced_pixel_loss(
     """
     if not 0 <= weight_fg <= 1:
         raise ValueError(f"weight_fg: expected a share in [0, 1], got {weight_fg}")
-    size = labels.shape[-2:]
-    full = F.interpolate(logits.float(), size, mode="bilinear", align_corners=align_corners)
+    full = enlarge(logits, (labels.shape[1], labels.shape[2]), align_corners=align_corners)
     each = F.cross_entropy(full, labels, ignore_index=IGNORE, reduction="none")
     background = labels == 0
     foreground = ~background & (labels != IGNORE)

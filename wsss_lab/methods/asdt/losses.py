@@ -9,14 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from wsss_lab import IGNORE
-from wsss_lab.losses import pixel_loss
-
-
-def enlarge(logits: Float[Tensor, "b c gh gw"], size: tuple[int, int]) -> Float[Tensor, "b c h w"]:
-    """Bilinear, in float32; what has the size already is returned as it is."""
-    if logits.shape[-2:] == size:
-        return logits.float()
-    return F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
+from wsss_lab.losses import enlarge, pixel_loss
 
 
 def first_part(k1: int, background: bool, things: int = 80) -> Bool[Tensor, " k1"]:

@@ -9,13 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from wsss_lab import IGNORE
+from wsss_lab.losses import enlarge
 from wsss_lab.methods.asdt.labels import (
     present_cams,
     strongest_classes,
     teacher_a_label,
     teacher_b_label,
 )
-from wsss_lab.methods.asdt.losses import enlarge, fused_probs
+from wsss_lab.methods.asdt.losses import fused_probs
 from wsss_lab.methods.asdt.method import ASDT
 from wsss_lab.methods.asdt.network import Stream
 
