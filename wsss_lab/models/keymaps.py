@@ -50,8 +50,12 @@ _WRN_LAYERS = {
 }
 
 
-def _wrn_rows(new: str) -> Table:
-    """Wide ResNet-38 as named in PSA, RRM and ASDT -> `wsss_lab.models.wrn38`."""
+def wrn38_rows(new: str) -> Table:
+    """Rows for Wide ResNet-38 as named in PSA, RRM and ASDT -> `wsss_lab.models.wrn38`.
+
+    Args:
+        new: prefix of the new names.
+    """
     layers = "|".join(_WRN_LAYERS)
     return [
         (r"conv1a\.(.+)", rf"{new}stem.\1"),
@@ -93,7 +97,7 @@ _HF_TABLE: Table = [
     (r"classifier\.(weight|bias)", None),
 ]
 
-WRN38: Table = [*_wrn_rows(""), (r"fc8\.weight", None)]
+WRN38: Table = [*wrn38_rows(""), (r"fc8\.weight", None)]
 """PSA's ``res38_cls.pth`` -> `WideResNet38`; its classifier is dropped."""
 
 TSCD: Table = [
@@ -132,14 +136,6 @@ ACR: Table = [
     (r"cls_head\.(.+)", r"tag_head/linear.\1"),
 ]
 """ACR's ``*_last.pth`` (hybrid, ViT-B, DeiT-B); parts backbone, tag_head."""
-
-ASDT: Table = [
-    *_wrn_rows("backbone/net."),
-    (r"fc8\.(weight)", r"tag_head/linear.\1"),
-    (r"fc8_seg_conv([12])\.(.+)", r"seg_head/conv\1.\2"),
-    (r"fc8_seg_conv([34])\.(.+)", lambda m: f"student_head/conv{int(m[1]) - 2}.{m[2]}"),
-]
-"""ASDT's network; parts backbone, tag_head, seg_head (teacher B) and student_head."""
 
 
 def rename(state: Mapping[str, Tensor], table: Table) -> StateDict:
@@ -186,7 +182,7 @@ def split_checkpoint(state: Mapping[str, Tensor], table: Table) -> dict[str, Sta
 
     Args:
         state: the released state dict.
-        table: `TSCD`, `COSA`, `ACR` or `ASDT`.
+        table: the one of the method, whose new names start with a part and a slash.
 
     Returns:
         Part name -> state dict that the part loads strictly.

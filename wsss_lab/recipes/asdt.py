@@ -23,8 +23,8 @@ from wsss_lab.data.config import DataConfig
 from wsss_lab.evaluate.predict import toy_classifier
 from wsss_lab.methods.asdt import config as asdt_config
 from wsss_lab.methods.asdt.config import ASDTConfig
+from wsss_lab.methods.asdt.keymap import KEYMAP
 from wsss_lab.methods.asdt.method import ASDT
-from wsss_lab.models import keymaps
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.weights import load_backbone_weights, load_strictly
 from wsss_lab.recipes.asdt_report import report_voices, watcher
@@ -144,7 +144,7 @@ def _fill(head: nn.Linear, weight: Tensor) -> None:
             head.weight.copy_(weight)
 
 
-RECIPE = EndToEnd(NAME, Config, PRESETS, build, keymaps.ASDT, report_voices, watcher)
+RECIPE = EndToEnd(NAME, Config, PRESETS, build, KEYMAP, report_voices, watcher)
 train, views = RECIPE.train, RECIPE.views
 load_method, load_views, load_released = (
     RECIPE.load_method,

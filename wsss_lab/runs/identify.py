@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wsss_lab.methods import METHODS
+from wsss_lab.methods.asdt import keymap as asdt_keymap
 from wsss_lab.models import keymaps
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.heads import DilatedHead, LargeFOV, SegFormerHead, TagHead
@@ -193,7 +194,7 @@ def _load_acr(state: State, facts: Any, rest: Any) -> dict[str, Any]:
 
 
 def _load_asdt(state: State, facts: Any, rest: Any) -> dict[str, Any]:
-    parts = keymaps.split_checkpoint(state, keymaps.ASDT)
+    parts = keymaps.split_checkpoint(state, asdt_keymap.KEYMAP)
     classes = _rows(parts, "tag_head", "linear.weight")
     with torch.device("meta"):
         backbone = build_backbone("wrn38")

@@ -57,7 +57,7 @@ from torch import Tensor
 
 from wsss_lab import IGNORE
 from wsss_lab.cam import box_to_valid
-from wsss_lab.losses import tag_loss
+from wsss_lab.losses import enlarge, tag_loss
 from wsss_lab.methods.asdt.config import ASDTConfig
 from wsss_lab.methods.asdt.labels import (
     TeacherLabel,
@@ -69,7 +69,6 @@ from wsss_lab.methods.asdt.labels import (
     teacher_b_label,
 )
 from wsss_lab.methods.asdt.losses import (
-    enlarge,
     first_part,
     fused_probs,
     hard_distillation,

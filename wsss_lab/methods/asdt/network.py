@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from wsss_lab.cam import FUSIONS, fuse_cams
 from wsss_lab.methods.asdt.config import ASDTConfig
+from wsss_lab.methods.asdt.keymap import KEYMAP
 from wsss_lab.methods.common.base import normalize
-from wsss_lab.models import keymaps
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.heads import DilatedHead, TagHead
+from wsss_lab.models.keymaps import split_checkpoint
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
@@ -114,7 +115,7 @@ class ASDTNetwork(nn.Module):
 
     def load_released(self, state: Mapping[str, Tensor]) -> None:
         """Load a checkpoint of the released code, strictly."""
-        for name, part in keymaps.split_checkpoint(state, keymaps.ASDT).items():
+        for name, part in split_checkpoint(state, KEYMAP).items():
             module = getattr(self, name)
             result = module.load_state_dict(part, strict=False)
             missing = [k for k in result.missing_keys if not k.endswith("num_batches_tracked")]
