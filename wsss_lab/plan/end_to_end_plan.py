@@ -40,7 +40,8 @@ def _teachers(config: Any, step: int) -> str:
             step, method.selection, **method.pulse, mix=method.mix, seed=method.choice_seed
         )
         both = share > 0
-    both = both and (method.aligned_crop or method.pulse_in_loss)
+    quirks = method.quirks
+    both = both and not (quirks.squashed_crf_image and quirks.ignore_pulse)
     return "fit, both teachers" if both else "fit, teacher A"
 
 
