@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_lab.cam import box_to_valid
-from wsss_lab.methods.asdt.config import PRESETS
+from wsss_lab.methods.asdt.config import PRESETS, RELEASED
 from wsss_lab.methods.asdt.labels import TeacherLabel
-from wsss_lab.methods.asdt.method import ASDT, Taught
-from wsss_lab.methods.asdt.network import Stream
+from wsss_lab.methods.asdt.method import ASDT, Targets
+from wsss_lab.methods.asdt.network import Outputs
 from wsss_lab.methods.common.base import normalize
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.refine import DenseCRF, DenseEnergyLoss
@@ -96,16 +96,16 @@ class Literal:
         self.network, self.config = method.network, method.config
         self.energy = DenseEnergyLoss()
 
-    def labels(self, batch: dict[str, Tensor], seen: Stream, pulse: bool) -> list[Tensor]:
+    def labels(self, batch: dict[str, Tensor], outputs: Outputs, pulse: bool) -> list[Tensor]:
         """Both teachers' labels, image by image on the host."""
         net, images, tags = self.network, batch["images"], batch["tags"]
         size, given = images.shape[-2:], normalize(images)
         with torch.no_grad():
-            views = [F.relu(seen.cam)]
+            views = [F.relu(outputs.cam)]
             for scale in self.config.scales[1:]:
                 small = up(given, tuple(int(side * scale) for side in size))
                 maps = F.relu(net.tag_head.cam(net.backbone(small).last))
-                views.append(up(maps, tuple(seen.cam.shape[-2:])))
+                views.append(up(maps, tuple(outputs.cam.shape[-2:])))
             cam = up(torch.stack(views).mean(0), tuple(size)) * tags[:, :, None, None]
             cam = cam / (cam.flatten(2).amax(2)[:, :, None, None] + 1e-5)
         pictures = (255 * images).permute(0, 2, 3, 1).numpy().astype(np.uint8)
@@ -115,7 +115,7 @@ class Literal:
         ]
         labels = [torch.from_numpy(np.stack(found)).long()]
         if pulse:
-            probs = up(seen.teacher_logits.detach(), size).softmax(1).numpy()
+            probs = up(outputs.teacher_logits.detach(), size).softmax(1).numpy()
             refined = [
                 literal_crf(picture, probs[i], self.config.seg_crf)
                 for i, picture in enumerate(pictures)
@@ -125,17 +125,17 @@ class Literal:
 
     def __call__(self, batch: dict[str, Tensor], pulse: bool) -> tuple[Tensor, list[Tensor]]:
         """Loss and labels."""
-        seen: Stream = self.network(batch["images"])
-        labels = self.labels(batch, seen, pulse)
+        outputs: Outputs = self.network(batch["images"])
+        labels = self.labels(batch, outputs, pulse)
         size = batch["images"].shape[-2:]
         valid = box_to_valid(batch["boxes"], (size[0], size[1]))
         colours = (255 * batch["images"]).floor()
         terms = []
-        assert seen.student_logits is not None
-        for logits in (seen.teacher_logits, seen.student_logits):
+        assert outputs.student_logits is not None
+        for logits in (outputs.teacher_logits, outputs.student_logits):
             full = up(logits, size)
             total = self.energy(full.softmax(1), colours, valid, labels[0])
-            if pulse and logits is seen.student_logits:
+            if pulse and logits is outputs.student_logits:
                 total = total + 0.1 * F.cross_entropy(full, labels[1])
             else:
                 for group in (labels[0] == 0, (labels[0] > 0) & (labels[0] != IGNORE)):
@@ -143,16 +143,17 @@ class Literal:
                     whole = F.cross_entropy(full, part, ignore_index=IGNORE, reduction="sum")
                     total = total + whole / group.sum().clamp(min=1)
             terms.append(0.5 * total)
-        tags = F.multilabel_soft_margin_loss(seen.tag_logits, batch["tags"])
+        tags = F.multilabel_soft_margin_loss(outputs.tag_logits, batch["tags"])
         return tags + terms[0] + terms[1], labels
 
 
 class Given(ASDT):
     """Ours with labels that cost nothing."""
 
-    given: Taught
+    given: Targets
 
-    def _teach(self, *_: Any) -> Taught:
+    def pseudo_labels(self, *_: Any) -> Targets:
+        """The given ones."""
         return self.given
 
 
@@ -174,15 +175,15 @@ def build(options: argparse.Namespace, kind: type[ASDT], preset: str) -> ASDT:
     size = {"width_factor": options.width_factor} if options.backbone == "wrn38" else {}
     config = replace(PRESETS[preset], hidden=options.hidden, warmup=0, period=2, duty=0.5, phase=1)
     if preset == "voc-released":  # what both sides can do: the aligned crop, the line put back
-        config = replace(config, pulse_in_loss=True, aligned_crop=True, nan_on_empty=False)
+        quirks = replace(RELEASED, ignore_pulse=False, squashed_crf_image=False, nan_on_empty=False)
+        config = replace(config, quirks=quirks)
     return kind(build_backbone(options.backbone, **size), CLASSES, config).train()
 
 
 def check(options: argparse.Namespace, batch: dict[str, Any]) -> list[dict[str, Any]]:
     """Losses and labels of both, outside and inside a pulse."""
     ours = build(options, ASDT, "voc-released")
-    ours.config = replace(ours.config, old_resize=False)
-    ours.energy = DenseEnergyLoss()
+    ours.energy = DenseEnergyLoss()  # as the literal one: not the old way of halving
     rows = []
     for step in (2, 3):
         torch.manual_seed(1)
@@ -223,7 +224,7 @@ def main() -> None:
         torch.randint(0, CLASSES + 1, (options.batch, h, w)), torch.zeros(0), torch.zeros(0)
     )
     picture, valid = 255 * batch["images"], box_to_valid(batch["boxes"], (h, w))
-    given.given = Taught(picture, valid, label, None)
+    given.given = Targets(picture, valid, label, None)
     literal = Literal(ours)
     rows: dict[str, Callable[[], Tensor]] = {
         "labels given, ours": lambda: given.training_step(batch, 2).loss,  # type: ignore[arg-type]

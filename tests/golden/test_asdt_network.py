@@ -4,9 +4,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from wsss_lab.models import keymaps
+from wsss_lab.methods.asdt.keymap import KEYMAP
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.heads import DilatedHead, TagHead
+from wsss_lab.models.keymaps import split_checkpoint
 
 
 def recorded_weights(arrays):
@@ -32,7 +33,7 @@ def recorded_weights(arrays):
 @torch.no_grad()
 def test_asdt_network(golden):
     arrays = golden("asdt")("network.npz")
-    parts = keymaps.split_checkpoint(recorded_weights(arrays), keymaps.ASDT)
+    parts = split_checkpoint(recorded_weights(arrays), KEYMAP)
     with torch.device("meta"):
         backbone = build_backbone("wrn38")
         classes, width = parts["tag_head"]["linear.weight"].shape

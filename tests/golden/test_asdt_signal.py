@@ -5,7 +5,8 @@ import re
 import numpy as np
 import torch
 
-from wsss_lab.methods.asdt.signal import pulse_signal, released_wave
+from wsss_lab.methods.asdt.released import released_wave
+from wsss_lab.methods.asdt.signal import pulse_signal
 
 
 def last_without_pulse(arrays):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from wsss_lab.methods.asdt import keymap as asdt_keymap
 from wsss_lab.methods.cosa.keymap import KEYMAP
 from wsss_lab.methods.tscd.keymap import TSCD
 from wsss_lab.models import keymaps
@@ -98,7 +99,7 @@ def test_asdt():
         "seg_head": DilatedHead(4096, 21),
         "student_head": DilatedHead(4096, 21),
     }
-    load(modules, keymaps.split_checkpoint(state, keymaps.ASDT))
+    load(modules, keymaps.split_checkpoint(state, asdt_keymap.KEYMAP))
 
 
 def test_psa_weights():

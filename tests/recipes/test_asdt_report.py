@@ -1,4 +1,4 @@
-"""What a run of ASDT reports beyond the evaluation of all methods."""
+"""The report of an ASDT run beyond the evaluation of all methods."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ def done(tmp_path_factory):
     return out, asdt.train(settings(), out, log=lambda _: None)
 
 
-def test_every_voice_is_scored(done):
+def test_every_prediction_is_scored(done):
     results = done[1]["results"]
     train, val = results["voices"]["train"], results["voices"]["val"]
     assert set(train) == {
@@ -51,10 +51,10 @@ def test_counts_per_image_add_up_to_the_score(done):
     out, metrics = done
     with np.load(out / "per_image.npz") as file:
         assert set(file) == {"head2", "fused"}
-        for voice in file:
-            assert file[voice].shape == (5, 3, 11)
-            wanted = metrics["results"]["voices"]["train"][voice]["miou"]
-            assert miou_of(file[voice].sum(0)) == pytest.approx(wanted)
+        for name in file:
+            assert file[name].shape == (5, 3, 11)
+            wanted = metrics["results"]["voices"]["train"][name]["miou"]
+            assert miou_of(file[name].sum(0)) == pytest.approx(wanted)
 
 
 def test_samples_are_taken_during_training_and_survive_a_stop(done, tmp_path):
@@ -73,7 +73,7 @@ def test_samples_are_taken_during_training_and_survive_a_stop(done, tmp_path):
     assert again["results"] == done[1]["results"]
 
 
-def test_looking_on_does_not_change_the_training(done, tmp_path):
+def test_sampling_does_not_change_the_training(done, tmp_path):
     blind = dataclasses.replace(settings(), watch=0, report=0)
     asdt.train(blind, tmp_path / "run", log=lambda _: None)
     weights = [path / "checkpoints" / "step_00000004.pt" for path in (done[0], tmp_path / "run")]

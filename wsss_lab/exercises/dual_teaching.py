@@ -18,14 +18,14 @@ Band = Callable[[Tensor, float, float], Tensor]
 
 
 def _near(answer: Any, expected: tuple[float, ...], within: float = 1e-3) -> bool:
-    """Compare numbers to three digits."""
+    """Check that numbers agree to three digits."""
     given = torch.tensor([float(one) for one in answer], dtype=torch.float64)
     wanted = torch.tensor(expected, dtype=torch.float64)
     return given.shape == wanted.shape and bool(((given - wanted).abs() <= within).all())
 
 
 def _pulses() -> tuple[float, float]:
-    """Return the steps of teacher B in a toy run, and the first of them."""
+    """Count the steps of teacher B in a toy run, and find the first of them."""
     on = [t for t in range(STEPS) if pulse_signal(t, PERIOD, DUTY, warmup=WARMUP)]
     return float(len(on)), float(on[0])
 
@@ -44,7 +44,7 @@ def _wave(t: Tensor, period: int, duty: float, phase: int, warmup: int) -> Tenso
 
 
 def _is_wave(function: Wave) -> bool:
-    """Check agreement with the library, also before the phase and where halves are rounded."""
+    """Compare with the library, also before the phase and where halves are rounded."""
     t = torch.arange(400)
     for period, duty, phase, warmup in ((10, 0.3, 7, 0), (10, 0.25, 3, 41), (7, 0.5, 90, -1)):
         expected = torch.as_tensor(pulse_signal(t, period, duty, phase, warmup))
@@ -69,7 +69,7 @@ register(
     accepts=lambda answer: _near(answer, ((1 - DUTY) / DUTY, 1 / (1 + WEIGHT))),
     hint="Level means equal total weights: duty times weight of B, one minus duty for A.",
     right=lambda: ((1 - DUTY) / DUTY, 1 / (1 + WEIGHT)),
-    wrong=lambda: (1 / DUTY, 1 - WEIGHT),  # as if A taught in every step
+    wrong=lambda: (1 / DUTY, 1 - WEIGHT),  # as if A were selected in every step
 )
 
 
@@ -81,7 +81,7 @@ def _band_label(cam: Tensor, low: float, high: float) -> Tensor:
 
 
 def _is_band_label(function: Band) -> bool:
-    """Check agreement pixel by pixel for two pairs of exponents, on maps that are not square."""
+    """Compare pixel by pixel for two pairs of exponents, on maps that are not square."""
     cam = torch.rand(2, 5, 7, generator=torch.Generator().manual_seed(0))
     cam[0, 0, 0], cam[1, 0, 0] = 0.0, 1.0
     for low, high in ((4, 32), (1, 8)):
@@ -102,7 +102,7 @@ register(
 
 
 def _ripple(eta: float = 0.01, period: int = 150, pulse: int = 25) -> tuple[float, float]:
-    """Return the lowest and highest value of a weight that follows the wave."""
+    """Compute the lowest and highest value of a weight that follows the wave."""
     r = 1 - eta
     high = (1 - r**pulse) / (1 - r**period)
     return high * r ** (period - pulse), high

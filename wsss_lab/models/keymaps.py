@@ -50,8 +50,12 @@ _WRN_LAYERS = {
 }
 
 
-def _wrn_rows(new: str) -> Table:
-    """Wide ResNet-38 as named in PSA, RRM and ASDT -> `wsss_lab.models.wrn38`."""
+def wrn38_rows(new: str) -> Table:
+    """Rows for Wide ResNet-38 as named in PSA, RRM and ASDT -> `wsss_lab.models.wrn38`.
+
+    Args:
+        new: prefix of the new names.
+    """
     layers = "|".join(_WRN_LAYERS)
     return [
         (r"conv1a\.(.+)", rf"{new}stem.\1"),
@@ -93,7 +97,7 @@ _HF_TABLE: Table = [
     (r"classifier\.(weight|bias)", None),
 ]
 
-WRN38: Table = [*_wrn_rows(""), (r"fc8\.weight", None)]
+WRN38: Table = [*wrn38_rows(""), (r"fc8\.weight", None)]
 """PSA's ``res38_cls.pth`` -> `WideResNet38`; its classifier is dropped."""
 
 COSA: Table = [

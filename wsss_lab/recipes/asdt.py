@@ -1,7 +1,7 @@
 """ASDT from data to `metrics.json`: one stage, see `wsss_lab.recipes.end_to_end`.
 
 Settings of the method, length and batch are those of `wsss_lab.methods.asdt.config`; data and test
-stand here. ASDT needs maps that are good from the start: the released code begins with PSA's
+are added here. ASDT needs maps that are good from the start: the released code begins with PSA's
 `res38_cls.pth`, tag classifier included. So if the file that `weights` names holds a tag classifier
 with the right number of classes, it is taken over, too; the toy preset begins with the packaged
 classifier. Any run of the baseline makes such a file: `--weights RUN/tags/model.safetensors`.
@@ -23,12 +23,12 @@ from wsss_lab.data.config import DataConfig
 from wsss_lab.evaluate.predict import toy_classifier
 from wsss_lab.methods.asdt import config as asdt_config
 from wsss_lab.methods.asdt.config import ASDTConfig
+from wsss_lab.methods.asdt.keymap import KEYMAP
 from wsss_lab.methods.asdt.method import ASDT
 from wsss_lab.methods.asdt.signal import student_share
-from wsss_lab.models import keymaps
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.weights import load_backbone_weights, load_strictly
-from wsss_lab.recipes.asdt_report import report_voices, watcher
+from wsss_lab.recipes.asdt_report import report_predictions, watcher
 from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
 from wsss_lab.runs.safe_read import read_checkpoint
 from wsss_lab.train.optim import PRESETS as OPTIMISERS
@@ -50,7 +50,7 @@ class Config(EndToEndConfig):
     watch: int = 0
     """Training images on which teachers and student are compared during training; 0 for none."""
     watch_every: int = 4
-    """Steps between two such looks."""
+    """Steps between two such comparisons."""
 
     def __post_init__(self) -> None:
         for name, least in (("report", 0), ("watch", 0), ("watch_every", 1)):
@@ -62,7 +62,7 @@ class Config(EndToEndConfig):
 
 
 def _photos(name: str, crop: int = 321, **changes: Any) -> Config:
-    """A recipe for photos, with the released views: one factor a batch, padding 0 for the net."""
+    """Make settings for photos, with the released views: one factor a batch, zeros as padding."""
     method, dataset = asdt_config.PRESETS[name], "stuff10k" if "stuff" in name else "voc"
     return Config(
         data=DataConfig(
@@ -107,7 +107,7 @@ NO_PRESET = {
 
 
 def build(config: Config, classes: int, pretrained: bool) -> ASDT:
-    """The method; heads come from the current random seed, or the tag head from the weights.
+    """Build the method; heads come from the current random seed, or the tag head from the weights.
 
     Args:
         config: uses `method` and `weights`.
@@ -132,14 +132,14 @@ def build(config: Config, classes: int, pretrained: bool) -> ASDT:
 
 
 def _take_over(state: dict[str, Tensor], backbone: Any, head: nn.Linear, what: str) -> None:
-    """Backbone and tag head of our own tag classifier."""
+    """Copy backbone and tag head of our own tag classifier."""
     inner = {k: v for k, v in state.items() if k.startswith("backbone.")}
     load_strictly(backbone, {k.removeprefix("backbone."): v for k, v in inner.items()}, what=what)
     _fill(head, state["head.linear.weight"])
 
 
 def _fill(head: nn.Linear, weight: Tensor) -> None:
-    """A classifier of another number of classes is of no use, and the head starts at random."""
+    """Copy a classifier; one of another number of classes is of no use, the head stays random."""
     if weight.shape == head.weight.shape:
         with torch.no_grad():
             head.weight.copy_(weight)
@@ -154,7 +154,8 @@ def step_kind(config: Config, step: int) -> str:
             step, method.selection, **method.pulse, mix=method.mix, seed=method.choice_seed
         )
         both = share > 0
-    both = both and (method.aligned_crop or method.pulse_in_loss)
+    quirks = method.quirks
+    both = both and not (quirks.squashed_crf_image and quirks.ignore_pulse)
     return "fit, both teachers" if both else "fit, teacher A"
 
 
@@ -164,10 +165,10 @@ METHOD = EndToEnd(
     Config,
     PRESETS,
     build,
-    keymaps.ASDT,
+    KEYMAP,
     NO_PRESET,
     tags_note=TAGS_NOTE,
-    report=report_voices,
+    report=report_predictions,
     watcher=watcher,
     step_kind=step_kind,
 )

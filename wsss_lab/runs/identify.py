@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wsss_lab.methods.acr.keymap import KEYMAP as ACR_KEYMAP
+from wsss_lab.methods.asdt import keymap as asdt_keymap
 from wsss_lab.methods.cosa.keymap import KEYMAP as COSA_KEYMAP
 from wsss_lab.methods.tscd import keymap as tscd_keymap
 from wsss_lab.models import keymaps
@@ -196,7 +197,7 @@ def _load_acr(state: State, facts: Any, rest: Any) -> dict[str, Any]:
 
 
 def _load_asdt(state: State, facts: Any, rest: Any) -> dict[str, Any]:
-    parts = keymaps.split_checkpoint(state, keymaps.ASDT)
+    parts = keymaps.split_checkpoint(state, asdt_keymap.KEYMAP)
     classes = _rows(parts, "tag_head", "linear.weight")
     with torch.device("meta"):
         backbone = build_backbone("wrn38")

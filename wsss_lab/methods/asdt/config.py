@@ -1,117 +1,145 @@
-"""Settings of ASDT, each with its unit and its source; presets; the arms of the ablation."""
+"""Settings of ASDT, quirks of its released code, presets, and the arms of the ablation."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from wsss_lab.config import RunConfig
-from wsss_lab.methods.asdt.signal import Selection, pulse_width
+from wsss_lab.methods.asdt.signal import Selection, Wave, pulse_width
 from wsss_lab.refine import DenseCRF
 
 Distillation = Literal["hard", "hard_conf", "soft_kl"]
-"""How teacher B's label teaches: all its pixels, its confident ones, or its probabilities."""
+"""What the student learns of teacher B: labels of all pixels, of confident ones, or probabilities.
+"""
 
 _CAM_CRF = DenseCRF.preset("asdt-cam")
 _SEG_CRF = DenseCRF.preset("asdt-seg")
 
 
 @dataclass(frozen=True)
+class ASDTQuirks:
+    """Behaviour of the released code that we do not share: False is ours, True as released."""
+
+    ignore_pulse: bool = False
+    """Train the student on teacher A's label in pulses, too: the released code computes the signal
+    and teacher B's label, but the loss on it is commented out, so nothing alternates."""
+    squashed_crf_image: bool = False
+    """Refine teacher B's label on the whole image squashed to the crop's size, not on the crop that
+    the head has seen, so that the CRF follows edges which are elsewhere in the crop."""
+    label_padding: bool = False
+    """Keep teacher B's label in the padding of a crop, so that the student learns from pixels
+    without content; otherwise padding is ignored."""
+    absent_classes: bool = False
+    """Let all classes compete for teacher B's label, also those that the image's tags exclude."""
+    nan_on_empty: bool = False
+    """Return NaN for a batch whose labels lack background or foreground, as the released code does
+    under today's PyTorch; otherwise the mean over no pixel is 0."""
+    old_resize: bool = False
+    """Halve odd sides for the dense energy as PyTorch 0.4.1 did, by the ratio of both sizes instead
+    of 0.5, which shifts the samples by a fraction of a pixel."""
+    truncate_images: bool = False
+    """Cut colours to whole numbers for CRFs and energy, which changes them by less than 1 of 255.
+    """
+
+
+RELEASED = ASDTQuirks(
+    ignore_pulse=True,
+    squashed_crf_image=True,
+    label_padding=True,
+    absent_classes=True,
+    nan_on_empty=True,
+    old_resize=True,
+    truncate_images=True,
+)
+"""The released code."""
+
+
+@dataclass(frozen=True)
 class ASDTConfig:
-    """Settings of the method; those of data and length lie elsewhere (`RUNS`)."""
+    """Settings of the method; length and batch of a run are in `RUNS`, data in the recipe."""
 
     backbone: str = "wrn38"
     """Name for `build_backbone`."""
     optim: str = "asdt"
-    """Name in `wsss_lab.train.optim.PRESETS`. The released momentum is 1e-5, and the weights of
-    the losses were chosen with it."""
+    """Name in `wsss_lab.train.optim.PRESETS`. The released momentum is 1e-5, a slip: the weight
+    decay stands in its place. It is kept, because the losses were balanced with it."""
     hidden: int = 512
     """Channels inside a segmentation head; released code."""
     dilation: int = 12
-    """Of both convolutions of a segmentation head; released code."""
+    """Dilation of both convolutions of a segmentation head, cells; released code."""
     head_dropout: float = 0.5
-    """Chance of dropping a channel before the tag classifier; released code."""
+    """Probability of dropping a channel before the tag classifier; released code."""
     background: bool = True
-    """Whether label 0 is background. Without it label c is class c, as in COCO-Stuff's reading
-    with 171 classes."""
+    """Whether label 0 is background. Without it label c is class c, for COCO-Stuff with 171
+    classes; ours."""
     things: int = 80
-    """Without background: classes below are things, the rest stuff; the loss averages each group
-    for itself."""
+    """Number of classes, the first ones, that are things; without background the loss averages
+    things and stuff separately."""
     max_classes: int = 0
     """Largest number of classes per image in the teachers' labels (those with the strongest maps);
     0 for all. Bounds the cost of the CRF; ours."""
 
     selection: Selection = "pulse"
-    """Who teaches the student."""
+    """Signal that chooses the student's teacher; all but "pulse" are arms of the ablation."""
     period: int = 150
-    """Of the pulse, steps; released code (T=150)."""
+    """Period of the pulse, steps; released code (T=150)."""
     duty: float = 1 / 6
-    """Share of a period in which teacher B speaks; released code (N=6)."""
+    """Share of a period that selects teacher B, [0, 1]; released code (N=6)."""
     phase: int = 0
-    """Of the pulse, steps; released code."""
+    """Step at which a wave starts; released code."""
     warmup: int = 1000
-    """Last step at which teacher A speaks in any case; released code."""
+    """Last step at which teacher A is selected in any case; released code."""
     invert: bool = False
-    """Exchange the teachers after warm-up."""
+    """Exchange the teachers after warm-up; ours."""
     mix: float | None = None
-    """Share of teacher B where both speak in every step; None takes the duty."""
+    """Share of teacher B in every step under "mix", [0, 1]; None takes the duty. Ours."""
     choice_seed: int = 0
-    """Of the coins that replace the pulse in two arms."""
+    """Seed of the coins that replace the pulse under "bernoulli" and "blocks"; ours."""
 
     kd: Distillation = "hard"
-    """How teacher B teaches; hard labels stand in the released code's commented-out line."""
+    """Form of the distillation from teacher B. The released code's commented-out line has hard
+    labels; the others are ours."""
     kd_weight: float = 0.1
-    """Of teacher B's loss; the same line."""
+    """Weight of the distillation, at least 0; the same line."""
     kd_confidence: float = 0.8
     """Least probability of a pixel under "hard_conf" and "soft_kl"; as in teacher A's label."""
     temperature: float = 1.0
-    """Of "soft_kl"; ours."""
+    """Temperature of "soft_kl", above 0; ours."""
     teacher_weight: float = 0.5
-    """Of teacher B's own loss; released code."""
+    """Weight of the loss of teacher B's head; released code."""
     student_weight: float = 0.5
-    """Of the student's loss; released code."""
+    """Weight of the student's loss; released code."""
     pulse_dense: bool = True
-    """Whether the student keeps its dense energy while teacher B speaks; the released code adds it
-    just above the commented-out line."""
+    """Whether the student keeps its dense energy in pulses; the released code adds it just above
+    the commented-out line."""
 
     scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
-    """Of teacher A's maps; the first must be 1. Released code."""
-    cam_crf: DenseCRF = _CAM_CRF
-    """Refines teacher A's maps."""
-    seg_crf: DenseCRF = _SEG_CRF
-    """Refines teacher B's probabilities, and the fused prediction."""
-    exponents: tuple[float, float] = (4.0, 32.0)
-    """Of the background score (1 - largest map value)^a: the small one makes foreground rare (its
-    background is large), the large one makes background rare; released code."""
-    top_from: float = 0.6
-    """Share of a class's pixels, by map value, that is not sure; released code."""
-    cam_floor: float = 0.1
-    """Map values up to here are never sure; released code."""
-    background_floor: float = 0.8
-    """Background scores up to here are never sure; released code."""
-    crf_floor: float = 0.8
-    """Least probability after the CRF; released code."""
-    energy_weight: float = 1e-7
-    """Of the dense energy, a sum over pixels; released code."""
-    energy_sigma_xy: float = 100.0
-    """Width in positions, px; released code."""
-    energy_sigma_rgb: float = 15.0
-    """Width in colours, 0-255; released code."""
-
-    pulse_in_loss: bool = True
-    """Deviation 1."""
-    aligned_crop: bool = True
-    """Deviation 2."""
-    ignore_padding: bool = True
-    """Deviation 3."""
-    tag_mask: bool = True
-    """Deviation 4."""
-    nan_on_empty: bool = False
-    """Deviation 5, the other way round: True is the released code."""
-    old_resize: bool = False
-    """Deviation 6, the other way round: True is PyTorch 0.4.1."""
-    truncate_images: bool = False
-    """Deviation 7, the other way round: True is the released code."""
+    """Image scales of teacher A's maps; the first must be 1. Released code."""
     cam_dropout: bool = True
-    """Switch 8: teacher A's maps are made with dropout, as in the released code."""
+    """Keep the backbone's dropout active in the extra scales of teacher A's maps; released code."""
+    cam_crf: DenseCRF = _CAM_CRF
+    """CRF for teacher A's maps."""
+    seg_crf: DenseCRF = _SEG_CRF
+    """CRF for teacher B's probabilities, and for the fused prediction."""
+    exponents: tuple[float, float] = (4.0, 32.0)
+    """Exponents a of the background score (1 - largest map value)^a: the small one makes a large
+    background, the large one a small background; released code."""
+    top_from: float = 0.6
+    """Share of a class's pixels, lowest map values first, that get no label; released code."""
+    cam_floor: float = 0.1
+    """Map value, 0..1, that a labelled foreground pixel must exceed; released code."""
+    background_floor: float = 0.8
+    """Background score, 0..1, that a labelled background pixel must exceed; released code."""
+    crf_floor: float = 0.8
+    """Least probability after the CRF of a labelled pixel; released code."""
+    energy_weight: float = 1e-7
+    """Weight of the dense energy, a sum over pixels; released code."""
+    energy_sigma_xy: float = 100.0
+    """Width of the energy's kernel in positions, px; released code."""
+    energy_sigma_rgb: float = 15.0
+    """Width of the energy's kernel in colours, 0..255; released code."""
+
+    quirks: ASDTQuirks = ASDTQuirks()
+    """Behaviour of the released code; all off by default."""
 
     def __post_init__(self) -> None:
         pulse_width(self.period, self.duty)  # checks both
@@ -134,40 +162,30 @@ class ASDTConfig:
             )
 
     @property
-    def pulse(self) -> dict[str, Any]:
+    def pulse(self) -> Wave:
         """Arguments of `pulse_signal`."""
-        names = ("period", "duty", "phase", "warmup", "invert")
-        return {name: getattr(self, name) for name in names}
+        return Wave(
+            period=self.period,
+            duty=self.duty,
+            phase=self.phase,
+            warmup=self.warmup,
+            invert=self.invert,
+        )
 
 
 _VOC = ASDTConfig()
 _STUFF = ASDTConfig(background=False, max_classes=16)
 # 128 px instead of 321: the energy's width in px times 0.4, so its sum is 0.4^4 as large. The
 # widths of the CRFs stay: on toy scenes they make teacher A more precise than scaled ones
-_SMALL: dict[str, Any] = {
-    "energy_sigma_xy": 40.0,
-    "energy_weight": 4e-6,
-    "dilation": 4,
-    "warmup": 100,
-    "period": 60,
-}
+_SMALL = replace(_VOC, energy_sigma_xy=40.0, energy_weight=4e-6, dilation=4, warmup=100, period=60)
 
 PRESETS: dict[str, ASDTConfig] = {
-    "voc-released": replace(
-        _VOC,
-        pulse_in_loss=False,
-        aligned_crop=False,
-        ignore_padding=False,
-        tag_mask=False,
-        nan_on_empty=True,
-        old_resize=True,
-        truncate_images=True,
-    ),
+    "voc-released": replace(_VOC, quirks=RELEASED),
     "voc": _VOC,
     "stuff10k": _STUFF,
     "stuff10k-things": replace(_STUFF, background=True),
-    "small": ASDTConfig(backbone="resnet18", hidden=128, **_SMALL),
-    "toy": ASDTConfig(backbone="toy_cnn", optim="small", hidden=64, **_SMALL),
+    "small": replace(_SMALL, backbone="resnet18", hidden=128),
+    "toy": replace(_SMALL, backbone="toy_cnn", optim="small", hidden=64),
 }
 """Settings by name.
 
@@ -208,7 +226,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "R10-dense": {"selection": "pulse", "kd_weight": 0.0},
     "R11": {"selection": "pulse", "kd_weight": 1.0},
 }
-"""The ablation "does alternating beat any static use of the same two teachers?", as changes.
+"""Arms of the ablation "does alternating beat any static use of the same two teachers?", as changes
+of the settings.
 
 R0 no student; R1 teacher A only, which is what the released code trains; R2 teacher B only; R3 both
 losses in every step with the pulse's expected weights; R4 both teachers' mean, or agreement; R5 a
@@ -218,7 +237,11 @@ instead of teacher B (is less supervision enough?); R11 teacher B with full weig
 
 
 def arm(name: str, base: ASDTConfig) -> ASDTConfig:
-    """Settings of one arm: `base` with the arm's changes."""
+    """Apply the changes of one arm of the ablation to settings.
+
+    Raises:
+        ValueError: no arm has this name.
+    """
     if name not in ARMS:
         raise ValueError(f"name: expected one of {', '.join(ARMS)}, got {name!r}")
     return replace(base, **ARMS[name])

@@ -1,4 +1,4 @@
-"""The labels of ASDT's two teachers, for a whole batch at once.
+"""Pseudo-labels of ASDT's two teachers, for a whole batch at once.
 
 Images of a batch have different classes. Their channels are padded to the longest list; a padding
 channel has an energy so large that its probability is exactly 0 in every step of the CRF, so it
@@ -20,23 +20,23 @@ from wsss_lab.refine import DenseCRF, unary_from_probs
 from wsss_lab.refine.features import Images
 from wsss_lab.refine.inputs import check_match
 
-NEVER = 1e4
-"""Energy of a class that cannot be: exp(-1e4) is 0 in float32, also after any CRF message."""
+EXCLUDED = 1e4
+"""Unary energy of an absent class: exp(-1e4) is 0 in float32, also after any CRF message."""
 
 
 @dataclass(frozen=True)
 class TeacherLabel:
-    """What a teacher says about a batch."""
+    """Pseudo-labels of one teacher for a batch."""
 
     label: Int[Tensor, "b h w"]
-    """Label values, `IGNORE` where the teacher is silent."""
+    """Label values, `IGNORE` where the teacher gives none."""
     probs: Float[Tensor, "b m h w"]
     """Probabilities after the CRF, one channel per class that takes part; sum 1."""
     classes: Int[Tensor, "b m"]
     """Label value of each channel."""
 
     def spread(self, k1: int) -> Float[Tensor, "b k1 h w"]:
-        """`probs` with one channel per label value."""
+        """Scatter `probs` to one channel per label value."""
         b, _, h, w = self.probs.shape
         where = self.classes[:, :, None, None].expand_as(self.probs)
         return self.probs.new_zeros(b, k1, h, w).scatter_add_(1, where, self.probs)
@@ -48,10 +48,10 @@ def strongest_classes(
     limit: int = 0,
     max_tags: int | None = None,
 ) -> tuple[Int[Tensor, "b m"], Bool[Tensor, "b m"]]:
-    """Present classes as padded lists, at most `limit` (0: all) per image, strongest maps first.
+    """List the present classes, padded, at most `limit` (0: all) per image, strongest maps first.
 
     Args:
-        cam: joined maps, not normalised (normalised ones all have the same maximum).
+        cam: joined maps, not normalised: normalised ones all have the same maximum.
         tags: 0 or 1.
         limit: the rest is left out.
         max_tags: largest number of tags of an image, if known; spares waiting for an accelerator.
@@ -72,9 +72,16 @@ def present_cams(
     present: Bool[Tensor, "b m"],
     size: tuple[int, int],
 ) -> Float[Tensor, "b m h w"]:
-    """Maps of the present classes at image size, largest value about 1; padding channels are 0.
+    """Enlarge and normalise the maps of present classes to a maximum of about 1.
 
-    *In the released code*: enlarge all classes, times the tags, over the maximum plus 1e-5.
+    *In the released code*: enlarge all classes, times the tags, over the maximum plus 1e-5. *Here*
+    the same for present classes only.
+
+    Args:
+        cam: joined maps of all classes.
+        index: classes of the channels, see `strongest_classes`.
+        present: which channels are real; the others are 0 in the result.
+        size: (h, w) of the result, px.
     """
     chosen = cam.float().gather(1, index[:, :, None, None].expand(-1, -1, *cam.shape[2:]))
     full = F.interpolate(chosen, size, mode="bilinear", align_corners=False)
@@ -88,7 +95,7 @@ def crf_of_present(
     scores: Sequence[Float[Tensor, "b m h w"]],
     present: Bool[Tensor, "b m"],
 ) -> list[Float[Tensor, "b m h w"]]:
-    """CRF among the classes that are there; exactly 0 for the others.
+    """Refine scores by a CRF among the present classes; the others get exactly 0.
 
     Several scores for the same images share one lattice and every pass over it, side by side as
     columns. The result of each is that of `crf` alone.
@@ -103,7 +110,7 @@ def crf_of_present(
     check_match(images, scores[0], ("images", "scores"))
     b, _, h, w = images.shape
     stack = torch.stack([unary_from_probs(one, crf.clip) for one in scores], dim=1)
-    stack = stack.masked_fill_(~present[:, None, :, None, None], NEVER)
+    stack = stack.masked_fill_(~present[:, None, :, None, None], EXCLUDED)
     unary = stack.permute(0, 3, 4, 1, 2).reshape(b * h * w, len(scores), -1)  # pixels first
     q = _softmax_of_few(-unary)
     for _ in range(crf.iterations):
@@ -113,7 +120,7 @@ def crf_of_present(
 
 
 def _softmax_of_few(x: Float[Tensor, "n e m"]) -> Float[Tensor, "n e m"]:
-    """`x.softmax(-1)`, five times faster on a CPU where the last axis has a handful of entries."""
+    """Compute `x.softmax(-1)`, five times as fast on a CPU if the last axis has few entries."""
     powers = (x - x.amax(-1, keepdim=True)).exp_()
     return powers.div_(powers.sum(-1, keepdim=True))
 
@@ -121,10 +128,10 @@ def _softmax_of_few(x: Float[Tensor, "n e m"]) -> Float[Tensor, "n e m"]:
 def sure_by_cam(
     scores: Float[Tensor, "b m h w"],
     present: Bool[Tensor, "b m"],
-    named: Bool[Tensor, "b m"],
+    labelled: Bool[Tensor, "b m"],
     config: ASDTConfig,
 ) -> Bool[Tensor, "b h w"]:
-    """Pixels whose winning map is among its class's highest values.
+    """Find the pixels whose winning map is among its class's highest values.
 
     For a class, the values of the pixels it wins that exceed `cam_floor` are sorted; those above
     the one at index floor(`top_from` n) are sure, the top 40 %. Background, channel 0, is sure
@@ -134,24 +141,24 @@ def sure_by_cam(
     Args:
         scores: background score (if the settings have one) and maps.
         present: channels that can win.
-        named: channels that the refined label contains; the others are sure nowhere.
+        labelled: channels that occur in the refined label; the others are sure nowhere.
         config: the thresholds.
     """
     winner = scores.masked_fill(~present[:, :, None, None], -torch.inf).max(dim=1).indices
     channels = torch.arange(scores.shape[1], device=scores.device)
-    won = winner[:, None] == channels[:, None, None]
+    wins = winner[:, None] == channels[:, None, None]
     start = int(config.background)
     front = scores[:, start:]
-    counts = won[:, start:] & (front > config.cam_floor)
-    # what does not count goes to the end of the sorted list
+    counts = wins[:, start:] & (front > config.cam_floor)
+    # one sort for all images and classes: what does not count goes to the end of the list
     order = front.masked_fill(~counts, torch.inf).flatten(2).sort(dim=2).values
     rank = (counts.flatten(2).sum(2).double() * config.top_from).long()
-    bar = order.gather(2, rank.clamp(max=order.shape[2] - 1)[:, :, None])[..., None]
-    sure = won[:, start:] & (front > bar)
+    threshold = order.gather(2, rank.clamp(max=order.shape[2] - 1)[:, :, None])[..., None]
+    sure = wins[:, start:] & (front > threshold)
     if config.background:
-        back = won[:, :1] & (scores[:, :1] > config.background_floor)
+        back = wins[:, :1] & (scores[:, :1] > config.background_floor)
         sure = torch.cat([back, sure], dim=1)
-    return (sure & named[:, :, None, None]).any(1)
+    return (sure & labelled[:, :, None, None]).any(1)
 
 
 @torch.no_grad()
@@ -162,7 +169,7 @@ def teacher_a_label(
     present: Bool[Tensor, "b m"],
     config: ASDTConfig,
 ) -> TeacherLabel:
-    """Teacher A, the discriminative part: CAM, refined twice, kept where sure.
+    """Make teacher A's label, the discriminative part: CAM, refined twice, kept where sure.
 
     Two background scores (1 - max)^a are refined with the same maps. The smaller exponent gives the
     larger background: what is foreground there is foreground. The larger exponent gives the smaller
@@ -170,7 +177,7 @@ def teacher_a_label(
 
     *In the released code* exactly so (recorded labels are matched pixel for pixel). *Here*, without
     background (171 classes of COCO-Stuff; **ours**): one refinement of the maps alone, kept where
-    it names the winning map and both are sure.
+    its class is that of the largest map and both are sure.
 
     Args:
         images: RGB in 0..255.
@@ -189,12 +196,13 @@ def teacher_a_label(
     classes = F.pad(index + 1, (1, 0))
     top = cams.amax(1, keepdim=True)
     low, high = (torch.cat([(1 - top) ** a, cams], dim=1) for a in config.exponents)
+    # both at once, because they share the lattice, which costs more than a pass over it
     by_low, by_high = crf_of_present(config.cam_crf, images, (low, high), there)
     first = by_low.max(dim=1).indices
     label = _values(first, classes).masked_fill_(first == 0, IGNORE)
     label = label.masked_fill_(by_high.max(dim=1).indices == 0, 0)
     probs = torch.cat([by_high[:, :1], by_low[:, 1:]], dim=1)
-    sure = sure_by_cam(high, there, _named(first, classes.shape[1]), config)
+    sure = sure_by_cam(high, there, _occurring(first, classes.shape[1]), config)
     sure &= probs.amax(1) >= config.crf_floor
     return TeacherLabel(label.masked_fill_(~sure, IGNORE), probs / probs.sum(1, True), classes)
 
@@ -202,11 +210,11 @@ def teacher_a_label(
 def _teacher_a_without_background(
     images: Images, cams: Tensor, index: Tensor, present: Tensor, config: ASDTConfig
 ) -> TeacherLabel:
-    some = F.pad(present[:, 1:], (1, 0), value=True)  # an image without tags: see `sure`
+    some = F.pad(present[:, 1:], (1, 0), value=True)  # one class at least; `present` decides below
     (probs,) = crf_of_present(config.cam_crf, images, [cams], some)
     first = probs.max(dim=1).indices
     winner = cams.masked_fill(~present[:, :, None, None], -torch.inf).max(dim=1).indices
-    sure = sure_by_cam(cams, present, _named(first, cams.shape[1]) & present, config)
+    sure = sure_by_cam(cams, present, _occurring(first, cams.shape[1]) & present, config)
     sure &= (probs.amax(1) >= config.crf_floor) & (first == winner)
     return TeacherLabel(_values(first, index).masked_fill_(~sure, IGNORE), probs, index)
 
@@ -220,41 +228,45 @@ def teacher_b_label(
     config: ASDTConfig,
     valid: Bool[Tensor, "b h w"] | None = None,
 ) -> TeacherLabel:
-    """Teacher B, the full structure: a segmentation head's probabilities through a CRF.
+    """Make teacher B's label, the full structure: a head's probabilities refined by a CRF.
 
     *In the released code* every class may win and every pixel is labelled, and the CRF is given the
-    wrong picture: the whole image squashed to the crop's size. *Here* switches say so.
+    wrong picture: the whole image squashed to the crop's size. *Here* the image's classes compete
+    on the crop, and padding is ignored; see `ASDTQuirks`.
 
     Args:
         images: RGB in 0..255, the crop that `logits` were computed on.
         logits: of teacher B's head.
-        index: classes present, see `strongest_classes`; only read with `config.tag_mask`.
+        index: classes present, see `strongest_classes`.
         present: which of them are real.
-        config: CRF, `tag_mask`, `ignore_padding`.
+        config: CRF and quirks.
         valid: real pixels; None for all.
+
+    Returns:
+        Label with `IGNORE` in padding and in images without any class that can win.
     """
     b, k1 = logits.shape[:2]
     h, w = images.shape[-2:]
-    classes = torch.arange(k1, device=logits.device).expand(b, k1)
-    there = torch.ones_like(classes, dtype=torch.bool)
-    if config.tag_mask:
-        classes, there = index, present
-        if config.background:
-            classes, there = F.pad(index + 1, (1, 0)), F.pad(present, (1, 0), value=True)
-        logits = logits.gather(1, classes[:, :, None, None].expand(-1, -1, *logits.shape[2:]))
-    untaught = ~there.any(1)
-    there = there | untaught[:, None]
+    classes, there = index, present
+    if config.background:
+        classes, there = F.pad(index + 1, (1, 0)), F.pad(present, (1, 0), value=True)
+    if config.quirks.absent_classes:
+        classes = torch.arange(k1, device=logits.device).expand(b, k1)
+        there = torch.ones_like(classes, dtype=torch.bool)
+    logits = logits.gather(1, classes[:, :, None, None].expand(-1, -1, *logits.shape[2:]))
+    empty = ~there.any(1)  # without tags and background no class can win: let all, then ignore
+    there = there | empty[:, None]
     full = F.interpolate(logits.float(), (h, w), mode="bilinear", align_corners=False)
     probs = full.masked_fill(~there[:, :, None, None], -torch.inf).softmax(1)
     (probs,) = crf_of_present(config.seg_crf, images, [probs], there)
-    label = _values(probs.max(dim=1).indices, classes).masked_fill_(untaught[:, None, None], IGNORE)
-    if config.ignore_padding and valid is not None:
+    label = _values(probs.max(dim=1).indices, classes).masked_fill_(empty[:, None, None], IGNORE)
+    if valid is not None and not config.quirks.label_padding:
         label = label.masked_fill_(~valid, IGNORE)
     return TeacherLabel(label, probs, classes)
 
 
 def mean_of_teachers(labels: Sequence[TeacherLabel], k1: int) -> TeacherLabel:
-    """Both teachers' probabilities averaged; silent where the first one is (arm R4; ours)."""
+    """Average both teachers' probabilities; `IGNORE` where the first has it (arm R4; ours)."""
     one, other = labels
     if one.classes.shape == other.classes.shape and one.classes.shape[1] < k1:
         return TeacherLabel(one.label, (one.probs + other.probs) / 2, one.classes)
@@ -263,18 +275,18 @@ def mean_of_teachers(labels: Sequence[TeacherLabel], k1: int) -> TeacherLabel:
 
 
 def agreement_of_teachers(labels: Sequence[TeacherLabel]) -> Int[Tensor, "b h w"]:
-    """The label where both teachers give the same one, else `IGNORE` (arm R4; ours)."""
+    """Keep the label where both teachers give the same one, else `IGNORE` (arm R4; ours)."""
     one, other = labels
     return one.label.masked_fill(one.label != other.label, IGNORE)
 
 
 def _values(channel: Int[Tensor, "b h w"], classes: Int[Tensor, "b m"]) -> Int[Tensor, "b h w"]:
-    """Label values of channel numbers."""
+    """Translate channel numbers to label values."""
     return classes.gather(1, channel.flatten(1)).view_as(channel)
 
 
-def _named(channel: Int[Tensor, "b h w"], count: int) -> Bool[Tensor, "b m"]:
-    """Which channels occur in each image."""
+def _occurring(channel: Int[Tensor, "b h w"], count: int) -> Bool[Tensor, "b m"]:
+    """Mark the channels that occur in each image."""
     occurs = torch.zeros(len(channel), count, dtype=torch.bool, device=channel.device)
     flat = channel.flatten(1)
     return occurs.scatter_(1, flat, torch.ones_like(flat, dtype=torch.bool))

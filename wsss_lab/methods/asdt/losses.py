@@ -9,18 +9,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from wsss_lab import IGNORE
-from wsss_lab.losses import pixel_loss
-
-
-def enlarge(logits: Float[Tensor, "b c gh gw"], size: tuple[int, int]) -> Float[Tensor, "b c h w"]:
-    """Bilinear, in float32; what has the size already is returned as it is."""
-    if logits.shape[-2:] == size:
-        return logits.float()
-    return F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
+from wsss_lab.losses import enlarge, pixel_loss
 
 
 def first_part(k1: int, background: bool, things: int = 80) -> Bool[Tensor, " k1"]:
-    """Classes whose pixels are averaged first: background, or without background all things."""
+    """Mark the classes averaged first: background, or without background all things."""
     count = 1 if background else things
     return torch.arange(k1) < count
 
@@ -31,7 +24,7 @@ def two_part_ce(
     first: Bool[Tensor, " k1"],
     nan_on_empty: bool = False,
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy over pixels of one group of classes plus that over the others'.
+    """Add the mean cross-entropy over pixels of one group of classes and that over the others'.
 
     *In the released code* the groups are background and all foreground classes. *Here* without
     background they are things and stuff (**ours**).
@@ -45,10 +38,11 @@ def two_part_ce(
     """
     full = enlarge(logits, (labels.shape[1], labels.shape[2]))
     each = F.cross_entropy(full, labels, ignore_index=IGNORE, reduction="none")
-    known = labels != IGNORE
-    one = first[labels.masked_fill(~known, 0)] & known
+    labelled = labels != IGNORE
+    in_first = first[labels.masked_fill(~labelled, 0)] & labelled
     means = []
-    for group in (one, known & ~one):
+    # two means, so that a small object weighs as much as a large background
+    for group in (in_first, labelled & ~in_first):
         count = group.sum()
         means.append((each * group).sum() / (count if nan_on_empty else count.clamp(min=1)))
     return means[0] + means[1]
@@ -60,11 +54,17 @@ def hard_distillation(
     confidence: Float[Tensor, "b h w"] | None = None,
     least: float = 0.8,
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy of the student against teacher B's label, without weight.
+    """Average the cross-entropy of the student against teacher B's label, without weight.
 
     *In the released code* this is the one line that would use teacher B, times 0.1, over all
     pixels. It is commented out. *Here* pixels with 255 do not count, nor, if `confidence` is given,
     those below `least`.
+
+    Args:
+        logits: of the student, at any resolution.
+        label: 0..k1-1, or 255.
+        confidence: of each pixel's label, [0, 1].
+        least: confidence from which a pixel counts.
     """
     if confidence is not None:
         label = label.masked_fill(confidence < least, IGNORE)
@@ -75,10 +75,10 @@ def soft_distillation(
     logits: Float[Tensor, "b k1 gh gw"],
     probs: Float[Tensor, "b m h w"],
     classes: Int[Tensor, "b m"],
-    taught: Bool[Tensor, "b h w"],
+    mask: Bool[Tensor, "b h w"],
     temperature: float = 1.0,
 ) -> Float[Tensor, ""]:
-    """tau^2 times the mean of KL(teacher || softmax(student / tau)) over the taught pixels.
+    """Average KL(teacher || softmax(student / tau)) over the pixels of a mask, times tau^2.
 
     **A reconstruction**: the paper speaks of knowledge distillation, the released code has hard
     labels only, no temperature, and no probabilities from the teachers.
@@ -88,15 +88,15 @@ def soft_distillation(
         probs: of the teacher, one channel per entry of `classes`; no gradient flows into them.
         classes: label value of each channel. Classes not listed have probability 0; those listed
             twice must have it in one place only.
-        taught: pixels that count.
-        temperature: tau.
+        mask: pixels that count.
+        temperature: tau, above 0; its square keeps the size of gradients (Hinton et al., 2015).
     """
     full = enlarge(logits, (probs.shape[2], probs.shape[3]))
     log_student = (full / temperature).log_softmax(1)
     log_student = log_student.gather(1, classes[:, :, None, None].expand_as(probs))
     q = probs.detach().float()
-    each = (torch.xlogy(q, q) - q * log_student).sum(1)
-    return temperature**2 * (each * taught).sum() / taught.sum().clamp(min=1)
+    each = (torch.xlogy(q, q) - q * log_student).sum(1)  # xlogy: absent classes have q = 0
+    return temperature**2 * (each * mask).sum() / mask.sum().clamp(min=1)
 
 
 def fused_probs(
@@ -104,10 +104,15 @@ def fused_probs(
     student_logits: Float[Tensor, "b k1 gh gw"],
     size: tuple[int, int],
 ) -> Float[Tensor, "b k1 h w"]:
-    """Larger of both heads' probabilities for every class; the sum is at least 1.
+    """Take the larger of both heads' probabilities for every class; the sum is at least 1.
 
     *In the released code* this goes into the CRF as it is ("asdt-seg" takes scores whose sum is not
     1) and the argmax of the result is the pseudo-label of the second stage.
+
+    Args:
+        teacher_logits: of teacher B's head.
+        student_logits: of the student.
+        size: (h, w) of the result, px.
     """
     one, other = (enlarge(z, size).softmax(1) for z in (teacher_logits, student_logits))
     return torch.maximum(one, other)

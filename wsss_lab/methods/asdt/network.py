@@ -1,6 +1,6 @@
 """ASDT's unified network: one backbone, a class branch and two segmentation heads."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -13,20 +13,22 @@ from torch import Tensor, nn
 from wsss_lab.cam import FUSIONS, fuse_cams
 from wsss_lab.methods.asdt.config import ASDTConfig
 from wsss_lab.methods.common.base import normalize
-from wsss_lab.models import keymaps
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.heads import DilatedHead, TagHead
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 
 
-class Stream(NamedTuple):
-    """What the network says about a batch, on its grid."""
+class Outputs(NamedTuple):
+    """Outputs of all heads for a batch, on the backbone's grid."""
 
     tag_logits: Float[Tensor, "b k"]
     cam: Float[Tensor, "b k gh gw"]
+    """Raw class maps: any sign, no ReLU."""
     teacher_logits: Float[Tensor, "b k1 gh gw"]
+    """Z1, of teacher B's head."""
     student_logits: Float[Tensor, "b k1 gh gw"] | None
+    """Z2; None without a student."""
 
 
 class ASDTNetwork(nn.Module):
@@ -63,14 +65,14 @@ class ASDTNetwork(nn.Module):
     def train(self, mode: bool = True) -> "ASDTNetwork":
         """Switch dropout; batch normalisation stays in evaluation mode."""
         super().train(mode)
-        for layer in self._norms():
+        for layer in self._norms():  # batches of 4 crops are too small for statistics
             layer.eval()
         return self
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Stream:
-        """All heads on images in [0, 1]."""
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Outputs:
+        """Compute all heads on images in [0, 1]."""
         features = self.backbone(normalize(images)).last
-        return Stream(
+        return Outputs(
             self.tag_head(self.dropout(features)),
             self.tag_head.cam(features),
             self.seg_head(features),
@@ -81,27 +83,27 @@ class ASDTNetwork(nn.Module):
     def fused_cam(
         self, images: Float[Tensor, "b 3 h w"], cam: Float[Tensor, "b k gh gw"]
     ) -> Float[Tensor, "b k gh gw"]:
-        """Maps of several scales, ReLU first, averaged on the grid of scale 1; not normalised.
+        """Average the maps of several scales, ReLU first, on the grid of scale 1; not normalised.
 
         Args:
             images: RGB in [0, 1].
             cam: raw maps of scale 1, from the training pass.
         """
         h, w = images.shape[-2:]
-        given = normalize(images)
+        inputs = normalize(images)
         views = [cam]
         with self._cam_mode():
-            if not self.config.cam_dropout:
-                views = [self.tag_head.cam(self.backbone(given).last)]
+            if not self.config.cam_dropout:  # `cam` was made with dropout
+                views = [self.tag_head.cam(self.backbone(inputs).last)]
             for scale in self.config.scales[1:]:
                 sides = (int(h * scale), int(w * scale))
-                view = F.interpolate(given, sides, mode="bilinear", align_corners=False)
+                view = F.interpolate(inputs, sides, mode="bilinear", align_corners=False)
                 views.append(self.tag_head.cam(self.backbone(view).last))
         return fuse_cams(views, (cam.shape[2], cam.shape[3]), self.fusion)
 
     @contextmanager
     def _cam_mode(self) -> Iterator[None]:
-        """Without dropout if the settings say so."""
+        """Switch the backbone's dropout off if the settings ask for maps without it."""
         kinds = () if self.config.cam_dropout else _DROPOUT
         off = [m for m in self.backbone.modules() if isinstance(m, kinds) and m.training]
         for layer in off:
@@ -112,23 +114,16 @@ class ASDTNetwork(nn.Module):
             for layer in off:
                 layer.train()
 
-    def load_released(self, state: Mapping[str, Tensor]) -> None:
-        """Load a checkpoint of the released code, strictly."""
-        for name, part in keymaps.split_checkpoint(state, keymaps.ASDT).items():
-            module = getattr(self, name)
-            result = module.load_state_dict(part, strict=False)
-            missing = [k for k in result.missing_keys if not k.endswith("num_batches_tracked")]
-            if missing or result.unexpected_keys:
-                raise ValueError(
-                    f"state: part {name} does not fit, missing {missing[:3]}, unknown "
-                    f"{result.unexpected_keys[:3]}; is this a checkpoint of ASDT?"
-                )
-
     def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """The released four groups: backbone weights, its vectors, head weights, head biases.
+        """Sort parameters into backbone weights, its vectors, head weights and head biases.
 
         Vectors have twice the rate and no weight decay. Released: 7e-4 times 1, 2, 10, 20, decay
         1e-5. The second group is empty for Wide ResNet-38, whose convolutions have no biases.
+
+        Args:
+            lr: of backbone weights.
+            head_lr: of head weights.
+            weight_decay: of both.
         """
         heads = [self.tag_head, self.seg_head, self.student_head]
         groups = []

@@ -1,11 +1,11 @@
-"""When which teacher speaks: ASDT's pulse-width modulated signal, and what it is compared with.
+"""Signals that choose the student's teacher: ASDT's square wave, and what it is compared with.
 
-A pulse-width modulated signal is a square wave. Its *period* is how many steps one wave takes, its
-*duty* the share of the wave that is "on", its *phase* where the first wave starts. Everything here
-is a pure function of the step, so a resumed run needs no memory of it.
+A pulse-width modulated signal is a square wave. Its *period* is the number of steps of one wave,
+its *duty* the share of the wave that is "on", its *phase* the step at which a wave starts.
+Everything here is a pure function of the step, so a resumed run needs no state.
 """
 
-from typing import Literal, TypeVar
+from typing import Literal, TypedDict, TypeVar
 
 from torch import Tensor
 
@@ -23,26 +23,28 @@ among the images of a batch. ``soft_mean``: the mean of both teachers' probabili
 Step = TypeVar("Step", int, Tensor)
 
 
+class Wave(TypedDict):
+    """Arguments of `pulse_signal` by name."""
+
+    period: int
+    duty: float
+    phase: int
+    warmup: int
+    invert: bool
+
+
 def pulse_width(period: int, duty: float) -> int:
-    """Steps of a wave that are on: duty times period, rounded (halves upwards)."""
+    """Count the steps of a wave that are on: duty times period, rounded (halves upwards).
+
+    Raises:
+        ValueError: a period below 1 step, or a duty outside [0, 1].
+    """
     if period < 1 or not 0 <= duty <= 1:
         raise ValueError(
             "period, duty: expected at least 1 step and a share in [0, 1], got "
             f"{period} and {duty}; a duty of 1/6 is 0.1667, not 6"
         )
     return int(duty * period + 0.5)
-
-
-def released_wave(T: int, N: int) -> tuple[int, float]:
-    """(period, duty) of the released code's two numbers.
-
-    *In the released code* a pulse takes w = floor(T / N) steps and the signal is on where
-    floor(t / w) is a multiple of N. That is a wave of N w steps, shorter than T if N does not
-    divide it (T=150, N=7: 147), with duty 1/N.
-    """
-    if not 1 <= N <= T:
-        raise ValueError(f"T, N: expected 1 <= N <= T, got T={T} and N={N}; T counts steps")
-    return N * (T // N), 1 / N
 
 
 def pulse_signal(
@@ -53,7 +55,7 @@ def pulse_signal(
     warmup: int = 1000,
     invert: bool = False,
 ) -> Step | bool:
-    """1 where teacher B (segmentation) speaks, 0 where teacher A (CAM) does.
+    """Evaluate the selection signal: 1 selects teacher B (segmentation), 0 teacher A (CAM).
 
     s(t) = [t > warmup] [((t - phase) mod period) < round(duty period)]
 
@@ -62,7 +64,7 @@ def pulse_signal(
         period: steps.
         duty: share of a period that is on, [0, 1].
         phase: step at which a wave starts. Waves count from step 0, not from the end of warm-up.
-        warmup: last step at which teacher A speaks in any case.
+        warmup: last step at which teacher A is selected in any case.
         invert: after warm-up, exchange the teachers.
 
     Returns:
@@ -77,10 +79,21 @@ def pulse_signal(
 def image_signal(
     step: int, images: int, period: int, duty: float, warmup: int = 1000, invert: bool = False
 ) -> list[bool]:
-    """The same duty spread evenly over images instead of steps, as whole numbers.
+    """Spread the same duty evenly over images instead of steps.
 
     Image i of step t is number n = t images + i; of any `period` images in a row, exactly
-    round(duty period) are taught by teacher B.
+    round(duty period) select teacher B. Ours, for an arm of the ablation.
+
+    Args:
+        step: 0-based.
+        images: of a batch.
+        period: images.
+        duty: share of images that select teacher B, [0, 1].
+        warmup: last step at which teacher A is selected in any case.
+        invert: after warm-up, exchange the teachers.
+
+    Returns:
+        For each image of the batch, whether it selects teacher B.
     """
     width = pulse_width(period, duty)
     numbers = range(step * images, (step + 1) * images)
@@ -89,7 +102,7 @@ def image_signal(
 
 
 def coin(number: int, seed: int) -> float:
-    """Uniform in [0, 1), a pure function of its arguments (SplitMix64)."""
+    """Draw from [0, 1) uniformly, as a pure function of the arguments (SplitMix64)."""
     mask = 2**64 - 1
     z = ((seed + 1) * 0xD1342543DE82EF95 + (number + 1) * 0x9E3779B97F4A7C15) & mask
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
@@ -109,7 +122,7 @@ def student_share(
     mix: float | None = None,
     seed: int = 0,
 ) -> float:
-    """Share of teacher B in the student's loss at a step; teacher A has the rest.
+    """Compute the share of teacher B in the student's loss at a step; teacher A has the rest.
 
     0 up to and including step `warmup` whatever the selection.
 
@@ -124,9 +137,12 @@ def student_share(
         invert: exchange the teachers.
         mix: share of teacher B under ``mix``; None takes the duty.
         seed: of the coins.
+
+    Raises:
+        ValueError: the selection is ``images``.
     """
     if selection == "images":
-        raise ValueError("selection: 'images' has no share of a step; ask image_signal")
+        raise ValueError("selection: 'images' has no share of a step; use image_signal")
     if step <= warmup or selection in ("a", "none"):
         return 0.0
     if selection in ("b", "soft_mean", "agreement"):
@@ -137,5 +153,6 @@ def student_share(
     if selection == "mix":
         share = width / period if mix is None else mix
         return 1 - share if invert else share
+    # one coin a step, or one for each block of steps that is as long as a pulse
     number = step if selection == "bernoulli" else (step - phase) // max(1, width)
     return float((coin(number, seed) < width / period) != invert)

@@ -1,0 +1,82 @@
+"""Behaviour of ASDT's released code that `ASDTQuirks` switches on, and its checkpoints.
+
+Not imitated: a batch of one image fails there, because an axis is squeezed away, and inference
+records gradients.
+"""
+
+from collections.abc import Mapping
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from wsss_lab.methods.asdt.config import ASDTQuirks
+from wsss_lab.methods.asdt.keymap import KEYMAP
+from wsss_lab.methods.common.base import Batch
+from wsss_lab.models.keymaps import split_checkpoint
+
+
+def released_wave(T: int, N: int) -> tuple[int, float]:
+    """Convert the released code's two numbers to the period and duty of `pulse_signal`.
+
+    There a pulse takes w = floor(T / N) steps and the signal is on where floor(t / w) is a multiple
+    of N. That is a wave of N w steps, shorter than T if N does not divide it (T=150, N=7: 147),
+    with duty 1/N.
+
+    Args:
+        T: nominal period, steps.
+        N: pulses' length as a fraction 1/N of the period.
+
+    Returns:
+        Period in steps, and duty in (0, 1].
+
+    Raises:
+        ValueError: not 1 <= N <= T.
+    """
+    if not 1 <= N <= T:
+        raise ValueError(f"T, N: expected 1 <= N <= T, got T={T} and N={N}; T counts steps")
+    return N * (T // N), 1 / N
+
+
+def squashed_images(batch: Batch, quirks: ASDTQuirks) -> Float[Tensor, "b 3 h w"] | None:
+    """Find the pictures on which the released code refines teacher B's probabilities.
+
+    Args:
+        batch: with `squashed`, whole images at the crop's size, RGB in [0, 1].
+        quirks: if `ignore_pulse` is on, teacher B's label trains nothing and may be missing.
+
+    Returns:
+        The images, or None if they are missing and nothing needs them.
+
+    Raises:
+        ValueError: they are missing, and teacher B's label is used.
+    """
+    if "squashed" in batch:
+        return batch["squashed"]
+    if quirks.ignore_pulse:
+        return None
+    raise ValueError(
+        "squashed: expected the whole images at the crop's size, on which the released code "
+        "refines teacher B's label, got none; add them to the batch or switch off "
+        "quirks.squashed_crf_image"
+    )
+
+
+def load_checkpoint(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a checkpoint of the released code into an `ASDTNetwork`, strictly.
+
+    Args:
+        network: with the backbone `wrn38` and a student.
+        state: the released tensors by name. Counters of batch normalisation may be missing, because
+            PyTorch 0.4.1 did not keep them.
+
+    Raises:
+        ValueError: an unknown name, or a part of the network that does not fit.
+    """
+    for name, part in split_checkpoint(state, KEYMAP).items():
+        result = getattr(network, name).load_state_dict(part, strict=False)
+        missing = [k for k in result.missing_keys if not k.endswith("num_batches_tracked")]
+        if missing or result.unexpected_keys:
+            raise ValueError(
+                f"state: part {name} does not fit, missing {missing[:3]}, unknown "
+                f"{result.unexpected_keys[:3]}; is this a checkpoint of ASDT?"
+            )
