@@ -111,14 +111,6 @@ COSA: Table = [
 ]
 """CoSA's ``model`` entry; parts backbone, seg_head, tag_head, aux_head."""
 
-ASDT: Table = [
-    *_wrn_rows("backbone/net."),
-    (r"fc8\.(weight)", r"tag_head/linear.\1"),
-    (r"fc8_seg_conv([12])\.(.+)", r"seg_head/conv\1.\2"),
-    (r"fc8_seg_conv([34])\.(.+)", lambda m: f"student_head/conv{int(m[1]) - 2}.{m[2]}"),
-]
-"""ASDT's network; parts backbone, tag_head, seg_head (teacher B) and student_head."""
-
 
 def rename(state: Mapping[str, Tensor], table: Table) -> StateDict:
     """Rename the keys of a state dict.
