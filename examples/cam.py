@@ -18,7 +18,7 @@ from wsss_lab import viz
 from wsss_lab.cam import cam_to_label, normalize_cam
 from wsss_lab.data.toy import ToyWorld
 from wsss_lab.losses import pixel_loss, tag_loss
-from wsss_lab.methods.cam_baseline import MaskNetwork, TagClassifier
+from wsss_lab.methods.cam_baseline import SegNetwork, TagClassifier
 from wsss_lab.metrics import ConfusionMatrix, mean_iou
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.weights import load_backbone_weights
@@ -60,7 +60,7 @@ def class_maps(classifier: TagClassifier, images: Tensor, tags: Tensor) -> Tenso
 
 
 @torch.no_grad()
-def segment(network: MaskNetwork, images: Tensor) -> Tensor:
+def segment(network: SegNetwork, images: Tensor) -> Tensor:
     """Predict the class of every pixel, without tags."""
     logits = torch.cat([network(batch) for batch in images.split(32)])
     return F.interpolate(logits, images.shape[-2:], mode="bilinear").argmax(1)
@@ -82,7 +82,7 @@ if __name__ == "__main__":
     # 2. its class maps, cut at a threshold -> pseudo-labels of the training images
     labels = cam_to_label(class_maps(classifier, images, tags), tags, THRESHOLD)
     # 3. pseudo-labels -> a network that needs no tags any more
-    network = MaskNetwork(backbone(), CLASSES + 1)
+    network = SegNetwork(backbone(), CLASSES + 1)
     before = segment(network.eval(), photos)
     train(network, options.steps, lambda i: pixel_loss(network(images[i]), labels[i]))
 

@@ -16,7 +16,7 @@ from wsss_lab.evaluate.inference import (
     multi_scale_predict,
     scaled,
 )
-from wsss_lab.methods.cam_baseline import MaskNetwork, TagClassifier
+from wsss_lab.methods.cam_baseline import SegNetwork, TagClassifier
 from wsss_lab.methods.common.base import Method
 from wsss_lab.models.backbones import build_backbone
 
@@ -134,7 +134,7 @@ def test_the_baselines_predict():
     torch.testing.assert_close(said.cam, classifier.raw_cam(x))
     torch.testing.assert_close(said.tag_logits, classifier(x))
     assert said.logits is None
-    network = MaskNetwork(build_backbone("toy_cnn"), 11).eval()
+    network = SegNetwork(build_backbone("toy_cnn"), 11).eval()
     torch.testing.assert_close(network.predict(x).logits, network(x))
     with pytest.raises(TypeError, match="Method has no prediction"):
         Method().predict(x)

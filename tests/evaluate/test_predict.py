@@ -18,7 +18,7 @@ from wsss_lab.evaluate.predict import (
     predict_folder,
     toy_classifier,
 )
-from wsss_lab.methods.cam_baseline import MaskNetwork
+from wsss_lab.methods.cam_baseline import SegNetwork
 from wsss_lab.methods.common.base import SegOutput
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.recipes.cam_baseline import Config, TestConfig
@@ -44,11 +44,11 @@ def run_with(tmp_path, classes=4):
     config = Config(run=RunConfig(steps=1), test=TestConfig(scales=(1.0, 0.5), flip=True))
     RunFolder(out, "cam_baseline", config, resume=False).begin()
     torch.manual_seed(0)
-    network = MaskNetwork(build_backbone("toy_cnn"), classes)
+    network = SegNetwork(build_backbone("toy_cnn"), classes)
     torch.nn.init.zeros_(network.classify.weight)
     with torch.no_grad():
         network.classify.bias.copy_(torch.tensor([0.0, 0.0, 3.0, 0.0]))
-    facts = {"method": "cam_baseline", "part": "MaskNetwork", "config": config, "weights": "toy"}
+    facts = {"method": "cam_baseline", "part": "SegNetwork", "config": config, "weights": "toy"}
     facts |= {"classes": ["background", "cat", "dog", "cow"]}
     save_weights(out / "model.safetensors", network, facts)
     return out

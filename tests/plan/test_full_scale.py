@@ -205,13 +205,13 @@ def test_quoted_messages_exist():
 
 
 def test_two_resnets_fill_the_disk_as_stated():
-    from wsss_lab.methods.cam_baseline import MaskNetwork, TagClassifier
+    from wsss_lab.methods.cam_baseline import SegNetwork, TagClassifier
     from wsss_lab.models.backbones import build_backbone
     from wsss_lab.plan.plan import training_disk
 
     config = cam_baseline.PRESETS["voc"]
     parts = [TagClassifier(build_backbone(config.backbone), 20, pool=config.pool)]
-    parts.append(MaskNetwork(build_backbone(config.backbone), 21, hidden=config.hidden))
+    parts.append(SegNetwork(build_backbone(config.backbone), 21, hidden=config.hidden))
     disk = training_disk(parts, [config.run, dataclasses.replace(config.run)])
     assert disk < 2.0
     assert "at most 2.0 GB" in PAGE

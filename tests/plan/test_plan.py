@@ -18,7 +18,7 @@ from wsss_lab.recipes.cam_baseline import Config, train
 from wsss_lab.recipes.cam_baseline_plan import plan
 from wsss_lab.runs.examples import examples
 from wsss_lab.runs.folder import plain
-from wsss_lab.runs.launch import follow, run_here
+from wsss_lab.runs.launch import follow, run_or_resume
 from wsss_lab.runs.stages import load_data
 from wsss_lab.train.log import read_log
 from wsss_lab.viz import gallery, png_bytes, training_curves
@@ -121,7 +121,7 @@ def test_a_probe_changes_nothing(world, done, tmp_path):
     assert not out.exists()
     assert made.hours > 0
     assert [stage.name for stage in made.stages] == ["tags", "labels", "masks", "evaluate"]
-    run_here("cam_baseline", config, out, log=lambda line: None)
+    run_or_resume("cam_baseline", config, out, log=lambda line: None)
     for name in ("model.safetensors", "tags/model.safetensors", "metrics.json"):
         digests = [hashlib.sha256((f / name).read_bytes()).hexdigest() for f in (done, out)]
         assert digests[0] == digests[1], name
@@ -148,7 +148,7 @@ def test_several_devices_are_left_to_the_command_line(world, tmp_path, monkeypat
 
     monkeypatch.setattr("wsss_lab.runs.launch.follow", follow_here)
     out, config = tmp_path / "two", settings(world, accelerator="cpu", devices=2)
-    metrics = run_here("cam_baseline", config, out)
+    metrics = run_or_resume("cam_baseline", config, out)
     assert metrics["config"] == plain(config)
     assert metrics["results"]["val"]["seg"]["protocol"]["images"] == 3
     assert len(commands) == 1

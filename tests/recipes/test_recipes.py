@@ -102,7 +102,7 @@ def test_labels_do_not_depend_on_the_truth(done, world, tmp_path):
 def test_weights_files_say_what_they_are(done):
     out, _, _ = done
     facts = read_facts(out / "model.safetensors")
-    assert (facts["method"], facts["part"]) == ("cam_baseline", "MaskNetwork")
+    assert (facts["method"], facts["part"]) == ("cam_baseline", "SegNetwork")
     assert len(facts["classes"]) == CLASSES + 1
     trained = load_trained(out)
     method, views, classes = trained.method, trained.views, trained.classes

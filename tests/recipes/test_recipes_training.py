@@ -21,7 +21,7 @@ from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.recipes.acr import recipe as acr
 from wsss_lab.runs.folder import save_weights
-from wsss_lab.runs.stages import Kept, load_data
+from wsss_lab.runs.stages import CachedToyWorld, load_data
 from wsss_lab.train.fit import fit
 
 VAL = 3
@@ -224,7 +224,7 @@ def test_labels_of_acr_through_the_crf():
 def test_a_short_run_draws_no_scene_that_it_does_not_need():
     data = DataConfig(count=5, size=48)
     few = load_data(data, "train", wanted=3)
-    assert isinstance(few, Kept)
+    assert isinstance(few, CachedToyWorld)
     drawn = ToyWorld("train", 5, size=48, masks=False)
     for index in (2, 4, 2):
         one, other = few[index], drawn[index]
@@ -233,7 +233,7 @@ def test_a_short_run_draws_no_scene_that_it_does_not_need():
         assert torch.equal(one["tags"], other["tags"])
         one.pop("tags")  # what a caller does to a sample stays his own
     assert sorted(few._drawn) == [2, 4]
-    assert not isinstance(load_data(data, "train", wanted=5), Kept)
+    assert not isinstance(load_data(data, "train", wanted=5), CachedToyWorld)
 
 
 def test_asdt_starts_from_a_tag_classifier(tmp_path):

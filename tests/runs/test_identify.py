@@ -14,7 +14,7 @@ import torch
 
 from wsss_lab.__main__ import main
 from wsss_lab.config import RunConfig
-from wsss_lab.methods.cam_baseline import MaskNetwork, TagClassifier
+from wsss_lab.methods.cam_baseline import SegNetwork, TagClassifier
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.runs.folder import save_weights
 from wsss_lab.runs.identify import Record, identify, read_checkpoint
@@ -127,16 +127,16 @@ def test_ours(tmp_path):
 def own_file(path, classes=4, **changes):
     from wsss_lab.recipes.cam_baseline import Config
 
-    network = MaskNetwork(build_backbone("toy_cnn"), classes)
+    network = SegNetwork(build_backbone("toy_cnn"), classes)
     names = ["background", "a", "b", "c"]
-    facts = {"method": "cam_baseline", "part": "MaskNetwork", "classes": names}
+    facts = {"method": "cam_baseline", "part": "SegNetwork", "classes": names}
     facts |= {"config": Config(run=RunConfig(steps=1)), "weights": "toy"}
     save_weights(path, network, facts | changes)
     return path
 
 
 def test_a_trained_network(tmp_path):
-    found = check(own_file(tmp_path / "m.safetensors"), "cam_baseline", "MaskNetwork on toy", 3)
+    found = check(own_file(tmp_path / "m.safetensors"), "cam_baseline", "SegNetwork on toy", 3)
     assert found.details["started from"] == "toy"
 
 

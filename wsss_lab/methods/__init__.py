@@ -23,7 +23,7 @@ _HOMES = {
     "CoSAConfig": "cosa.config",
     "TSCD": "tscd.method",
     "TSCDConfig": "tscd.config",
-    "MaskNetwork": "cam_baseline",
+    "SegNetwork": "cam_baseline",
     "TagClassifier": "cam_baseline",
     "Method": "common.base",
 }

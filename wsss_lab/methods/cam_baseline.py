@@ -9,7 +9,7 @@ class, is a map of where that class is believed to be: the class activation map 
 | global average pooling, linear classifier | `TagClassifier.forward` |
 | class activation map, eq. 2 | `TagClassifier.raw_cam`, `wsss_lab.cam.class_activation_map` |
 
-`MaskNetwork` is the other end of the scale: the same backbone trained with full pixel truth. It is
+`SegNetwork` is the other end of the scale: the same backbone trained with full pixel truth. It is
 the ceiling that weak supervision is measured against, and the network that pseudo-labels train.
 """
 
@@ -90,7 +90,7 @@ class TagClassifier(Method):
         )
 
 
-class MaskNetwork(Method):
+class SegNetwork(Method):
     """The backbone with a small decoder to stride 4, trained on label maps.
 
     The last map (stride 8 in the toy networks) is projected, enlarged, joined with the finest map
@@ -141,9 +141,7 @@ class MaskNetwork(Method):
 
 
 @torch.no_grad()
-def predict_labels(
-    network: MaskNetwork, images: Float[Tensor, "b 3 h w"]
-) -> Float[Tensor, "b h w"]:
+def predict_labels(network: SegNetwork, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b h w"]:
     """Most likely class of every pixel, int64, 0..k; logits are enlarged before the argmax."""
     logits = F.interpolate(network(images), images.shape[-2:], mode="bilinear", align_corners=False)
     return logits.max(dim=1).indices

@@ -14,7 +14,7 @@ from wsss_lab.metrics.published import protocol_in_words, rows_beside
 from wsss_lab.plan.plan import Plan, data_report
 from wsss_lab.runs.examples import examples
 from wsss_lab.runs.folder import write_json
-from wsss_lab.runs.launch import run_here
+from wsss_lab.runs.launch import run_or_resume
 from wsss_lab.runs.recipe import find_preset, find_recipe
 from wsss_lab.runs.settings import setting_names, with_changes
 from wsss_lab.runs.stages import load_data
@@ -184,7 +184,7 @@ class LongRun:
         """
         if self.probe_only:
             return {}
-        return run_here(self.method, self.config, self.folder)
+        return run_or_resume(self.method, self.config, self.folder)
 
     def beside_published(self, metrics: Mapping[str, Any]) -> str:
         """All scores with their protocols, above published ones of the same list.

@@ -16,7 +16,7 @@ from wsss_lab.data.config import DataConfig
 from wsss_lab.data.loader import StepLoader
 from wsss_lab.data.views import Views as TrainingViews
 from wsss_lab.methods.common.base import Batch, Method, StepOutput
-from wsss_lab.runs.stages import First
+from wsss_lab.runs.stages import FirstImages
 from wsss_lab.train.devices import make_fabric
 from wsss_lab.train.fit import fit
 from wsss_lab.train.log import memory
@@ -145,14 +145,14 @@ def probe_images(work: Callable[[Any], object], images: Any, count: int) -> Prob
         count: of images to time.
     """
     _reset_memory()
-    work(First(images, 1))
+    work(FirstImages(images, 1))
     start = time.perf_counter()
-    chosen = First(images, count)
+    chosen = FirstImages(images, count)
     work(chosen)
     return Probe((time.perf_counter() - start) / len(chosen), memory())
 
 
-class Blank(First):
+class Blank(FirstImages):
     """Images with masks of background only: what a stage reads whose labels are not made yet."""
 
     def __getitem__(self, index: int) -> Any:

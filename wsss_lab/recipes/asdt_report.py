@@ -32,7 +32,7 @@ from wsss_lab.methods.asdt.method import ASDT
 from wsss_lab.methods.asdt.predictions import PAIRS, agreement, image_counts, predictions
 from wsss_lab.metrics import mean_iou
 from wsss_lab.runs.scoring import protocol_of
-from wsss_lab.runs.stages import First, Log, load_data
+from wsss_lab.runs.stages import FirstImages, Log, load_data
 
 PER_IMAGE = "per_image.npz"
 """File of the counts per image, next to `metrics.json`."""
@@ -218,7 +218,7 @@ def watcher(
     """
     if not config.watch or not fabric.is_global_zero:
         return None
-    chosen = First(images, config.watch)
+    chosen = FirstImages(images, config.watch)
     samples = [chosen[i] for i in range(len(chosen))]
     start = config.method.warmup - config.method.period // 2
     rows: dict[int, list[float | None]] = {}

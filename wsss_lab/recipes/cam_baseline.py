@@ -4,7 +4,7 @@
 |---|---|
 | tags: train `TagClassifier` on tags alone | `tags/model.safetensors` |
 | labels: its maps, cut at a threshold that no truth has chosen | `labels/NAME.png` |
-| masks: train `MaskNetwork` on these labels | `model.safetensors` |
+| masks: train `SegNetwork` on these labels | `model.safetensors` |
 | evaluate: both on the validation list, in one pass each | `metrics.json` |
 
 There is no single released code for this baseline. All settings here are ours; where they follow a
@@ -25,7 +25,7 @@ from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.evaluate.evaluate import resolve_crf
 from wsss_lab.evaluate.inference import LOGIT_FUSIONS, Views
-from wsss_lab.methods.cam_baseline import MaskNetwork, TagClassifier
+from wsss_lab.methods.cam_baseline import SegNetwork, TagClassifier
 from wsss_lab.methods.common.base import Method
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
@@ -35,8 +35,8 @@ from wsss_lab.runs.folder import RunFolder, device_name, restore
 from wsss_lab.runs.recipe import Recipe
 from wsss_lab.runs.scoring import score, score_training_maps
 from wsss_lab.runs.stages import (
-    Labelled,
     Log,
+    PseudoLabelled,
     fit_stage,
     label_stage,
     launch,
@@ -196,8 +196,11 @@ def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> 
                 workers=config.run.workers, fabric=fabric, log=log)  # fmt: skip
     # 3. pseudo-labels -> a segmentation network, which needs no tags afterwards
     classes = images.num_classes + 1
-    network, labelled = build_network(config, classes), Labelled(images, out / "labels", classes)
-    target, part = out / "model.safetensors", {"part": "MaskNetwork"}
+    network, labelled = (
+        build_network(config, classes),
+        PseudoLabelled(images, out / "labels", classes),
+    )
+    target, part = out / "model.safetensors", {"part": "SegNetwork"}
     fit_stage(folder, "masks", network, labelled, mask_run(config), config.mask_optim,
               weights=target, facts=facts | part, **common)  # fmt: skip
     # 4. both against the truth
@@ -214,10 +217,10 @@ def build(config: Config, classes: int, pretrained: bool = True) -> TagClassifie
     return TagClassifier(_backbone(config, pretrained), classes, pool=config.pool)
 
 
-def build_network(config: Config, classes: int) -> MaskNetwork:
+def build_network(config: Config, classes: int) -> SegNetwork:
     """Build the segmentation network for `classes` classes, background included."""
     seeded(config.run.seed)  # so that it does not depend on the stage before
-    return MaskNetwork(_backbone(config, True), classes, hidden=config.hidden)
+    return SegNetwork(_backbone(config, True), classes, hidden=config.hidden)
 
 
 def _backbone(config: Config, pretrained: bool) -> Backbone:
@@ -233,7 +236,7 @@ def mask_run(config: Config) -> RunConfig:
 def _score(
     config: Config,
     classifier: TagClassifier,
-    network: MaskNetwork,
+    network: SegNetwork,
     val: Any,
     fabric: Fabric,
     log: Log,
@@ -271,7 +274,7 @@ def load_method(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> Method
     if facts["part"] == "TagClassifier":
         method = TagClassifier(backbone, len(facts["classes"]) - 1, pool=config.pool)
     else:
-        method = MaskNetwork(backbone, len(facts["classes"]), hidden=config.hidden)
+        method = SegNetwork(backbone, len(facts["classes"]), hidden=config.hidden)
     load_strictly(method, state, what=f"weights of {NAME}")
     backbone.weight_tag = str(facts.get("weights", "unknown"))
     return method.eval()

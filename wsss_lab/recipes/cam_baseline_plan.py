@@ -16,7 +16,7 @@ from wsss_lab.plan.plan import (
 from wsss_lab.plan.probe import Blank, Probe, dealt_out, probe_images, probe_training
 from wsss_lab.runs.folder import device_name
 from wsss_lab.runs.scoring import score
-from wsss_lab.runs.stages import First, label_stage, load_data, seeded, silent
+from wsss_lab.runs.stages import FirstImages, label_stage, load_data, seeded, silent
 from wsss_lab.train.devices import make_fabric
 
 
@@ -66,7 +66,7 @@ def plan(
         disk += size * len(train) / 1e9
         alone = dataclasses.replace(config, run=dataclasses.replace(config.run, workers=0))
 
-        def both(some: First) -> None:
+        def both(some: FirstImages) -> None:
             score(network, some, views[1], alone, fabric)
             score(classifier, some, views[0], alone, fabric)
 
@@ -89,7 +89,7 @@ def _probe_labels(
     """Time of an image, and the bytes of its label file."""
     with tempfile.TemporaryDirectory(prefix="wsss_lab_probe_") as folder:
 
-        def label(some: First) -> None:
+        def label(some: FirstImages) -> None:
             label_stage(
                 classifier,
                 some,

@@ -290,7 +290,7 @@ def _load_ours(state: State, facts: Any, rest: Any) -> dict[str, Any]:
 def _backbone_of(facts: Mapping[str, Any]) -> str:
     """Where a network has settings of its own, the part's; else the method's."""
     config = facts["config"]
-    if facts["part"] == "MaskNetwork" and "mask_backbone" in config:
+    if facts["part"] == "SegNetwork" and "mask_backbone" in config:
         return config["mask_backbone"]
     return config["backbone"] if "backbone" in config else config["method"]["backbone"]
 

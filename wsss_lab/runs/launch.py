@@ -12,7 +12,7 @@ from wsss_lab.runs.folder import RunFolder
 from wsss_lab.runs.recipe import find_recipe
 
 
-def run_here(
+def run_or_resume(
     method: str, config: Any, out: Path, log: Callable[[str], None] = print
 ) -> dict[str, Any]:
     """Run a recipe to its end, or go on with what an earlier start has left in the folder.

@@ -17,7 +17,7 @@ from wsss_lab.evaluate.scores import ORACLE, Evaluation
 from wsss_lab.methods.common.base import Method
 from wsss_lab.metrics import Protocol
 from wsss_lab.models.keymaps import Table, split_checkpoint
-from wsss_lab.runs.stages import First, Log, load_data
+from wsss_lab.runs.stages import FirstImages, Log, load_data
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def score_training_maps(
     except DataError as error:
         log(f"no report on the maps of the training images: {error}")
         return {}
-    some, stated = First(images, config.report_train), protocol_of(data, "train")
+    some, stated = FirstImages(images, config.report_train), protocol_of(data, "train")
     found = evaluate(
         method,
         some,

@@ -72,7 +72,7 @@ class InMemory(Dataset[Sample]):
         return sample
 
 
-class Kept(Dataset[Sample]):
+class CachedToyWorld(Dataset[Sample]):
     """A toy world whose scenes are drawn when they are first asked for, and then kept.
 
     Args:
@@ -110,7 +110,7 @@ def load_data(
     if not isinstance(dataset, ToyWorld):
         return dataset
     few = wanted is not None and wanted < len(dataset)
-    return Kept(dataset) if few else InMemory(dataset)
+    return CachedToyWorld(dataset) if few else InMemory(dataset)
 
 
 def launch(run: RunConfig, log: Log) -> tuple[Fabric, Log]:
@@ -142,7 +142,7 @@ def require_images(images: Any, batch: int) -> None:
         )
 
 
-class Labelled(Dataset[Sample]):
+class PseudoLabelled(Dataset[Sample]):
     """A data set whose masks are label images in a folder, `NAME.png`: pseudo-labels.
 
     Args:
@@ -164,7 +164,7 @@ class Labelled(Dataset[Sample]):
         return sample
 
 
-class First(Dataset[Sample]):
+class FirstImages(Dataset[Sample]):
     """The first images of a data set."""
 
     def __init__(self, images: Any, count: int):
@@ -328,12 +328,12 @@ def seeded(seed: int) -> None:
 
 __all__ = [
     "CHUNK",
-    "First",
+    "CachedToyWorld",
+    "FirstImages",
     "InMemory",
-    "Kept",
     "LabelRule",
-    "Labelled",
     "OnStep",
+    "PseudoLabelled",
     "fit_stage",
     "label_stage",
     "launch",

@@ -21,7 +21,7 @@ from wsss_lab.runs.identify import released_by
 from wsss_lab.runs.recipe import RECIPES, find_recipe
 from wsss_lab.runs.safe_read import read_checkpoint
 from wsss_lab.runs.scoring import protocol_of
-from wsss_lab.runs.stages import First, load_data
+from wsss_lab.runs.stages import FirstImages, load_data
 
 
 def load_trained(weights: Path, expected: str | None = None) -> Trained:
@@ -134,7 +134,7 @@ def score_weights(
         )
     found = evaluate(
         trained.method.to(place),
-        First(images, config.first) if config.first else images,
+        FirstImages(images, config.first) if config.first else images,
         trained.views,
         num_classes=k1,
         class_names=("background", *images.class_names),

@@ -87,7 +87,7 @@ class Config:
     0.55, the background threshold in ACR's history and about the best one for its maps (code,
     2022)."""
     mask_network: Literal["decoder", "deeplabv2"] = "decoder"
-    """Kind of the segmentation network: our small decoder (`MaskNetwork`), or `DeepLabV2`."""
+    """Kind of the segmentation network: our small decoder (`SegNetwork`), or `DeepLabV2`."""
     mask_backbone: str = "toy_cnn"
     """Backbone of the segmentation network."""
     mask_weights: str = "toy"

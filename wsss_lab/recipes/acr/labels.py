@@ -32,7 +32,7 @@ from wsss_lab.methods.common.base import Method
 from wsss_lab.metrics import Protocol, Report
 from wsss_lab.recipes.acr.config import Config
 from wsss_lab.runs.scoring import protocol_of
-from wsss_lab.runs.stages import First, LabelRule, Log, load_data
+from wsss_lab.runs.stages import FirstImages, LabelRule, Log, load_data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +152,7 @@ def score_labels(
     except DataError as error:
         log(f"no report on the labels of the training images: {error}")
         return {}
-    some = First(images, config.report_train)
+    some = FirstImages(images, config.report_train)
     rules = {"maps": map_rule(config)}
     if config.label_crf != "none":
         rules["maps+crf"] = map_rule(config, config.label_crf)
@@ -173,7 +173,7 @@ def score_labels(
 
 def _count(
     localiser: Method,
-    images: First,
+    images: FirstImages,
     rules: dict[str, LabelRule],
     folders: dict[str, Path],
     config: Config,

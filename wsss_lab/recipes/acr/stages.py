@@ -12,7 +12,7 @@ from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.evaluate.inference import VIEWS
 from wsss_lab.methods.acr.method import ACR
-from wsss_lab.methods.cam_baseline import MaskNetwork
+from wsss_lab.methods.cam_baseline import SegNetwork
 from wsss_lab.methods.common.affinity_net import AffinityNetwork
 from wsss_lab.methods.common.base import Method
 from wsss_lab.methods.common.deeplab import DeepLabV2
@@ -22,9 +22,9 @@ from wsss_lab.models.weights import load_backbone_weights
 from wsss_lab.recipes.acr.config import NAME, Config
 from wsss_lab.runs.folder import RunFolder
 from wsss_lab.runs.stages import (
-    Labelled,
     LabelRule,
     Log,
+    PseudoLabelled,
     fit_stage,
     label_stage,
     seeded,
@@ -110,8 +110,8 @@ class Stages:
         optim = self.config.mask_optim
         return self._train("masks", network, self._labelled(labels), optim, weights)
 
-    def _labelled(self, labels: Path) -> Labelled:
-        return Labelled(self.images, labels, self.images.num_classes + 1)
+    def _labelled(self, labels: Path) -> PseudoLabelled:
+        return PseudoLabelled(self.images, labels, self.images.num_classes + 1)
 
     def _train(
         self, stage: str, method: Method, images: Any, optim: OptimConfig, weights: Path
@@ -157,7 +157,7 @@ def build_affinity(config: Config, pretrained: bool) -> AffinityNetwork:
     return AffinityNetwork(backbone, settings.widths, settings.radius)
 
 
-def build_masks(config: Config, classes: int, pretrained: bool) -> MaskNetwork | DeepLabV2:
+def build_masks(config: Config, classes: int, pretrained: bool) -> SegNetwork | DeepLabV2:
     """Build the segmentation network; its head is drawn from the current random seed.
 
     Args:
@@ -168,4 +168,4 @@ def build_masks(config: Config, classes: int, pretrained: bool) -> MaskNetwork |
     backbone = _pretrained(config.mask_backbone, config.mask_weights if pretrained else "random")
     if config.mask_network == "deeplabv2":
         return DeepLabV2(backbone, classes)
-    return MaskNetwork(backbone, classes, hidden=config.hidden)
+    return SegNetwork(backbone, classes, hidden=config.hidden)

@@ -29,7 +29,7 @@ from wsss_lab.data.augment import augment
 from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.loader import StepSampler
 from wsss_lab.data.toy import TOY_VERSION, Scene, ToyKnobs, ToyTensors, ToyWorld, scene
-from wsss_lab.methods.cam_baseline import MaskNetwork, TagClassifier, predict_labels
+from wsss_lab.methods.cam_baseline import SegNetwork, TagClassifier, predict_labels
 from wsss_lab.metrics import (
     ConfusionMatrix,
     Protocol,
@@ -137,12 +137,12 @@ def train_tags(settings: Calibrate, seed: int, world: ToyTensors) -> TagClassifi
     return classifier
 
 
-def train_masks(settings: Calibrate, seed: int, world: ToyTensors) -> MaskNetwork:
+def train_masks(settings: Calibrate, seed: int, world: ToyTensors) -> SegNetwork:
     """Train the same backbone with pixel truth: the upper bound."""
     steps = int(settings.count * settings.mask_epochs / settings.masks.batch)
     run = dataclasses.replace(settings.masks, seed=seed, steps=steps)
     torch.manual_seed(seed)
-    network = MaskNetwork(backbone(settings), len(TOY_CLASSES) + 1)
+    network = SegNetwork(backbone(settings), len(TOY_CLASSES) + 1)
     order = StepSampler(settings.count, run.batch, seed)
     batches = in_memory(
         world["image"],
@@ -248,7 +248,7 @@ def _stack(scenes: list[Scene], what: str) -> Tensor:
 
 
 @torch.no_grad()
-def mask_quality(network: MaskNetwork, val: ToyTensors) -> float:
+def mask_quality(network: SegNetwork, val: ToyTensors) -> float:
     """Compute the mean IoU of the fully supervised network on val."""
     confusion = ConfusionMatrix(len(TOY_CLASSES) + 1, ignore=IGNORE)
     truth = val["mask"].long()
