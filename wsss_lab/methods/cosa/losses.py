@@ -32,7 +32,7 @@ def balanced_mean(
 ) -> Float[Tensor, ""]:
     """Mix the mean over background pixels with the mean over foreground pixels.
 
-    Background is the larger part of most images; a plain mean would hardly notice the objects.
+    Background is the larger part of most images and would dominate a plain mean.
 
     Args:
         entropy: `pixel_entropy` of one label map.

@@ -32,6 +32,17 @@ class Mixture(NamedTuple):
         return constant[:, None] - 0.5 * precision * (values - self.means[:, None]).square()
 
 
+def _starting_means(
+    x: Float[Tensor, "n"], used: Float[Tensor, "n"], components: int
+) -> Float[Tensor, "m"]:
+    """Return minimum, (median,) and maximum of the values whose `used` is not 0."""
+    n = used.sum().long()  # stays on the device, hence the clamps instead of slices
+    ordered = x.masked_fill(used == 0, math.inf).sort().values
+    median = ordered[((n - 1) // 2).clamp(min=0)] / 2 + ordered[(n // 2).clamp(max=len(x) - 1)] / 2
+    top = ordered[(n - 1).clamp(min=0)]
+    return torch.stack([ordered[0], median, top] if components == 3 else [ordered[0], top])
+
+
 @torch.no_grad()
 def fit_mixture(
     values: Float[Tensor, "..."],
@@ -77,11 +88,7 @@ def fit_mixture(
     x = values.flatten()
     used = torch.ones_like(x) if keep is None else keep.flatten().to(x.dtype)
     count = used.sum()
-    ordered = x.masked_fill(used == 0, math.inf).sort().values
-    n = count.long()
-    median = ordered[((n - 1) // 2).clamp(min=0)] / 2 + ordered[(n // 2).clamp(max=len(x) - 1)] / 2
-    top = ordered[(n - 1).clamp(min=0)]
-    means = torch.stack([ordered[0], median, top] if components == 3 else [ordered[0], top])
+    means = _starting_means(x, used, components)
     tiny = 10 * torch.finfo(x.dtype).eps
     fit = Mixture(
         torch.full_like(means, 1 / components),
