@@ -13,7 +13,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "wsss_lab"
 FLOORS = [
-    {"__main__", "studies", "exercises"},
+    {"__main__"},
+    {"commands", "studies", "exercises"},
     {"recipes"},
     {"plan"},
     {"runs"},
