@@ -13,7 +13,6 @@ from wsss_lab.data.toy import scene
 from wsss_lab.evaluate.predict import (
     choose_device,
     class_probabilities,
-    load_trained,
     predict,
     predict_folder,
     toy_classifier,
@@ -23,6 +22,7 @@ from wsss_lab.methods.common.base import SegOutput
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.recipes.cam_baseline import Config, TestConfig
 from wsss_lab.runs.folder import RunFolder, save_weights
+from wsss_lab.runs.weights import load_trained
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_trained_weights(photos, tmp_path, capsys, what):
     with np.load(tmp_path / "masks" / "scene5.npz") as soft:
         expected = torch.tensor([0.0, 0.0, 3.0, 0.0]).softmax(0).numpy()
         np.testing.assert_allclose(soft["probs"][:, 9, 9], expected, atol=1e-3)
-    views = load_trained(run)[1]
+    views = load_trained(run).views
     assert views.logits.scales == (1.0, 0.5)
     assert views.logits.flip
 

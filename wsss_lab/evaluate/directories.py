@@ -1,4 +1,4 @@
-"""Score two folders of label images, and say under which protocol."""
+"""Score one folder of label images against another, with the protocol in the report."""
 
 import os
 import sys

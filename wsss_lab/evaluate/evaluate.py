@@ -1,4 +1,4 @@
-"""Score a method on a data set and say under which protocol.
+"""Score a method on a data set, with the protocol in the report.
 
 Two folders of label images are compared in `wsss_lab.evaluate.directories`; its functions can be
 imported from here too.
@@ -48,7 +48,7 @@ Crf = Callable[[UInt8[Tensor, "b 3 h w"], Float[Tensor, "b k1 h w"]], Float[Tens
 
 @runtime_checkable
 class Images(Shape):
-    """What is evaluated: a map-style data set of samples, with masks."""
+    """Map-style data set of samples with masks, to be evaluated."""
 
     def __len__(self) -> int: ...
 

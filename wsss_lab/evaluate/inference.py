@@ -21,7 +21,7 @@ from wsss_lab.methods.common.base import SegOutput
 LogitsFn = Callable[[Float[Tensor, "v 3 h w"]], Float[Tensor, "v c gh gw"]]
 """Images in [0, 1] -> logits on any grid."""
 PredictFn = Callable[[Float[Tensor, "v 3 h w"], Float[Tensor, "v k"] | None], SegOutput]
-"""What `Method.predict` is."""
+"""Type of `Method.predict`."""
 
 LOGIT_FUSIONS: dict[str, Fusion] = {
     "single": Fusion(flip=False, relu="none"),
@@ -63,7 +63,7 @@ class Views:
     cam_norm: str = "plain"
     """How joined maps are brought to 0..1; a key of `NORMALIZATIONS`."""
     resize: Literal["none", "long", "squash"] = "none"
-    """What happens first: nothing; the longer side becomes `side`; or both sides do."""
+    """First step: nothing; the longer side becomes `side`; or both sides do."""
     side: int = 0
     """For `resize`, px."""
     join_at: Literal["image", "grid"] = "image"
@@ -158,7 +158,7 @@ def multi_scale_predict(
     views: Views,
     tags: Float[Tensor, "b k"] | None = None,
 ) -> SegOutput:
-    """Everything a method says about images, in one pass over the views.
+    """Predict logits, maps and tags of images, in one pass over the views.
 
     Args:
         predict: `Method.predict` of a method in eval mode.
@@ -198,7 +198,7 @@ def multi_scale_predict(
 def scaled(
     images: Float[Tensor, "b 3 h w"], scale: float, flip: bool, min_side: int = 1
 ) -> Float[Tensor, "v 3 sh sw"]:
-    """One view: the images at a scale, followed by their mirrored copies if asked for.
+    """One view: the images at a scale, followed by their mirrored copies if `flip` is on.
 
     Sides are rounded down, as in the released codes. If the shorter one would fall below `min_side`
     px, the view is made as much larger as it takes.

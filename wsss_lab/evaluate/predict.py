@@ -139,7 +139,7 @@ def _image_files(source: Path) -> list[Path]:
 
 
 Labeller = Callable[[Tensor], tuple[np.ndarray, Tensor | None, str]]
-"""uint8 image (3, h, w) -> label map, probabilities (k1, h, w) if asked for, what it found."""
+"""uint8 image (3, h, w) -> label map, probabilities (k1, h, w) or None, classes found."""
 
 
 def _labeller(

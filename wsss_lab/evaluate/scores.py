@@ -97,7 +97,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found, by kind; see `wsss_lab.evaluate.evaluate.evaluate`."""
+    """Results of an evaluation, by kind; see `wsss_lab.evaluate.evaluate.evaluate`."""
 
     reports: dict[str, Report] = field(default_factory=dict)
     """Scores of label images and of maps at the fixed threshold."""

@@ -1,4 +1,4 @@
-"""What every backbone takes and returns."""
+"""Interface of all backbones."""
 
 from dataclasses import dataclass
 from typing import Any

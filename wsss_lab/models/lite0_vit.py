@@ -59,7 +59,7 @@ class Lite0Stem(nn.Module):
 
 
 class Lite0Embed(nn.Module):
-    """Patch embedding by `Lite0Stem` and a 1x1 convolution, as timm's `VisionTransformer` asks."""
+    """Patch embedding by `Lite0Stem` and a 1x1 convolution, for timm's `VisionTransformer`."""
 
     def __init__(self, img_size: int, patch_size: int, embed_dim: int, **_: Any) -> None:
         super().__init__()

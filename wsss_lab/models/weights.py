@@ -1,4 +1,4 @@
-"""Loading weights into a backbone, strictly and with errors that say what to do."""
+"""Load weights into a backbone, strictly; errors name the remedy."""
 
 import json
 import os

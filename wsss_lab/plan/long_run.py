@@ -1,4 +1,4 @@
-"""What the notebooks for full scale have in common: from the parameters cell to the results."""
+"""Shared steps of the notebooks for full scale: from the parameters cell to the results."""
 
 import dataclasses
 import tempfile
@@ -140,7 +140,7 @@ class LongRun:
 
     @classmethod
     def of(cls, method: str, parameters: Mapping[str, Any]) -> "LongRun":
-        """The run that a notebook's parameters ask for.
+        """Make the run that a notebook's parameters describe.
 
         Args:
             method: a key of `wsss_lab.runs.recipe.RECIPES`.
@@ -152,7 +152,7 @@ class LongRun:
         return cls(method, config, folder, parameters["probe_only"])
 
     def check(self, look: int) -> str:
-        """What `wsss_lab.plan.plan.data_report` says.
+        """Return the report of `wsss_lab.plan.plan.data_report`.
 
         Raises:
             ValueError, DataError: see there.
@@ -224,7 +224,7 @@ class LongRun:
         return {f.parent.name if f.parent != self.folder else "fit": read_log(f) for f in files}
 
     def examples(self, role: str, count: int) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-        """First images of a list with everything the run says about them, see `examples`.
+        """Return the first images of a list with labels, maps and predictions, see `examples`.
 
         Args:
             role: "train", whose tags are told, with pseudo-labels and truth where there are any;
@@ -260,7 +260,7 @@ class LongRun:
         return rows, ("background", *images.class_names)
 
     def files(self) -> str:
-        """What lies in the folder of the run; label images are counted only."""
+        """List the files in the run's folder; label images are counted only."""
         lines = []
         for file in sorted(self.folder.glob("*.*")) + sorted(self.folder.glob("*/*.*")):
             if file.is_file() and file.suffix != ".png":

@@ -1,4 +1,4 @@
-"""What a run will take, found out in a minute: data that can be read, steps, hours, memory, disk.
+"""Plan of a run within a minute: readable data, steps, hours, memory, disk.
 
 Every time here is measured on this machine, with the code and the data of the run, on a few steps
 and a few images (`wsss_lab.plan.probe`), and multiplied by their number. What other processes do
@@ -27,7 +27,7 @@ SHOWN = 20
 
 
 def data_report(data: DataConfig, look: int = 16, workers: int = 8) -> str:
-    """Read the lists and tags of a data set, open some of its images, and say what is there.
+    """Read the lists and tags of a data set, open some of its images, and report the counts.
 
     Args:
         data: which data set.
@@ -104,7 +104,7 @@ class Stage:
 
     @property
     def seconds(self) -> float:
-        """What is left of it, in seconds; NaN if it was not timed and is not done."""
+        """Time left, in seconds; NaN if it was not timed and is not done."""
         left = self.amount - self.done
         return 0.0 if not left else left * self.probe.seconds if self.probe else math.nan
 
@@ -123,7 +123,7 @@ class Plan:
 
     @property
     def hours(self) -> float:
-        """What is left, in hours; NaN if something was not timed."""
+        """Time left, in hours; NaN if something was not timed."""
         return sum(stage.seconds for stage in self.stages) / 3600
 
     def as_dict(self) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def free_disk(out: Path) -> float:
 def plan_notes(
     run: RunConfig, probes: Mapping[str, Probe], report_train: int = 0
 ) -> tuple[str, ...]:
-    """What a plan leaves out, one line each.
+    """List the work that a plan leaves out, one line each.
 
     Args:
         run: settings; several devices talk to each other.

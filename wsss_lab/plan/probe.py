@@ -24,14 +24,14 @@ from wsss_lab.train.log import memory
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """What a few steps or images took."""
+    """Time and memory of a few steps or images."""
 
     seconds: float
     """Per step or image."""
     memory: float
     """Largest memory, GB: of the GPU, or of the whole process where there is none."""
     bound: str = ""
-    """What the time goes to."""
+    """Part of the work that limits the speed."""
 
 
 class _At(Method):

@@ -206,7 +206,7 @@ def save_counts(path: Path, counts: Mapping[str, np.ndarray]) -> None:
 def watcher(
     method: ASDT, images: Any, config: Any, fabric: Fabric, out: Path
 ) -> Callable[[int, Any], None] | None:
-    """Make the function that samples predictions during training, if the settings ask for it.
+    """Make the function that samples predictions during training; None where it is off.
 
     Every `config.watch_every` steps, from half a period before the end of warm-up, it predicts the
     same `config.watch` training images, in eval mode, right after the update. It draws no random

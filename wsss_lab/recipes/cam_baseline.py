@@ -75,7 +75,7 @@ class Config:
     backbone: str = "toy_cnn"
     """Network of both stages, see `python -m wsss_lab info`."""
     weights: str = "toy"
-    """What it starts from: `toy`, the exact name of timm weights, or a file."""
+    """Weights it starts from: `toy`, the exact name of timm weights, or a file."""
     pool: Literal["gap", "gmp"] = "gap"
     """How the classifier pools: average (the CAM paper) or maximum (TSCD, CoSA)."""
     run: RunConfig = field(default_factory=RunConfig)
@@ -142,12 +142,12 @@ NO_PRESET = {f"{name}-released": _WHY for name in PRESETS}
 
 
 def cam_views(config: Config) -> Views:
-    """How the classifier looks at images."""
+    """Return the scales and flips of the classifier."""
     return Views(cam=Fusion(scales=config.cam_scales, flip=config.cam_flip))
 
 
 def seg_views(config: Config) -> Views:
-    """How the segmentation network looks at images."""
+    """Return the scales and flips of the segmentation network."""
     rule = dataclasses.replace(
         LOGIT_FUSIONS["mean"], scales=config.test.scales, flip=config.test.flip
     )

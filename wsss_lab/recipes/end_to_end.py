@@ -45,13 +45,13 @@ __all__ = ["EndToEnd", "EndToEndConfig", "TestConfig"]
 
 @dataclass(frozen=True)
 class EndToEndConfig:
-    """What all these methods have; each adds its own settings as `method`."""
+    """Settings common to all these methods; each adds its own as `method`."""
 
     data: DataConfig = field(default_factory=DataConfig)
     """Which images, and how they are cut for training."""
     weights: str = "toy"
-    """What the backbone starts from: `toy`, `imagenet`, `random`, the exact name of timm weights,
-    or a file."""
+    """Weights the backbone starts from: `toy`, `imagenet`, `random`, the exact name of timm
+    weights, or a file."""
     start: str = ""
     """Go on from the end of a warm-up, heads included, see `wsss_lab.runs.start`: `toy`
     for the package's own weights, a run's folder, or nothing."""
@@ -192,11 +192,11 @@ class EndToEnd:
         return method.eval()
 
     def load_views(self, facts: Mapping[str, Any]) -> Views:
-        """How the network of a weights file looks at images."""
+        """Return the scales and flips with which the network of a weights file is run."""
         return self.views(restore(self.config, facts["config"]))
 
     def views(self, config: Any) -> Views:
-        """How a network with these settings looks at images."""
+        """Return the scales and flips of a network with these settings."""
         return VIEWS[config.test.views]
 
     def load_released(self, state: Mapping[str, Tensor]) -> tuple[Method, Any]:

@@ -1,4 +1,4 @@
-"""Some images with everything a finished run says about them, to be looked at."""
+"""Some images with the labels, maps and predictions of a finished run, for galleries."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ def examples(
     labels: Path | None = None,
     tell_tags: bool = False,
 ) -> list[dict[str, Any]]:
-    """What networks say about some images of a data set.
+    """Predict some images of a data set.
 
     Args:
         images: data set of samples; masks are shown where it has them.

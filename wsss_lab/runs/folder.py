@@ -1,4 +1,4 @@
-"""The folder of a run: what is in it, who may go on with it, and weights that say what they are.
+"""The folder of a run: its files, rules for resuming it, and weights with their description.
 
 =====================  ============================================================================
 ``config.json``        method, settings, git revision and versions at the start; written first
@@ -235,7 +235,7 @@ def save_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> Non
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:
-    """What a weights file of this library says about itself; None for other files."""
+    """Read the description in a weights file of this library; None for other files."""
     if path.suffix != ".safetensors":
         return None
     try:

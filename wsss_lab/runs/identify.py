@@ -30,7 +30,7 @@ __all__ = ["Identity", "Record", "identify", "read_checkpoint", "released_by"]
 
 @dataclass(frozen=True)
 class Identity:
-    """What a weights file turned out to be."""
+    """Kind, network and size of a weights file."""
 
     kind: str
     """Whose naming it follows."""
@@ -44,7 +44,7 @@ class Identity:
 
 
 def identify(path: Path) -> Identity:
-    """Say whose checkpoint a file is, and load it strictly to prove it.
+    """Find out whose checkpoint a file is, and load it strictly to prove it.
 
     Args:
         path: a weights file, or the folder of a run that is done.
@@ -343,9 +343,9 @@ class Kind:
     """A kind of checkpoint."""
 
     matches: Matches
-    """Whether a file looks like it."""
+    """Whether a file's keys are of this kind."""
     load: Loads
-    """Fills its network strictly and says what it is."""
+    """Fill its network strictly and return a description."""
     method: str | None = None
     """The method whose released code writes it, a key of `METHODS`."""
 

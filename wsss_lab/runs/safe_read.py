@@ -37,7 +37,7 @@ State = dict[str, Tensor]
 
 
 class Record:
-    """What a file says at the place of an object: names and values, no behaviour."""
+    """Stand-in for an object stored in a file: names and values, no behaviour."""
 
     values: tuple[Any, ...] = ()
 

@@ -165,7 +165,7 @@ def score_training_maps(
 
 
 def protocol_of(data: DataConfig, role: str = "val") -> Protocol:
-    """What a report says about the images and their truth."""
+    """Return the entries of a report on images and their truth."""
     return Protocol(
         split=f"{data.name} {data.split_of(role)}",
         label_source=DATA_SETS[data.name].truth,

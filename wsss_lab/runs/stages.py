@@ -37,7 +37,7 @@ LabelRule = Callable[
     [UInt8[Tensor, "b 3 h w"], Float[Tensor, "b k h w"], Float[Tensor, "b k"]],
     Int[Tensor, "b h w"],
 ]
-"""(images 0..255, class maps 0..1, true tags) -> labels, 255 where it has no opinion."""
+"""(images 0..255, class maps 0..1, true tags) -> labels, 255 where undecided."""
 
 
 class InMemory(Dataset[Sample]):
@@ -73,7 +73,7 @@ class InMemory(Dataset[Sample]):
 
 
 class CachedToyWorld(Dataset[Sample]):
-    """A toy world whose scenes are drawn when they are first asked for, and then kept.
+    """A toy world whose scenes are drawn at their first use, and then kept.
 
     Args:
         world: which scenes.
@@ -114,7 +114,7 @@ def load_data(
 
 
 def launch(run: RunConfig, log: Log) -> tuple[Fabric, Log]:
-    """Start the processes of a run; all but the first fall silent.
+    """Start the processes of a run; only the first one logs.
 
     Raises:
         ValueError: devices that are not there, or a batch that they cannot share equally.

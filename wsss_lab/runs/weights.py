@@ -70,7 +70,7 @@ def load_trained(weights: Path, expected: str | None = None) -> Trained:
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """What a network is scored on. How it looks at images comes with its weights."""
+    """Images and protocol of a score. Scales and flips come with the weights."""
 
     data: DataConfig
     """Which images. Only name, root, val split, tags and, for the toy world, count and seed

@@ -47,7 +47,7 @@ class Autocast(MixedPrecision):
 
 
 def make_fabric(run: RunConfig) -> Fabric:
-    """Fabric for the devices and the arithmetic that a run asks for; not launched yet.
+    """Make the Fabric for the devices and the arithmetic of a run; not launched yet.
 
     Raises:
         ValueError: if this machine has not got the devices, or not the arithmetic.
@@ -69,7 +69,7 @@ def make_fabric(run: RunConfig) -> Fabric:
 
 
 def device_type(run: RunConfig) -> str:
-    """What a run computes on: `cuda`, `mps` or `cpu`."""
+    """Return the kind of device of a run: `cuda`, `mps` or `cpu`."""
     if run.accelerator != "auto":
         return run.accelerator
     if torch.cuda.is_available():

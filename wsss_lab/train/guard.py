@@ -31,7 +31,7 @@ AHEAD = 50
 
 @dataclass
 class Watched:
-    """What is kept of a step until it has been looked at; nothing here waits for the device."""
+    """Record of a step until it is checked; nothing here waits for the device."""
 
     step: int
     rng: dict[str, Any]
@@ -40,7 +40,7 @@ class Watched:
 
 
 def looks_late(fabric: Fabric) -> bool:
-    """Whether a look at every step costs time: on a GPU, unless a loss scaler waits anyway."""
+    """Return whether a check at every step costs time: on a GPU, unless a loss scaler waits."""
     return fabric.device.type == "cuda" and _scaler(fabric) is None
 
 

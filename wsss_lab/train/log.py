@@ -1,4 +1,4 @@
-"""What a run says about itself: one line of text, a row of log.csv, TensorBoard if asked for."""
+"""Log of a run: one line of text, a row of log.csv, TensorBoard where it is on."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ History = list[dict[str, float]]
 
 
 class Journal:
-    """Takes an entry every `log_every` steps and tells it to everyone who listens.
+    """Pass an entry every `log_every` steps to all listeners.
 
     Args:
         run: uses `steps`, `batch`, `tensorboard`, `progress`.

@@ -8,7 +8,7 @@ from wsss_lab.methods.asdt.signal import Selection, Wave, pulse_width
 from wsss_lab.refine import DenseCRF
 
 Distillation = Literal["hard", "hard_conf", "soft_kl"]
-"""What the student learns of teacher B: labels of all pixels, of confident ones, or probabilities.
+"""Target of teacher B for the student: labels of all pixels, of confident ones, or probabilities.
 """
 
 _CAM_CRF = DenseCRF.preset("asdt-cam")

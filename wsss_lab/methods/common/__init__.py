@@ -1,1 +1,1 @@
-"""What methods share: base class, consistency plug-in, AffinityNet, DeepLab."""
+"""Parts that methods share: base class, AffinityNet, DeepLab."""

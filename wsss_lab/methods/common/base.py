@@ -1,4 +1,4 @@
-"""What the training loop asks of a method, and what a method returns."""
+"""Interface between the training loop and a method: batches in, losses and predictions out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,12 +37,12 @@ class Batch(TypedDict):
     valid: NotRequired[Bool[Tensor, "b h w"]]
     """Which pixels are real; the same as `boxes`, as a map."""
     max_tags: NotRequired[int]
-    """Most tags of an image; spares a look at `tags` on an accelerator."""
+    """Most tags of an image; spares a wait for the accelerator, which holds `tags`."""
 
 
 @dataclass
 class StepOutput:
-    """Loss to minimise, its parts for the log, and tensors worth a look for the book."""
+    """Loss to minimise, its parts for the log, and tensors that the book shows."""
 
     loss: Float[Tensor, ""]
     parts: dict[str, Tensor] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class StepOutput:
 
 @dataclass(frozen=True)
 class SegOutput:
-    """What a method says about one view of some images; `None` for what it does not say."""
+    """Predictions for one view of some images; `None` for what a method does not predict."""
 
     logits: Float[Tensor, "b k1 gh gw"] | None = None
     """Segmentation logits, background first, on any grid."""
@@ -68,7 +68,7 @@ class Method(nn.Module):
     """A trainable method: a module with a training step and a prediction."""
 
     uses_tags: bool = False
-    """Whether `predict` says something else when it is told the true tags."""
+    """Whether the output of `predict` depends on the true tags."""
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         """Loss of one step."""
@@ -77,7 +77,7 @@ class Method(nn.Module):
     def predict(
         self, images: Float[Tensor, "b 3 h w"], tags: Float[Tensor, "b k"] | None = None
     ) -> SegOutput:
-        """What the method sees in one view of images.
+        """Predict one view of images.
 
         Args:
             images: RGB in [0, 1]; the module is in eval mode.

@@ -64,7 +64,7 @@ BATCH = 10
 
 
 class DeepLabV2(Method):
-    """Backbone and a head that looks at four fields of view at once.
+    """Backbone and a head of four parallel fields of view.
 
     Args:
         backbone: only its last map is used; the paper's is `resnet101` at stride 8.

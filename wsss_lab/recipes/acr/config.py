@@ -22,7 +22,7 @@ class AffinityConfig:
     """Network whose features become affinities. Paper: Wide ResNet-38 (`wrn38`, whose weights timm
     does not have)."""
     weights: str = "toy"
-    """What it starts from."""
+    """Weights it starts from."""
     widths: tuple[int, ...] = (16, 32, 64)
     """Channels of its last maps, see `AffinityNetwork`. Paper: 64, 128, 256."""
     radius: float = 5.0
@@ -60,7 +60,7 @@ class Config:
     backbone: str = "toy_vit"
     """A transformer with a class token: r50_vit_b16 (the paper's), vit_b16, deit_*, toy_vit."""
     weights: str = "toy"
-    """What it starts from: `toy`, `imagenet`, `random`, the exact name of timm weights, or a
+    """Weights it starts from: `toy`, `imagenet`, `random`, the exact name of timm weights, or a
     file."""
     start: str = ""
     """Go on from the end of a training with tags alone, head included, see
@@ -91,7 +91,7 @@ class Config:
     mask_backbone: str = "toy_cnn"
     """Backbone of the segmentation network."""
     mask_weights: str = "toy"
-    """What that starts from."""
+    """Weights that network starts from."""
     mask_batch: int = 0
     """Images per step of the segmentation network; 0 takes `run.batch`."""
     mask_steps: int = 0
