@@ -8,6 +8,7 @@ from jaxtyping import Integer, UInt8
 from PIL import Image
 
 from wsss_lab import IGNORE
+from wsss_lab.config import output_error
 from wsss_lab.data.catalog import voc_palette
 from wsss_lab.data.errors import Problem
 
