@@ -100,17 +100,6 @@ _HF_TABLE: Table = [
 WRN38: Table = [*wrn38_rows(""), (r"fc8\.weight", None)]
 """PSA's ``res38_cls.pth`` -> `WideResNet38`; its classifier is dropped."""
 
-COSA: Table = [
-    (r"encoder\.head\.(weight|bias)", None),  # ImageNet classifier, never used
-    (r"encoder\.((?:cls_token|pos_embed)|(?:patch_embed|blocks|norm)\..+)", r"backbone/net.\1"),
-    (r"decoder\.conv6\.(.+)", r"seg_head/conv1.\1"),
-    (r"decoder\.conv7\.(.+)", r"seg_head/conv2.\1"),
-    (r"decoder\.conv8\.(.+)", r"seg_head/classify.\1"),
-    (r"classifier\.(.+)", r"tag_head/linear.\1"),
-    (r"aux_classifier\.(.+)", r"aux_head/linear.\1"),
-]
-"""CoSA's ``model`` entry; parts backbone, seg_head, tag_head, aux_head."""
-
 
 def rename(state: Mapping[str, Tensor], table: Table) -> StateDict:
     """Rename the keys of a state dict.

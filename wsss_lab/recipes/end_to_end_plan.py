@@ -36,7 +36,7 @@ def any_step(config: Any, step: int) -> str:
 
 def warm_up_step(config: Any, step: int) -> str:
     """Kind of a step of a method that may learn tags alone at first (TSCD, CoSA)."""
-    if config.method.skip_warmup and step <= config.method.warmup:
+    if not config.method.quirks.full_warmup and step <= config.method.warmup:
         return "fit, tags only"
     return "fit, all losses"
 

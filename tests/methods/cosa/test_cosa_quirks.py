@@ -106,7 +106,7 @@ def test_warmup_without_the_teacher_trains_the_same():
     weights = []
     for skip in (False, True):
         method = make("voc-released", full_warmup=not skip)
-        assert method.config.skip_warmup == skip
+        assert method.config.quirks.full_warmup != skip
         optimizer = torch.optim.AdamW(method.param_groups(1e-3, 1e-2, 0.01))
         for at in (START - 1, START):
             out = step(method, at)

@@ -110,11 +110,6 @@ class CoSAConfig:
     quirks: CoSAQuirks = field(default_factory=CoSAQuirks)
     """Behaviour of the released code; all off by default, all on in presets `-released`."""
 
-    @property
-    def skip_warmup(self) -> bool:
-        """Whether steps of the warm-up compute the tag losses alone; plans time them apart."""
-        return not self.quirks.full_warmup
-
     def __post_init__(self) -> None:
         for name, low, high in (
             ("low, high", self.low, self.high),

@@ -112,11 +112,6 @@ class TSCDConfig:
     quirks: TSCDQuirks = field(default_factory=TSCDQuirks)
     """Behaviour of the released code; all off by default, all on in presets `-released`."""
 
-    @property
-    def skip_warmup(self) -> bool:
-        """Whether steps of the warm-up compute the tag loss alone; plans time them apart."""
-        return not self.quirks.full_warmup
-
     def __post_init__(self) -> None:
         if not 0 < self.low <= self.high < 1:
             raise ValueError(

@@ -86,7 +86,7 @@ class TSCD(Method):
         """
         # until the classifier has learned the tags its maps are noise, and so are labels from them
         warm = step <= self.config.warmup
-        if warm and self.config.skip_warmup:
+        if warm and not self.config.quirks.full_warmup:
             return self._warm_step(batch)
         images = batch["images"]
         boxes = real_boxes(images, batch.get("boxes"))
