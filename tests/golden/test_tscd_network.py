@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from weight_fill import checksum, fill
 
-from wsss_lab.methods.tscd.keymap import TSCD
+from wsss_lab.methods.tscd.keymap import KEYMAP as TSCD_KEYMAP
 from wsss_lab.models import keymaps
 from wsss_lab.models.attention import pool_queries, record_attention
 from wsss_lab.models.backbones import build_backbone
@@ -50,7 +50,7 @@ class Network(nn.Module):
 def mit_b1_network():
     shapes = json.loads((KEYS / "tscd.json").read_text())
     state = fill(shapes)
-    network = Network(build_backbone("mit_b1"), keymaps.split_checkpoint(state, TSCD)).eval()
+    network = Network(build_backbone("mit_b1"), keymaps.split_checkpoint(state, TSCD_KEYMAP)).eval()
     return state, network
 
 
@@ -82,7 +82,7 @@ def tiny_network(arrays):
         mlp_ratios=[shape(s, "mlp.fc1.weight")[0] / shape(s, "mlp.fc1.weight")[1] for s in stages],
         drop_path=0.0,
     )
-    return state, Network(backbone, keymaps.split_checkpoint(state, TSCD)).eval()
+    return state, Network(backbone, keymaps.split_checkpoint(state, TSCD_KEYMAP)).eval()
 
 
 def compare(outputs, arrays, atol):
@@ -139,7 +139,7 @@ def test_tscd_decoder(golden):
         for key, value in arrays.items()
         if key.startswith("w.")
     }
-    part = keymaps.split_checkpoint(state, TSCD)["seg_head"]
+    part = keymaps.split_checkpoint(state, TSCD_KEYMAP)["seg_head"]
     maps = [torch.from_numpy(arrays[f"f{i}"]) for i in range(1, 5)]
     classes, hidden = part["classify.weight"].shape[:2]
     head = SegFormerHead([m.shape[1] for m in maps], classes, hidden, dropout=0.0)

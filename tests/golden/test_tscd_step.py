@@ -10,7 +10,7 @@ from test_tscd_forward import tiny
 from wsss_lab.cam import box_to_valid, cam_to_label
 from wsss_lab.methods.tscd import views
 from wsss_lab.methods.tscd.config import PRESETS, RELEASED, LossWeights
-from wsss_lab.methods.tscd.keymap import TSCD as KEYS
+from wsss_lab.methods.tscd.keymap import KEYMAP as KEYS
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.models import keymaps
 

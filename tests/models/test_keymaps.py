@@ -10,7 +10,7 @@ from torch import nn
 
 from wsss_lab.methods.asdt import keymap as asdt_keymap
 from wsss_lab.methods.cosa.keymap import KEYMAP
-from wsss_lab.methods.tscd.keymap import TSCD
+from wsss_lab.methods.tscd.keymap import KEYMAP as TSCD_KEYMAP
 from wsss_lab.models import keymaps
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.heads import DilatedHead, LargeFOV, SegFormerHead, TagHead
@@ -46,7 +46,7 @@ def test_tscd(prefix):
         "tag_head": TagHead(backbone.width, 20, pool="gmp"),
         "affinity_head": nn.Conv2d(16, 1, 1),
     }
-    parts = keymaps.split_checkpoint(state, TSCD)
+    parts = keymaps.split_checkpoint(state, TSCD_KEYMAP)
     load(modules, parts)
     assert sum(len(part) for part in parts.values()) == len(state)
 
@@ -174,4 +174,4 @@ def test_unknown_and_colliding_keys_are_errors():
         keymaps.rename({"head.bias": torch.empty(1), "surprise": torch.empty(1)}, keymaps.MIT)
     twice = {"module.classifier.weight": torch.empty(1), "classifier.weight": torch.empty(1)}
     with pytest.raises(ValueError, match="two keys"):
-        keymaps.rename(twice, TSCD)
+        keymaps.rename(twice, TSCD_KEYMAP)

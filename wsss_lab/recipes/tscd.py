@@ -16,7 +16,7 @@ from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.methods.tscd import config as tscd_config
 from wsss_lab.methods.tscd.config import TSCDConfig
-from wsss_lab.methods.tscd.keymap import TSCD as KEYS
+from wsss_lab.methods.tscd.keymap import KEYMAP
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.methods.tscd.network import tscd_backbone
 from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
@@ -106,7 +106,7 @@ METHOD = EndToEnd(
     Config,
     PRESETS,
     build,
-    KEYS,
+    KEYMAP,
     NO_PRESET,
     tags_note=TAGS_NOTE,
     step_kind=warm_up_step,

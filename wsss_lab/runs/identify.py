@@ -144,7 +144,7 @@ def _mit_name(state: Mapping[str, Tensor], prefix: str) -> str:
 
 def _load_tscd(state: State, facts: Any, rest: Any) -> dict[str, Any]:
     name = _mit_name(state, "encoder.")
-    parts = keymaps.split_checkpoint(state, tscd_keymap.TSCD)
+    parts = keymaps.split_checkpoint(state, tscd_keymap.KEYMAP)
     classes = _rows(parts, "tag_head", "linear.weight")
     heads = parts["affinity_head"]["weight"].shape[1] if "affinity_head" in parts else 16
     with torch.device("meta"):

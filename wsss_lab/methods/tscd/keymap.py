@@ -2,7 +2,7 @@
 
 from wsss_lab.models.keymaps import Table, mit_rows
 
-TSCD: Table = [
+KEYMAP: Table = [
     *mit_rows(r"(?:module\.)?encoder\.", "backbone/net."),
     (
         r"(?:module\.)?decoder\.linear_c([1-4])\.proj\.(.+)",

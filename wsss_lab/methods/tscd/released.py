@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from wsss_lab import IGNORE
-from wsss_lab.methods.tscd.keymap import TSCD
+from wsss_lab.methods.tscd.keymap import KEYMAP
 from wsss_lab.models.keymaps import split_checkpoint
 from wsss_lab.models.weights import load_strictly
 
@@ -29,7 +29,7 @@ def load_released(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: a tensor is missing, left over, or of another shape.
     """
-    parts = split_checkpoint(state, TSCD)
+    parts = split_checkpoint(state, KEYMAP)
     flat = {f"{part}.{key}": value for part, some in parts.items() for key, value in some.items()}
     load_strictly(network, flat, what="the TSCD checkpoint")
 
