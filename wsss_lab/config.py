@@ -21,8 +21,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class OptimConfig:
     """Optimiser, learning rate schedule and gradient clipping.
 
-    The defaults are a sane recipe for small networks. The settings of the released codes, oddities
-    included, are in `wsss_lab.train.optim.PRESETS`.
+    The defaults are a sane recipe for small networks. Those of the released codes, oddities
+    included, are in each method's `config`, e.g. `wsss_lab.methods.cosa.config.OPTIM`.
     """
 
     name: Literal["adamw", "sgd"] = "adamw"

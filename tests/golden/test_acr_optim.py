@@ -5,12 +5,13 @@ import dataclasses
 import numpy as np
 import torch
 
-from wsss_lab.train.optim import PRESETS, build_optimizer, lr_factor, set_learning_rate
+from wsss_lab.methods.acr.config import VOC_OPTIM
+from wsss_lab.train.optim import build_optimizer, lr_factor, set_learning_rate
 
 
 def settings(z, total):
     return dataclasses.replace(
-        PRESETS["acr_voc"],
+        VOC_OPTIM,
         lr=float(z["base_lr"]),
         momentum=float(z["momentum"]),
         weight_decay=float(z["weight_decay"]),

@@ -5,13 +5,14 @@ import dataclasses
 import numpy as np
 import torch
 
-from wsss_lab.train.optim import PRESETS, build_optimizer, lr_factor, set_learning_rate
+from wsss_lab.methods.asdt.config import OPTIM
+from wsss_lab.train.optim import build_optimizer, lr_factor, set_learning_rate
 
 
 def test_asdt_optimizer(golden):
     z = golden("asdt")("optimizer.npz")
     steps, rates = z["step_and_lr"][:, 0].astype(int), z["step_and_lr"][:, 1:]
-    optim = dataclasses.replace(PRESETS["asdt"], decay_steps=int(steps[-1]))
+    optim = dataclasses.replace(OPTIM, decay_steps=int(steps[-1]))
     peaks = rates[0]
     weights = [torch.nn.Parameter(torch.tensor([1.0, -2.0])) for _ in peaks]
     decays = [optim.weight_decay, 0.0] * (len(peaks) // 2)  # weights decay, biases do not

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from wsss_lab.train.optim import PRESETS, lr_factor
+from wsss_lab.methods.cosa.config import OPTIM
+from wsss_lab.train.optim import lr_factor
 
 
 @pytest.mark.parametrize("name", ["voc", "vocdefault", "coco"])
 def test_cosa_learning_rates(golden, name):
     z = golden("cosa")("lr_schedule.npz")
-    optim, steps = PRESETS["cosa"], z[f"{name}_steps"]
+    optim, steps = OPTIM, z[f"{name}_steps"]
     total = int(steps[-1]) + 1
     factors = np.array([lr_factor(int(step), total, optim) for step in steps])
     peaks = np.array([optim.lr, optim.lr * optim.head_lr_factor])

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from wsss_lab.train.optim import PRESETS, build_optimizer, lr_factor, set_learning_rate
+from wsss_lab.methods.tscd.config import OPTIM
+from wsss_lab.train.optim import build_optimizer, lr_factor, set_learning_rate
 
 
 @pytest.mark.parametrize("name", ["voc", "coco"])
 def test_tscd_learning_rates(golden, name):
     z = golden("tscd")(f"lr_schedule_{name}.npz")
     optim = dataclasses.replace(
-        PRESETS["tscd"],
+        OPTIM,
         power=float(z["power"]),
         warmup=int(z["warmup_iter"]),
         warmup_start=float(z["warmup_ratio_f64"]),
@@ -26,7 +27,7 @@ def test_tscd_learning_rates(golden, name):
 
 def test_tscd_adamw_trajectory_runs_past_the_end_of_the_schedule(golden):
     z = golden("tscd")("adamw_trajectory.npz")
-    optim = dataclasses.replace(PRESETS["tscd"], warmup=int(z["warmup_iter"]))
+    optim = dataclasses.replace(OPTIM, warmup=int(z["warmup_iter"]))
     weight = torch.nn.Parameter(torch.from_numpy(z["p0"].copy()))
     head_lr = optim.lr * optim.head_lr_factor
     groups = [{"params": [weight], "lr": head_lr, "weight_decay": optim.weight_decay}]

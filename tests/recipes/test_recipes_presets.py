@@ -10,6 +10,7 @@ import torch
 from tiny_recipes import NAMES, recipe_of
 
 from wsss_lab.__main__ import main
+from wsss_lab.config import OptimConfig
 from wsss_lab.data.catalog import DATASETS
 from wsss_lab.data.toy import ToyWorld
 from wsss_lab.methods.acr import config as acr_method
@@ -19,7 +20,6 @@ from wsss_lab.methods.tscd import config as tscd_config
 from wsss_lab.runs.folder import plain, restore
 from wsss_lab.runs.recipe import find_preset
 from wsss_lab.runs.scoring import TestConfig, released_preset
-from wsss_lab.train.optim import PRESETS as OPTIMISERS
 
 ALL = [(name, preset) for name in NAMES for preset in recipe_of(name).presets]
 ids = "{0[0]} {0[1]}".format
@@ -82,7 +82,7 @@ def test_numbers_of_asdt():
             field: getattr(config.run, field) for field in ("workers", "log_every", "save_every")
         }
         assert dataclasses.replace(run, **free) == config.run
-        assert config.optim == OPTIMISERS[config.method.optim]
+        assert config.optim == (OptimConfig() if name == "toy" else asdt_config.OPTIM)
         if name in asdt_config.CLASSES:
             assert classes_of(config.data) == asdt_config.CLASSES[name]
 
@@ -93,7 +93,7 @@ def test_numbers_of_tscd_and_cosa():
             for end in ("", "-released"):
                 config = find_preset(name, preset + end)
                 assert (config.run.steps, config.run.batch) == (steps, batch)
-                assert config.optim == OPTIMISERS[name]
+                assert config.optim == {"tscd": tscd_config, "cosa": cosa_config}[name].OPTIM
                 assert config.data.scale == (0.5, 2.0)
                 # the released codes of both ran on two or four GPUs; only CoSA is split here
                 assert config.run.accumulate == (2 if name == "cosa" and end else 1)

@@ -8,7 +8,11 @@ import pytest
 import torch
 
 from wsss_lab.config import OptimConfig
-from wsss_lab.train.optim import PRESETS, build_optimizer, lr_factor, warmup_steps
+from wsss_lab.methods.acr.config import COCO_OPTIM, VOC_OPTIM
+from wsss_lab.methods.asdt.config import OPTIM as ASDT
+from wsss_lab.methods.cosa.config import OPTIM as COSA
+from wsss_lab.methods.tscd.config import OPTIM as TSCD
+from wsss_lab.train.optim import build_optimizer, lr_factor, warmup_steps
 
 
 def factors(total, optim):
@@ -41,17 +45,16 @@ def test_warmup_is_a_share_below_one_and_a_number_from_one(warmup, expected):
     assert warmup_steps(100, OptimConfig(warmup=warmup)) == expected
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("optim", [OptimConfig(), TSCD, COSA, ASDT, VOC_OPTIM, COCO_OPTIM])
 @pytest.mark.parametrize("total", [1, 7, 2000])
-def test_every_preset_stays_in_range_and_keeps_its_last_rate(name, total):
-    optim = PRESETS[name]
+def test_every_preset_stays_in_range_and_keeps_its_last_rate(optim, total):
     assert all(0 <= factor <= 1 for factor in factors(total, optim))
     end = optim.decay_steps or total
     assert lr_factor(end + 5, total, optim) == lr_factor(end - 1, total, optim)
 
 
 def test_counting_the_decay_from_the_start_makes_the_rate_drop():
-    optim = dataclasses.replace(PRESETS["tscd"], warmup=50)
+    optim = dataclasses.replace(TSCD, warmup=50)
     found = factors(100, optim)
     assert found[0] == pytest.approx(1e-6)
     assert found[49] == pytest.approx(0.98, abs=1e-5)

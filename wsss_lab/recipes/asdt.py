@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wsss_lab.config import OptimConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.evaluate.predict import toy_classifier
 from wsss_lab.methods.asdt import config as asdt_config
@@ -31,7 +32,6 @@ from wsss_lab.models.weights import load_backbone_weights, load_strictly
 from wsss_lab.recipes.asdt_report import report_predictions, watcher
 from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
 from wsss_lab.runs.safe_read import read_checkpoint
-from wsss_lab.train.optim import PRESETS as OPTIMISERS
 
 NAME = "asdt"
 TAGS_NOTE = "ASDT's released inference uses no tags"
@@ -75,7 +75,7 @@ def _photos(name: str, crop: int = 321, **changes: Any) -> Config:
         ),
         weights="imagenet",
         run=dataclasses.replace(asdt_config.RUNS[name], workers=4, save_every=2000),
-        optim=OPTIMISERS[method.optim],
+        optim=asdt_config.OPTIM,
         method=method,
         test=TestConfig(crf="asdt-seg", cam_threshold=None, tags_at_test=True),
     )
@@ -84,7 +84,7 @@ def _photos(name: str, crop: int = 321, **changes: Any) -> Config:
 PRESETS: dict[str, Config] = {
     "toy": Config(
         run=dataclasses.replace(asdt_config.RUNS["toy"], log_every=20, save_every=50),
-        optim=OPTIMISERS[asdt_config.PRESETS["toy"].optim],
+        optim=OptimConfig(),
         method=asdt_config.PRESETS["toy"],
         test=TestConfig(cam_threshold=None),
         report=200,

@@ -19,7 +19,6 @@ from wsss_lab.methods.cosa.method import CoSA
 from wsss_lab.methods.cosa.network import cosa_backbone
 from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
 from wsss_lab.recipes.end_to_end_plan import warm_up_step
-from wsss_lab.train.optim import PRESETS as OPTIMISERS
 
 NAME = "cosa"
 TAGS_NOTE = "CoSA's released evaluation, whose numbers are the published ones, uses the true tags"
@@ -59,7 +58,7 @@ def _photos(name: str) -> Config:
             workers=4,
             save_every=2000,
         ),
-        optim=OPTIMISERS[NAME],
+        optim=cosa_config.OPTIM,
         method=cosa_config.PRESETS[name],
         test=TestConfig("cosa", crf="cosa-eval", tags_at_test=True),
     )

@@ -21,7 +21,6 @@ from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.methods.tscd.network import tscd_backbone
 from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
 from wsss_lab.recipes.end_to_end_plan import warm_up_step
-from wsss_lab.train.optim import PRESETS as OPTIMISERS
 
 NAME = "tscd"
 TAGS_NOTE = (
@@ -63,7 +62,7 @@ def _photos(name: str) -> Config:
             workers=4,
             save_every=2000,
         ),
-        optim=OPTIMISERS[NAME],
+        optim=tscd_config.OPTIM,
         method=method,
         test=TestConfig("tscd_test", crf="tscd-eval", cam_threshold=0.45, tags_at_test=True),
     )

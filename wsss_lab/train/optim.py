@@ -1,7 +1,7 @@
 """Optimisers and learning rate schedules: sane ones, and exactly those of the released codes.
 
 What the four released codes do differs from what their arguments suggest. All of it is expressed by
-values of `OptimConfig`; `PRESETS` has them by name:
+values of `OptimConfig`, which stand in each method's `config` as `OPTIM`:
 
 * TSCD, CoSA: the warm-up rises from 1e-6 of the rate, and the polynomial decay is counted from step
   0, so that the rate drops when the warm-up ends (`decay_from="start"`).
@@ -18,56 +18,6 @@ from typing import Any
 import torch
 
 from wsss_lab.config import OptimConfig
-
-_SEGFORMER = OptimConfig(
-    lr=6e-5,
-    head_lr_factor=10.0,
-    weight_decay=0.01,
-    schedule="poly",
-    power=1.0,
-    warmup=1500,
-    warmup_start=1e-6,
-    decay_from="start",
-    clip=0.0,
-)
-_PLAIN_SGD = OptimConfig(name="sgd", schedule="poly", power=0.9, warmup=0, clip=0.0)
-
-
-def _changed(config: OptimConfig, **values: Any) -> OptimConfig:
-    return OptimConfig(**{**vars(config), **values})
-
-
-PRESETS: dict[str, OptimConfig] = {
-    "small": OptimConfig(),
-    "finetune": _changed(OptimConfig(), lr=6e-5, head_lr_factor=10.0, weight_decay=0.01),
-    "tscd": _SEGFORMER,
-    "cosa": _changed(_SEGFORMER, power=0.9),
-    "acr_voc": _changed(
-        _PLAIN_SGD, lr=0.05, head_lr_factor=1.0, weight_decay=0.0, momentum=5e-4, decay_steps=26_450
-    ),
-    "acr_coco": _changed(
-        _PLAIN_SGD,
-        lr=0.05,
-        head_lr_factor=1.0,
-        weight_decay=0.0,
-        momentum=5e-4,
-        decay_steps=103_475,
-    ),
-    "asdt": _changed(
-        _PLAIN_SGD,
-        lr=7e-4,
-        head_lr_factor=10.0,
-        weight_decay=1e-5,
-        momentum=1e-5,
-        decay_steps=20_000,
-    ),
-}
-"""Optimisers by name.
-
-`small` (from scratch on the toy world) and `finetune` (from ImageNet) are this project's; the
-others are what the released codes of TSCD, CoSA, ACR and ASDT run, with their numbers of steps
-where the schedule's end is not the run's. Further factors, such as TSCD's frozen norms or ASDT's
-twentyfold rate of biases, belong to the method's `param_groups`."""
 
 
 def lr_factor(step: int, total: int, optim: OptimConfig) -> float:

@@ -9,9 +9,8 @@ from tiny_asdt import SIDE, batch, make, step, toward_b
 from torch import nn
 
 from wsss_lab import IGNORE
-from wsss_lab.methods.asdt.config import PRESETS, RELEASED, RUNS, ASDTQuirks
+from wsss_lab.methods.asdt.config import OPTIM, PRESETS, RELEASED, RUNS, ASDTQuirks
 from wsss_lab.methods.asdt.losses import first_part, two_part_ce
-from wsss_lab.train.optim import PRESETS as OPTIMS
 
 
 def quirk(name, **others):
@@ -26,8 +25,8 @@ def test_the_released_preset_has_all_quirks_and_nothing_else():
     assert set(astuple(ASDTQuirks())) == {False}
     tested = {name.removeprefix("test_quirk_") for name in globals()}
     assert {f.name for f in fields(ASDTQuirks)} <= tested
-    assert OPTIMS[released.optim].momentum == OPTIMS[ours.optim].momentum == 1e-5
-    assert RUNS["voc-released"].steps == OPTIMS[released.optim].decay_steps + 1
+    assert OPTIM.momentum == 1e-5
+    assert RUNS["voc-released"].steps == OPTIM.decay_steps + 1
 
 
 def test_quirk_ignore_pulse():

@@ -108,13 +108,15 @@ _SGD = OptimConfig("sgd", 0.05, head_lr_factor=1.0, weight_decay=5e-4, momentum=
 # The released call puts its weight decay, 5e-4, in the place of momentum and decays nothing. Its
 # four processes take one image each and never exchange gradients, so what is saved was trained with
 # batch 1. Its loop adds a last step at the learning rate of the one before. All in float32.
-_VOC_AS_RUN = replace(_SGD, weight_decay=0.0, momentum=5e-4, decay_steps=26_450)
-_COCO_AS_RUN = replace(_VOC_AS_RUN, decay_steps=103_475)
+VOC_OPTIM = replace(_SGD, weight_decay=0.0, momentum=5e-4, decay_steps=26_450)
+"""Optimiser of the released script: the number named weight decay reaches SGD as its momentum."""
+COCO_OPTIM = replace(VOC_OPTIM, decay_steps=103_475)
+"""The same for COCO."""
 
 PRESETS: dict[str, ACRPreset] = {
-    "voc-released": ACRPreset(_RELEASED, _VOC_AS_RUN, RunConfig(26_451, batch=1)),
+    "voc-released": ACRPreset(_RELEASED, VOC_OPTIM, RunConfig(26_451, batch=1)),
     "coco-released": ACRPreset(
-        replace(_RELEASED, alpha=100.0), _COCO_AS_RUN, RunConfig(103_476, batch=1), 80
+        replace(_RELEASED, alpha=100.0), COCO_OPTIM, RunConfig(103_476, batch=1), 80
     ),
     # The recipe that the scripts seem to intend: four images a step, weight decay, no momentum.
     "voc": ACRPreset(_OURS, _SGD, RunConfig(26_450, batch=4, precision="bf16-mixed")),

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
+from wsss_lab.config import OptimConfig
+
 Search = Literal["bands", "mixture", "split"]
 """Ways to search a threshold, see `wsss_lab.methods.cosa.threshold.ThresholdSearch`."""
 
@@ -128,6 +130,19 @@ def _as_released(config: CoSAConfig) -> CoSAConfig:
     return replace(config, perplexity=False, separation="none", search="none", quirks=RELEASED)
 
 
+OPTIM = OptimConfig(
+    lr=6e-5,
+    head_lr_factor=10.0,
+    weight_decay=0.01,
+    schedule="poly",
+    power=0.9,
+    warmup=1500,
+    warmup_start=1e-6,
+    decay_from="start",
+    clip=0.0,
+)
+"""Optimiser of the released scripts. The rate drops when the warm-up ends, because the decay is
+counted from step 0. Frozen norms and rates of single parts are in `param_groups`."""
 _VOC = CoSAConfig()
 _COCO = CoSAConfig(warmup=10_000, low=0.25, high=0.65, queue_rows=400)
 PRESETS: dict[str, CoSAConfig] = {

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
+from wsss_lab.config import OptimConfig
+
 ScdClasses = Literal["all", "tagged", "background"]
 Refiner = Literal["varm", "par", "none"]
 
@@ -138,6 +140,19 @@ class TSCDConfig:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
 
 
+OPTIM = OptimConfig(
+    lr=6e-5,
+    head_lr_factor=10.0,
+    weight_decay=0.01,
+    schedule="poly",
+    power=1.0,
+    warmup=1500,
+    warmup_start=1e-6,
+    decay_from="start",
+    clip=0.0,
+)
+"""Optimiser of the released scripts. The rate drops when the warm-up ends, because the decay is
+counted from step 0. Frozen norms and rates of single parts are in `param_groups`."""
 _VOC = TSCDConfig()
 _COCO = TSCDConfig(warmup=5000)
 PRESETS: dict[str, TSCDConfig] = {
