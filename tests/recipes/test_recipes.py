@@ -96,7 +96,7 @@ def test_labels_do_not_depend_on_the_truth(done, world, tmp_path):
     train(settings(world, data=data), tmp_path / "B", log=lines.append)
     for label in (out / "labels").glob("*.png"):
         assert label.read_bytes() == (tmp_path / "B" / "labels" / label.name).read_bytes()
-    assert any(line.startswith("no report on the pseudo-labels") for line in lines)
+    assert any(line.startswith("no report on the maps of the training") for line in lines)
 
 
 def test_weights_files_say_what_they_are(done):
