@@ -3,11 +3,11 @@
 ====================================================================  =============================
 stage                                                                 it leaves in its folder
 ====================================================================  =============================
-fit: train `wsss_lab.methods.acr.method.ACR` on tags                         `fit/model.safetensors`
+fit: train `wsss_lab.methods.acr.method.ACR` on tags                  `fit/model.safetensors`
 labels: localise with the true tags, CRF, sure pixels                 `labels/NAME.png`
 affinity: train `AffinityNetwork` on these labels                     `affinity/model.safetensors`
 propagate: maps walk along affinities, then the CRF                   `propagated/NAME.png`
-masks: train `DeepLabV2` or `SegNetwork` on the last labels          `model.safetensors`
+masks: train `DeepLabV2` or `SegNetwork` on the last labels           `model.safetensors`
 evaluate: on the validation list; maps and labels of training images  `metrics.json`
 ====================================================================  =============================
 
