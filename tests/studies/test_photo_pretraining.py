@@ -1,9 +1,11 @@
 """Pre-training on photos without tags: crops, targets, losses, continuation, packing, probe."""
 
+import hashlib
 import json
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -165,6 +167,19 @@ def test_what_is_packed_is_what_was_trained_and_comes_back(pair):
     for name, value in other.state_dict().items():
         assert torch.allclose(value.float(), student.state_dict()[name].float(), atol=1e-2), name
     assert torch.equal(other.translate.weight, student.translate.weight.half().float())
+
+
+def test_another_round_begins_with_packed_tensors_and_says_which(pair, tmp_path):
+    state = tensors(pair[0])
+    file = tmp_path / "earlier.safetensors"
+    file.write_bytes(safetensors.torch.save(state))
+    again = Run(PhotoPretrain(FOLDER, steps=4, start=file, state=tmp_path / "again.pth"))
+    assert again.step == 0
+    assert again.started_from == hashlib.sha256(file.read_bytes()).hexdigest()
+    for name, value in tensors(again.student).items():
+        assert torch.equal(value, state[name]), name
+    again.save()
+    assert Run(again.settings).started_from == again.started_from
 
 
 def test_probe_finds_what_is_there_and_nothing_in_noise():

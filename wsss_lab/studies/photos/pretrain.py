@@ -11,6 +11,7 @@ early stages, which both share, are frozen and run once.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 import tyro
 from torch import nn
@@ -30,6 +32,7 @@ from wsss_lab.studies.photos.photos import (
     read_photos,
     training_batch,
 )
+from wsss_lab.studies.photos.score import load_tensors
 
 WEIGHTS = {"cosine": 1.0, "classes": 1.0, "error": 0.25, "token": 1.0, "mean": 0.25}
 """Weights of the losses of `losses`."""
@@ -63,6 +66,9 @@ class PhotoPretrain:
     """Threads."""
     seed: int = 0
     """Of initial weights, crops and order."""
+    start: Path | None = None
+    """Packed tensors of an earlier run to begin with, for one more round of the schedule; random
+    ones if left out. The checkpoint keeps their SHA-256."""
     state: Path = Path("runs/lite0_vit.pth")
     """Checkpoint, written every three minutes; a run continues where it stopped."""
 
@@ -101,6 +107,11 @@ class Run:
         self.rng = np.random.default_rng(settings.seed)
         self.step, self.seconds, self.crops = 0, 0.0, 0
         self.history: list[dict[str, float]] = []
+        self.started_from = ""
+        if settings.start is not None:
+            packed = settings.start.read_bytes()
+            load_tensors(self.student, safetensors.torch.load(packed))
+            self.started_from = hashlib.sha256(packed).hexdigest()
         if settings.state.is_file():
             self._continue()
 
@@ -117,6 +128,7 @@ class Run:
         self.rng.bit_generator.state = json.loads(state["rng"])
         self.step, self.seconds, self.crops = state["step"], state["seconds"], state["crops"]
         self.history = state["history"]
+        self.started_from = state["started_from"]
 
     def save(self) -> None:
         """Write the checkpoint; a stop in the middle leaves the one before."""
@@ -132,6 +144,7 @@ class Run:
             "crops": self.crops,
             "history": self.history,
             "settings": facts,
+            "started_from": self.started_from,
         }
         torch.save(state, target.with_suffix(".tmp"))
         target.with_suffix(".tmp").replace(target)

@@ -218,6 +218,15 @@ def scores(settings: PhotoScore, state: dict[str, Tensor]) -> dict[str, Any]:
     }
 
 
+def earlier_round(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Describe the tensors that a run began with; empty if it began at random."""
+    if not checkpoint["started_from"]:
+        return {}
+    card = json.loads(Path(checkpoint["settings"]["start"]).with_suffix(".json").read_text("utf-8"))
+    kept = {key: card[key] for key in ("training", "earlier_round", "note") if key in card}
+    return {"sha256": checkpoint["started_from"], "git": card["git"]} | kept
+
+
 def pack(settings: PhotoScore) -> dict[str, Any]:
     """Score a checkpoint and write the file and its card."""
     torch.set_num_threads(settings.threads)
@@ -227,12 +236,14 @@ def pack(settings: PhotoScore) -> dict[str, Any]:
     state = tensors(student)
     used = checkpoint["settings"] | {"photos": settings.photos.name}
     used.pop("state")
+    used["start"] = Path(used["start"]).name if checkpoint["started_from"] else ""
     card = {
         "backbone": "lite0_vit",
         "parameters": count_parameters(student.backbone.net),
         "parameters_in_this_file": sum(value.numel() for value in state.values()),
         "training": {key: checkpoint[key] for key in ("step", "crops")}
         | {"seconds": round(checkpoint["seconds"]), "history": checkpoint["history"][::20]},
+        "earlier_round": earlier_round(checkpoint),
         "scores": scores(settings, state),
         "note": settings.note,
         **provenance(used, seed=int(used["seed"]), device="cpu"),
