@@ -56,6 +56,14 @@ def test_jupyter_book_reads_our_configuration():
 
 
 @NEEDS_BOOK
+@pytest.mark.parametrize(("old", "new"), [("scd", "tscd"), ("dual_teaching", "asdt")])
+def test_the_old_address_of_a_chapter_leads_to_the_new_one(book, old, new):
+    page = (book / "book" / f"{old}.html").read_text()
+    assert re.search(rf"""http-equiv=["']refresh["'][^>]*url={new}\.html""", page)
+    assert (book / "book" / f"{new}.html").is_file()
+
+
+@NEEDS_BOOK
 def test_every_page_of_the_toc_is_there(book):
     assert len(set(PAGES)) == len(PAGES)
     missing = [page for page in PAGES if not (book / f"{page}.html").is_file()]

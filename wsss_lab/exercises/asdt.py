@@ -31,7 +31,7 @@ def _pulses() -> tuple[float, float]:
 
 
 register(
-    "dual_teaching-1",
+    "asdt-1",
     accepts=lambda answer: _near(answer, _pulses()),
     hint="Waves are counted from step 0. Which multiple of the period is the first beyond warm-up?",
     right=_pulses,
@@ -55,7 +55,7 @@ def _is_wave(function: Wave) -> bool:
 
 
 register(
-    "dual_teaching-2",
+    "asdt-2",
     accepts=_is_wave,
     hint="Subtract the phase before the remainder, and keep the warm-up as a second condition.",
     right=lambda: _wave,
@@ -65,7 +65,7 @@ register(
 
 
 register(
-    "dual_teaching-3",
+    "asdt-3",
     accepts=lambda answer: _near(answer, ((1 - DUTY) / DUTY, 1 / (1 + WEIGHT))),
     hint="Level means equal total weights: duty times weight of B, one minus duty for A.",
     right=lambda: ((1 - DUTY) / DUTY, 1 / (1 + WEIGHT)),
@@ -93,7 +93,7 @@ def _is_band_label(function: Band) -> bool:
 
 
 register(
-    "dual_teaching-4",
+    "asdt-4",
     accepts=_is_band_label,
     hint="The small exponent makes the large background; foreground has to survive that one.",
     right=lambda: _band_label,
@@ -109,7 +109,7 @@ def _ripple(eta: float = 0.01, period: int = 150, pulse: int = 25) -> tuple[floa
 
 
 register(
-    "dual_teaching-5",
+    "asdt-5",
     accepts=lambda answer: _near(answer, _ripple()),
     hint="Pulse and pause must reproduce each other: high is reached from low, and low from high.",
     right=_ripple,

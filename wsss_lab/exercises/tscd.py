@@ -30,7 +30,7 @@ def _near(answer: Any, expected: tuple[float, ...], within: float = 1e-3) -> boo
 
 
 register(
-    "scd-1",
+    "tscd-1",
     accepts=lambda answer: _near(answer, (1 / 2**0.5,)),
     hint="Lengths first: the corner of the sail has one entry of a half, the other place has two.",
     right=lambda: 0.125 / (0.5 * (0.25**2 + 0.25**2) ** 0.5),
@@ -62,7 +62,7 @@ def _is_sample(function: Sample) -> bool:
 
 
 register(
-    "scd-2",
+    "tscd-2",
     accepts=_is_sample,
     hint="-1 and 1 are the centres of the first and last pixel; the last has no right neighbour.",
     right=lambda: _sample,
@@ -88,7 +88,7 @@ def _is_loss(function: Loss) -> bool:
 
 
 register(
-    "scd-3",
+    "tscd-3",
     accepts=_is_loss,
     hint="The mean of a row goes, the mean of everything comes back; then clamp which of the two?",
     right=lambda: _loss,
@@ -104,7 +104,7 @@ def _slopes(clamp: bool = True) -> tuple[float, ...]:
 
 
 register(
-    "scd-4",
+    "tscd-4",
     accepts=lambda answer: _near(answer, _slopes(), 1e-4),
     hint="The loss is a mean of four; where the clamp cuts, it is flat. Mind the sign.",
     right=_slopes,
@@ -118,7 +118,7 @@ def _counts() -> tuple[float, ...]:
 
 
 register(
-    "scd-5",
+    "tscd-5",
     accepts=lambda answer: _near(answer, _counts(), 2e-5),
     hint="The two points are drawn independently; of n times n pairs, how many are p = q?",
     right=_counts,
@@ -153,7 +153,7 @@ def _are_shares(function: Shares) -> bool:
 
 
 register(
-    "scd-6",
+    "tscd-6",
     accepts=_are_shares,
     hint="Length over all parameters together; a term need not reach each of them (allow_unused).",
     right=lambda: _shares,
