@@ -27,7 +27,7 @@ def commands():
     return [
         shlex.split(line.partition("-m wsss_lab ")[2])
         for block in blocks("console")
-        for line in block.splitlines()
+        for line in block.replace("\\\n", " ").splitlines()
     ]
 
 
