@@ -60,6 +60,23 @@ class Voc:
 
 
 @dataclass(frozen=True)
+class VocMini:
+    """2,750 photos of PASCAL VOC at a long side of 320 px, for runs on a CPU."""
+
+    root: Path
+    """Folder for the archives and what is made of them."""
+    download: bool = True
+    """Fetch missing archives; otherwise say what to put where."""
+
+    def run(self) -> int:
+        """Prepare the data set and print a summary."""
+        from wsss_lab.data.prepare import prepare_voc_mini
+
+        print(prepare_voc_mini(self.root, download=self.download))
+        return 0
+
+
+@dataclass(frozen=True)
 class Coco:
     """MS COCO 2014: fetch, verify, and draw 80-class masks from the annotations."""
 
@@ -116,6 +133,7 @@ class Data:
     what: (
         Annotated[Toy, subcommand("toy")]
         | Annotated[Voc, subcommand("voc")]
+        | Annotated[VocMini, subcommand("voc-mini")]
         | Annotated[Coco, subcommand("coco")]
         | Annotated[Stuff10k, subcommand("stuff10k")]
         | Annotated[Check, subcommand("check")]

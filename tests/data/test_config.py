@@ -89,7 +89,10 @@ def test_usual_splits():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "imagenet"}, "name: expected one of toy, voc, coco, stuff10k, folder, got 'imag"),
+        (
+            {"name": "imagenet"},
+            "name: expected one of toy, voc, voc-mini, coco, .*, got 'imag",
+        ),
         ({"crop": 0}, "crop: expected at least 1, got 0"),
         ({"count": 0}, "count: expected at least 1"),
         ({"scale": (2.0, 0.5)}, "scale: expected"),

@@ -100,6 +100,22 @@ ARCHIVES: Mapping[str, Archive] = MappingProxyType(
                 "PASCAL VOC 2012 photos, boxes, masks and lists (2.0 GB)",
             ),
             Archive(
+                "VOCtrainval_06-Nov-2007.tar",
+                "https://thor.robots.ox.ac.uk/pascal/VOC/voc2007/VOCtrainval_06-Nov-2007.tar",
+                460_032_000,
+                "c52e279531787c972589f7e41ab4ae64",
+                "photos: terms of Flickr and of their owners; see the VOC 2007 page",
+                "PASCAL VOC 2007 photos and boxes for training (0.5 GB)",
+            ),
+            Archive(
+                "VOCtest_06-Nov-2007.tar",
+                "https://thor.robots.ox.ac.uk/pascal/VOC/voc2007/VOCtest_06-Nov-2007.tar",
+                451_020_800,
+                "b6e924de25625d8de591ea690078ad9f",
+                "photos: terms of Flickr and of their owners; see the VOC 2007 page",
+                "PASCAL VOC 2007 photos and boxes for testing (0.5 GB)",
+            ),
+            Archive(
                 "benchmark.tgz",
                 "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/"
                 "semantic_contours/benchmark.tgz",
@@ -165,6 +181,15 @@ DATASETS: Mapping[str, DatasetFacts] = MappingProxyType(
             VOC_CLASSES,
             ("VOCtrainval_11-May-2012.tar", "benchmark.tgz"),
             {"train": 1464, "val": 1449, "trainval": 2913, "train_aug": 10582},
+        ),
+        "voc-mini": DatasetFacts(
+            VOC_CLASSES,
+            (
+                "VOCtrainval_11-May-2012.tar",
+                "VOCtrainval_06-Nov-2007.tar",
+                "VOCtest_06-Nov-2007.tar",
+            ),
+            {"train": 550, "tags_only": 1901, "train_tags": 2451, "val": 299},
         ),
         "coco": DatasetFacts(
             COCO_CLASSES,

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, get_args
 from wsss_lab.data.datasets import ImageTagDataset
 from wsss_lab.data.errors import Problem
 from wsss_lab.data.toy import ToyWorld
+from wsss_lab.data.voc_mini import index_voc_mini
 from wsss_lab.registry import Registry
 
 
@@ -27,6 +28,8 @@ class DataSet:
     """Lists to train on and to evaluate on, where the settings name none."""
     needs_root: str = ""
     """How to get the folder `data.root`; "" where the data set needs none."""
+    masked_train: str = ""
+    """List of training images with masks, for reports; "" where the list to train on has them."""
     truth: str = "the data set's masks"
     """Where the pixel truth comes from, for reports."""
 
@@ -39,8 +42,8 @@ class DataConfig:
     """
 
     name: str = "toy"
-    """toy, voc (PASCAL VOC 2012 or its layout), coco (2014), stuff10k (COCO-Stuff), folder (yours),
-    or a data set that `register_dataset` added."""
+    """toy, voc (PASCAL VOC 2012 or its layout), voc-mini (2,750 of its photos), coco (2014),
+    stuff10k (COCO-Stuff), folder (yours), or a data set that `register_dataset` added."""
     root: Path | None = None
     """Folder of the data set; the toy world needs none. `folder`: has `images/`, `tags_train.csv`
     (or `tags.csv`), `tags_val.csv`, `classes.txt`, and `masks/` for evaluation."""
@@ -50,6 +53,9 @@ class DataConfig:
     """List to evaluate on; empty takes the usual one."""
     tags: str = "auto"
     """Source of VOC's tags, see `ImageTagDataset.voc`."""
+    balance: bool = False
+    """Draw images of rare classes more often: in proportion to the square root of 1 over the number
+    of images of their rarest class. Otherwise every epoch takes every image once."""
     convention: Literal["171", "182", "things"] = "171"
     """Classes of COCO-Stuff 10K, see `ImageTagDataset.stuff10k`."""
 
@@ -163,6 +169,10 @@ def _voc(data: DataConfig, split: str, masks: bool) -> ImageTagDataset:
     return ImageTagDataset.voc(_root(data), split, masks=masks, tags=data.tags)
 
 
+def _voc_mini(data: DataConfig, split: str, masks: bool) -> ImageTagDataset:
+    return ImageTagDataset(index_voc_mini(_root(data), split), masks)
+
+
 def _coco(data: DataConfig, split: str, masks: bool) -> ImageTagDataset:
     return ImageTagDataset.coco(_root(data), split, masks=masks)
 
@@ -205,6 +215,7 @@ DATA_SETS: Registry[DataSet] = Registry("name", "wsss_lab.datasets")
 for _name, _set in {
     "toy": DataSet(_toy, truth="procedural truth"),
     "voc": DataSet(_voc, ("train_aug", "val"), _fill("voc")),
+    "voc-mini": DataSet(_voc_mini, ("train_tags", "val"), _fill("voc-mini"), masked_train="train"),
     "coco": DataSet(_coco, ("train", "val"), _fill("coco")),
     # CoSA calls its test list val
     "stuff10k": DataSet(_stuff10k, ("train", "test"), _fill("stuff10k")),

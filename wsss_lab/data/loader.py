@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from wsss_lab.data.crops import inside
 from wsss_lab.data.errors import DataError, Problem
 from wsss_lab.data.sample import Sample
+from wsss_lab.data.sampling import WeightedSampler
 
 _IMAGE, _STEP = 1, 2  # streams of random numbers: of one image, and of a whole step
 
@@ -148,6 +149,8 @@ class StepLoader:
         world: number of processes; must divide `run_batch`.
         workers: processes that prepare batches; 0 prepares them in this process at each call.
         ahead: batches that each worker keeps ready.
+        weights: how often each image is drawn, see `WeightedSampler`; None takes every image once
+            an epoch.
         device: where batches go. None: CPU, in pinned memory if there is a CUDA device. With a
             device, uint8 is transferred and converted to float there.
 
@@ -167,13 +170,14 @@ class StepLoader:
         world: int = 1,
         workers: int = 0,
         ahead: int = 2,
+        weights: np.ndarray | None = None,
         device: torch.device | str | None = None,
     ):
         if workers < 0:
             raise ValueError(f"workers: expected 0 or more processes, got {workers}")
         if ahead < 1:
             raise ValueError(f"ahead: expected at least 1 batch, got {ahead}")
-        self._steps = _Steps(dataset, run_batch, seed, transform, rank, world)
+        self._steps = _Steps(dataset, run_batch, seed, transform, rank, world, weights)
         self._fill: Sequence[float] | None = getattr(transform, "fill", None)
         self.workers, self.ahead, self.device = workers, ahead, device
         self._batches: Iterator[Any] | None = None
@@ -298,6 +302,7 @@ class _Steps(Dataset[Any]):
         transform: Transform | None,
         rank: int,
         world: int,
+        weights: np.ndarray | None = None,
     ):
         if run_batch < 1:
             raise ValueError(f"run_batch: expected at least 1 image per step, got {run_batch}")
@@ -316,7 +321,11 @@ class _Steps(Dataset[Any]):
                 "use a smaller batch or more images"
             )
         self.dataset, self.seed, self.transform = dataset, seed, transform
-        self.order = StepSampler(len(dataset), run_batch, seed)
+        self.order: StepSampler | WeightedSampler
+        if weights is None:
+            self.order = StepSampler(len(dataset), run_batch, seed)
+        else:
+            self.order = WeightedSampler(weights, run_batch, seed)
         self.positions = range(rank, run_batch, world)
 
     def __getitem__(self, step: int) -> dict[str, Any]:

@@ -139,12 +139,13 @@ def score_training_maps(
     if not config.report_train:
         return {}
     data = dataclasses.replace(config.data, count=min(config.data.count, config.report_train))
+    split = DATA_SETS[data.name].masked_train or "train"
     try:
-        images = load_data(data, "train", masks=True)
+        images = load_data(data, split, masks=True)
     except DataError as error:
         log(f"no report on the maps of the training images: {error}")
         return {}
-    some, stated = FirstImages(images, config.report_train), protocol_of(data, "train")
+    some, stated = FirstImages(images, config.report_train), protocol_of(data, split)
     found = evaluate(
         method,
         some,

@@ -17,6 +17,7 @@ from wsss_lab.data.config import DataConfig, build_dataset
 from wsss_lab.data.loader import StepLoader
 from wsss_lab.data.masks import read_mask, save_label
 from wsss_lab.data.sample import Sample
+from wsss_lab.data.sampling import weights_of
 from wsss_lab.data.toy import ToyWorld
 from wsss_lab.data.views import Views as TrainingViews
 from wsss_lab.evaluate.evaluate import by_shape
@@ -154,6 +155,11 @@ class PseudoLabelled(Dataset[Sample]):
     def __init__(self, images: Any, folder: Path, num_classes: int):
         self.images, self.folder, self.num_classes = images, folder, num_classes
 
+    @property
+    def tags(self) -> Tensor | None:
+        """Those of the data set, (n, k), where it has a table of them."""
+        return getattr(self.images, "tags", None)
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -235,6 +241,7 @@ def fit_stage(
         rank=fabric.global_rank,
         world=fabric.world_size,
         workers=run.workers,
+        weights=weights_of(dataset) if data.balance else None,
     )
     with loader:
         batches: Any = loader

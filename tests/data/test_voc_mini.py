@@ -1,0 +1,170 @@
+"""voc-mini: its lists, its preparation from official archives, and folders that are not it."""
+
+import json
+
+import numpy as np
+import pytest
+from official_archives import (
+    BOXES,
+    VOC_TRAIN,
+    VOC_VAL,
+    catalogue,
+    jpeg,
+    palette_png,
+    place,
+    tar_of,
+    voc_files,
+    xml,
+)
+from PIL import Image
+
+from wsss_lab.data import voc_mini
+from wsss_lab.data.catalog import DATASETS, VOC_CLASSES
+from wsss_lab.data.config import DataConfig, build_dataset
+from wsss_lab.data.errors import DataError
+from wsss_lab.data.prepare import prepare_voc_mini
+from wsss_lab.data.prepare.voc_mini import LONG_SIDE
+
+OLD = "VOCdevkit/VOC2007"
+BOXES_2007 = {"000011": [("bus", 0), ("chair", 1)], "000012": [("car", 0)]}
+
+
+def files_2007(name, seed):
+    return {
+        f"{OLD}/JPEGImages/{name}.jpg": jpeg(375, 500, seed=seed),
+        f"{OLD}/Annotations/{name}.xml": xml(BOXES_2007[name]),
+    }
+
+
+def archives(**changes):
+    new = voc_files()
+    label = np.zeros((375, 500), np.uint8)
+    label[100:300, 100:400], label[90:100] = 15, 255
+    new[f"VOCdevkit/VOC2012/JPEGImages/{VOC_TRAIN[0]}.jpg"] = jpeg(375, 500)
+    new[f"VOCdevkit/VOC2012/SegmentationClass/{VOC_TRAIN[0]}.png"] = palette_png(label)
+    return {
+        "VOCtrainval_11-May-2012.tar": tar_of(new, "w"),
+        "VOCtrainval_06-Nov-2007.tar": tar_of(files_2007("000011", 5), "w"),
+        "VOCtest_06-Nov-2007.tar": tar_of(files_2007("000012", 6), "w"),
+    } | changes
+
+
+@pytest.fixture
+def short_lists(tmp_path, monkeypatch):
+    """Lists of a few names, for archives of a few photos."""
+    lists = {"train": VOC_TRAIN, "val": VOC_VAL, "tags_only": ["2007_000011", "2007_000012"]}
+    (tmp_path / "lists").mkdir()
+    for split, names in lists.items():
+        (tmp_path / "lists" / f"{split}.txt").write_text("\n".join(names) + "\n")
+    monkeypatch.setattr(voc_mini, "LISTS", tmp_path / "lists")
+    return tmp_path / "data"
+
+
+def prepared(root, files):
+    place(files, root)
+    return prepare_voc_mini(root, download=False, archives=catalogue(files))
+
+
+def dataset(root, split="train", **options):
+    return build_dataset(DataConfig("voc-mini", root=root), split, **options)
+
+
+def tag_names(data):
+    return {
+        n: {VOC_CLASSES[c] for c in t.nonzero()[:, 0]}
+        for n, t in zip(data.names, data.tags, strict=True)
+    }
+
+
+def test_packaged_lists_have_the_stated_lengths_and_share_no_photo():
+    counts = {split: len(voc_mini.names_of(split)) for split in voc_mini.SPLITS}
+    assert counts == DATASETS["voc-mini"].counts
+    names = voc_mini.names_of("train_tags") + voc_mini.names_of("val")
+    assert len(set(names)) == len(names) == 2750
+
+
+def test_an_unknown_list_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"split: expected one of train, .*'trian'"):
+        voc_mini.names_of("trian")
+
+
+def test_archives_become_reduced_photos_masks_and_tags(short_lists):
+    assert "train_tags 4, val 2 photos" in prepared(short_lists, archives())
+    data = dataset(short_lists)
+    assert data.names == [*VOC_TRAIN, "2007_000011", "2007_000012"]
+    # difficult boxes count in 2012 (the chair of 2007_000002), not in 2007
+    expected = {n: {c for c, _ in BOXES[n]} for n in VOC_TRAIN}
+    assert tag_names(data) == expected | {"2007_000011": {"bus"}, "2007_000012": {"car"}}
+    assert data[0]["image"].shape == (3, 240, LONG_SIDE)
+    assert data[1]["image"].shape == (3, 12, 16)  # never enlarged
+    masked = DataConfig("voc-mini", short_lists, train_split="train")
+    truth = build_dataset(masked, masks=True)[0]["mask"]
+    assert truth.shape == (240, LONG_SIDE)
+    assert set(truth.unique().tolist()) == {0, 15, 255}
+    assert dataset(short_lists, "val")[0]["mask"].shape == (12, 16)
+
+
+def test_a_second_preparation_does_nothing(short_lists):
+    files = archives()
+    prepared(short_lists, files)
+    photo = short_lists / "voc_mini" / "JPEGImages" / "2007_000011.jpg"
+    photo.unlink()
+    assert "prepared already" in prepared(short_lists, files)
+    assert not photo.is_file()
+
+
+def test_another_archive_is_refused(short_lists):
+    wrong = archives(**{"VOCtest_06-Nov-2007.tar": tar_of({"README": b"x"}, "w")})
+    with pytest.raises(DataError, match=r"VOCtest_06-Nov-2007.tar.*another archive"):
+        prepared(short_lists, wrong)
+
+
+def test_an_archive_without_a_photo_is_refused(short_lists):
+    lacks = {f"{OLD}/Annotations/000012.xml": xml(BOXES_2007["000012"])}
+    with pytest.raises(DataError, match=r"2007_000012.jpg.*did not come out"):
+        prepared(short_lists, archives(**{"VOCtest_06-Nov-2007.tar": tar_of(lacks, "w")}))
+
+
+def test_a_photo_without_tags_is_refused(short_lists):
+    lacks = files_2007("000012", 6) | {f"{OLD}/Annotations/000012.xml": b"<annotation/>"}
+    with pytest.raises(DataError, match="no box of 2007_000012"):
+        prepared(short_lists, archives(**{"VOCtest_06-Nov-2007.tar": tar_of(lacks, "w")}))
+
+
+def test_tags_are_read_from_json_where_there_is_no_csv(short_lists):
+    prepared(short_lists, archives())
+    folder = short_lists / "voc_mini"
+    data = dataset(short_lists)
+    (folder / "tags.csv").unlink()
+    tags = {n: t.nonzero()[:, 0].tolist() for n, t in zip(data.names, data.tags, strict=True)}
+    (folder / voc_mini.JSON_TAGS).write_text(json.dumps(tags))
+    assert tag_names(dataset(short_lists)) == tag_names(data)
+    for value in ([], [20], [True], "cat", [-1]):
+        (folder / voc_mini.JSON_TAGS).write_text(json.dumps(tags | {"2007_000012": value}))
+        with pytest.raises(DataError, match="no tags for 2007_000012"):
+            dataset(short_lists)
+    (folder / voc_mini.JSON_TAGS).unlink()
+    with pytest.raises(DataError, match=r"tags.csv.*data voc-mini --root"):
+        dataset(short_lists)
+
+
+def test_foreign_ids_are_refused(short_lists):
+    prepared(short_lists, archives())
+    listed = short_lists / "voc_mini" / "ImageSets" / "Segmentation" / "train_tags.txt"
+    listed.write_text(f"{VOC_TRAIN[0]}\n{VOC_VAL[0]}\n")
+    with pytest.raises(DataError, match=r"train_tags.txt.*not the list train_tags of voc-mini"):
+        dataset(short_lists)
+
+
+def test_a_folder_without_photos_names_the_command(tmp_path):
+    with pytest.raises(DataError, match="JPEGImages"):
+        dataset(tmp_path)
+
+
+def test_photos_stay_photos(short_lists):
+    """Reduced, not cropped or turned: the mean colour stays."""
+    prepared(short_lists, archives())
+    small = Image.open(short_lists / "voc_mini" / "JPEGImages" / f"{VOC_TRAIN[0]}.jpg")
+    noise = np.asarray(small, dtype=float)
+    assert small.format == "JPEG"
+    assert abs(noise.mean() - 127.5) < 3
