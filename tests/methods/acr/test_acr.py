@@ -16,7 +16,7 @@ from wsss_lab.methods.acr.views import NAMED_VIEWS, Flip, Scale, Shift, Turn
 from wsss_lab.methods.common.base import normalize
 from wsss_lab.models.attention import attention_layers, record_attention
 from wsss_lab.models.backbones import build_backbone
-from wsss_lab.models.shortcut import class_token_only
+from wsss_lab.models.modes import class_token_only
 
 VIT = {"img_size": 48, "embed_dim": 24, "depth": 3, "num_heads": 3}
 CNN = {"layers": (1, 1, 1), "channels": (128, 128, 128), "stem_width": 32}

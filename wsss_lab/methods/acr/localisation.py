@@ -35,6 +35,7 @@ from wsss_lab.cam.attention_maps import attention_gradients
 from wsss_lab.cam.fusion import FUSIONS, fuse_cams
 from wsss_lab.cam.maps import NORMALIZATIONS, normalize_cam, present_classes
 from wsss_lab.models.attention import attention_layers, record_attention
+from wsss_lab.models.modes import without_parameter_gradients
 
 Variant = Literal["grad", "grad_s", "cam_grad", "cam_grad_s"]
 """How a layer's gradient G and attention A are combined, see `layer_map`."""
@@ -91,7 +92,7 @@ def record_for_localisation(
     wanted = None if affinity else range(first, depth)
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(_without_parameter_gradients(network))
+        stack.enter_context(without_parameter_gradients(network))
         record = stack.enter_context(record_attention(network, wanted))
         trace = Trace(record.maps)
         for i, layer in enumerate(layers.values()):
@@ -119,18 +120,6 @@ class _BeginGraph:
             self.trace.attention.clear()
         elif not attention.requires_grad:
             attention.requires_grad_()
-
-
-@contextmanager
-def _without_parameter_gradients(network: nn.Module) -> Iterator[None]:
-    trained = [p for p in network.parameters() if p.requires_grad]
-    for p in trained:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in trained:
-            p.requires_grad_()
 
 
 def layer_map(

@@ -41,7 +41,7 @@ from wsss_lab.methods.acr.views import View
 from wsss_lab.methods.common.base import Batch, Method, StepOutput, normalize, split_decay
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.heads import TagHead
-from wsss_lab.models.shortcut import class_token_only
+from wsss_lab.models.modes import class_token_only
 from wsss_lab.models.vit import ViTBackbone
 from wsss_lab.models.weights import load_strictly
 

@@ -26,8 +26,7 @@ The plug-in has no weights and no state. The method is saved under its own names
 without the plug-in.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +38,7 @@ from wsss_lab.methods.acr.network import comparable_layers, forward_views, prefi
 from wsss_lab.methods.acr.views import ViewName, views_of
 from wsss_lab.methods.common.base import Batch, Method, SegOutput, StepOutput, normalize
 from wsss_lab.models.base import Backbone
+from wsss_lab.models.modes import stateless_pass
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class WithConsistency(Method):
         images = normalize(batch["images"])
         other = view.image(images, backbone.stride)
         # a pass of its own: the method's passes may see other crops, scales or colours
-        with without_a_trace(backbone):
+        with stateless_pass(backbone):
             _, pairs, grid = forward_views(backbone, images, other, self.layers)
         terms = consistency(
             pairs,
@@ -179,27 +179,3 @@ def trained_backbone(method: nn.Module) -> Backbone:
             f"be compared, it trains {names}"
         )
     return found[0]
-
-
-@contextmanager
-def without_a_trace(module: nn.Module) -> Iterator[None]:
-    """Switch off noise and the update of running statistics for a pass.
-
-    Layers in training mode go to evaluation mode (no dropout, no stochastic depth), but for batch
-    normalisation, which goes on using the statistics of the batch and keeps none. Layers that are
-    frozen in evaluation mode stay as they are.
-    """
-    training: list[Any] = [layer for layer in module.modules() if layer.training]
-    norms = [layer for layer in training if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    tracked = [layer for layer in norms if layer.track_running_stats]
-    for layer in training:
-        layer.training = layer in norms
-    for layer in tracked:
-        layer.track_running_stats = False
-    try:
-        yield
-    finally:
-        for layer in training:
-            layer.training = True
-        for layer in tracked:
-            layer.track_running_stats = True

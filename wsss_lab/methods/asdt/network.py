@@ -1,7 +1,5 @@
 """ASDT's unified network: one backbone, a class branch and two segmentation heads."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -15,8 +13,7 @@ from wsss_lab.methods.asdt.config import ASDTConfig
 from wsss_lab.methods.common.base import normalize
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.heads import DilatedHead, TagHead
-
-_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+from wsss_lab.models.modes import DROPOUT, evaluation_mode
 
 
 class Outputs(NamedTuple):
@@ -92,7 +89,7 @@ class ASDTNetwork(nn.Module):
         h, w = images.shape[-2:]
         inputs = normalize(images)
         views = [cam]
-        with self._cam_mode():
+        with evaluation_mode(self.backbone, DROPOUT, on=not self.config.cam_dropout):
             if not self.config.cam_dropout:  # `cam` was made with dropout
                 views = [self.tag_head.cam(self.backbone(inputs).last)]
             for scale in self.config.scales[1:]:
@@ -100,19 +97,6 @@ class ASDTNetwork(nn.Module):
                 view = F.interpolate(inputs, sides, mode="bilinear", align_corners=False)
                 views.append(self.tag_head.cam(self.backbone(view).last))
         return fuse_cams(views, (cam.shape[2], cam.shape[3]), self.fusion)
-
-    @contextmanager
-    def _cam_mode(self) -> Iterator[None]:
-        """Switch the backbone's dropout off if the settings ask for maps without it."""
-        kinds = () if self.config.cam_dropout else _DROPOUT
-        off = [m for m in self.backbone.modules() if isinstance(m, kinds) and m.training]
-        for layer in off:
-            layer.eval()
-        try:
-            yield
-        finally:
-            for layer in off:
-                layer.train()
 
     def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Sort parameters into backbone weights, its vectors, head weights and head biases.
