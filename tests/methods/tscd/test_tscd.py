@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from wsss_lab import IGNORE
+from wsss_lab.methods.common.batches import valid_pixels
 from wsss_lab.methods.tscd import method as tscd
 from wsss_lab.methods.tscd.config import PRESETS, RELEASED, LossWeights, TSCDQuirks
 from wsss_lab.methods.tscd.labels import scd_channels
@@ -176,7 +177,7 @@ def test_use_padding_lets_it_take_part():
     other[1, :, 50:] = 1  # padding of another colour
     masked = make()
     panels = step(masked).panels
-    valid = tscd.box_to_valid(batch()["boxes"], (SIDE, SIDE))
+    valid = valid_pixels(batch())
     assert (panels["cam"].masked_select(~valid[:, None]) == 0).all()
     assert panels["cam"][1].amax((1, 2)).min() > 0.99  # stretched inside
     low, high = box_range(batch()["boxes"], (SIDE, SIDE))

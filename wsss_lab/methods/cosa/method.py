@@ -39,7 +39,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from wsss_lab.cam import box_to_valid, present_classes
+from wsss_lab.cam import present_classes
 from wsss_lab.ema import MomentumTeacher
 from wsss_lab.losses import tag_loss
 from wsss_lab.methods.common.base import (
@@ -50,6 +50,7 @@ from wsss_lab.methods.common.base import (
     normalize,
     split_decay,
 )
+from wsss_lab.methods.common.batches import tag_bound, valid_pixels
 from wsss_lab.methods.cosa import released
 from wsss_lab.methods.cosa.config import CoSAConfig
 from wsss_lab.methods.cosa.labels import (
@@ -102,9 +103,9 @@ class CoSA(Method):
 
         Args:
             batch: `images` (the weak view) and `tags`; `strong`, the same geometry in other
-                colours (default: the weak view); `boxes`, [y0, y1, x0, x1] of the real pixels of
-                each padded crop (default: all); `max_tags`, the largest number of tags of an
-                image as a Python number, which spares work on an accelerator.
+                colours (default: the weak view); `valid` or `boxes`, [y0, y1, x0, x1], the
+                real pixels of each padded crop (default: all); `max_tags`, the largest number of
+                tags of an image as a Python number, which spares work on an accelerator.
             step: 0-based; the swapped losses start after step `config.warmup`.
         """
         tags, strong = batch["tags"], batch.get("strong", batch["images"])
@@ -145,19 +146,12 @@ class CoSA(Method):
             batch: see `training_step`.
             grid: (gh, gw) of the student's maps.
         """
-        images, tags, boxes = batch["images"], batch["tags"], batch.get("boxes")
-        valid = torch.ones_like(images[:, 0], dtype=torch.bool)
-        if boxes is not None:
-            valid = box_to_valid(boxes, (images.shape[2], images.shape[3]))
-        # counting the tags on an accelerator would wait for it: there, take the bound or all
-        bound = batch.get("max_tags")
-        if bound is None and tags.device.type != "cpu":
-            bound = tags.shape[1]
-        classes, present = present_classes(tags, bound)
+        images = batch["images"]
+        classes, present = present_classes(batch["tags"], tag_bound(batch))
         views = forward_views(self.assignment, normalize(images), self.config.scales)
         # thresholds and a temperature of 0.01 act on differences that bf16 rounds away
         with torch.autocast(images.device.type, enabled=False):
-            return self._pseudo_labels(views, classes, present, valid, grid)
+            return self._pseudo_labels(views, classes, present, valid_pixels(batch), grid)
 
     def _pseudo_labels(
         self,

@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from wsss_lab.cam import FUSIONS, Fusion, box_to_valid, cam_to_pseudo_label
+from wsss_lab.cam import FUSIONS, Fusion, cam_to_pseudo_label
 from wsss_lab.losses import balanced_pixel_loss, enlarge, tag_loss
 from wsss_lab.methods.common.base import (
     Batch,
@@ -44,12 +44,13 @@ from wsss_lab.methods.common.base import (
     normalize,
     split_decay,
 )
+from wsss_lab.methods.common.batches import real_boxes, tag_bound, valid_pixels
 from wsss_lab.methods.tscd import released
 from wsss_lab.methods.tscd.config import TSCDConfig
 from wsss_lab.methods.tscd.labels import affinity_label, normalize_inside, scd_channels
 from wsss_lab.methods.tscd.losses import affinity_loss, correspondence, scd_loss
 from wsss_lab.methods.tscd.network import Outputs, TSCDNetwork, ViewOutputs
-from wsss_lab.methods.tscd.views import place_points, real_boxes, sample_points, second_view
+from wsss_lab.methods.tscd.views import place_points, sample_points, second_view
 from wsss_lab.models.base import Backbone, split_norm_parameters
 from wsss_lab.refine import PAR, VARM, DenseEnergyLoss, grid_label, radius_mask, random_walk
 
@@ -89,8 +90,7 @@ class TSCD(Method):
         if warm and not self.config.quirks.full_warmup:
             return self._warm_step(batch)
         images = batch["images"]
-        boxes = real_boxes(images, batch.get("boxes"))
-        valid = box_to_valid(boxes, (images.shape[2], images.shape[3]))
+        boxes, valid = real_boxes(batch), valid_pixels(batch)
         views = self.forward_views(normalize(images), valid)
         labels = self.pseudo_labels(batch, views.cam, valid)
         # float32: the energy sums over all pairs of pixels, and the re-centred target keeps only
@@ -215,10 +215,6 @@ class TSCD(Method):
     ) -> Int[Tensor, "b h w"]:
         """Make refined labels of maps (0..1); 255 where undecided and where not `valid`."""
         config, images, tags = self.config, batch["images"], batch["tags"]
-        # counting the tags on an accelerator would wait for it: there, take the bound or all
-        bound = batch.get("max_tags")
-        if bound is None and tags.device.type != "cpu":
-            bound = tags.shape[1]
         return cam_to_pseudo_label(
             cam,
             tags,
@@ -227,7 +223,7 @@ class TSCD(Method):
             images=released.truncate_colours(images) if config.quirks.truncate_colours else images,
             refine=self.refiner,
             valid=valid,
-            max_present=bound,
+            max_present=tag_bound(batch),
         )
 
     def predict(
