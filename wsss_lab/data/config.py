@@ -73,8 +73,9 @@ class DataConfig:
     flip: float = 0.5
     """Probability of a left-right mirror; 0.5 in all four released codes."""
     pad: Literal["black", "mean"] = "black"
-    """Padding outside the image: black (TSCD, CoSA), or ImageNet's mean, which is 0 for the network
-    (ASDT, ACR)."""
+    """Padding outside the image: black (TSCD, CoSA), or the mean that the network's images are
+    normalised by (ImageNet's, but for networks that declare another), which is 0 for it (ASDT,
+    ACR)."""
     jitter: float = 0.0
     """Brightness, contrast and saturation vary by up to this share. None of the four uses it."""
     blur: float = 0.0

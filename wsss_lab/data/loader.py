@@ -270,7 +270,7 @@ class StepLoader:
         else:
             made = self._move(pixels).float().div_(255)  # uint8 is a quarter of the transfer
         if self._fill is not None:
-            # ImageNet's mean is no whole number of bytes, so it can only be filled in here
+            # a network's mean is no whole number of bytes, so it can only be filled in here
             colour = torch.tensor(self._fill, device=made.device)[:, None, None]
             made = torch.where(valid[:, None], made, colour)
         return made

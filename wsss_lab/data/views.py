@@ -6,7 +6,7 @@ second one with one of nine operations on a Pillow image (`strong_released`, whi
 level.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -180,11 +180,12 @@ class Views:
 
     Args:
         data: crop, scale, mirror, padding, colours.
+        mean: the network's mean colour, RGB in [0, 1], which `pad="mean"` fills in.
     """
 
-    def __init__(self, data: DataConfig):
+    def __init__(self, data: DataConfig, mean: Sequence[float] = IMAGENET_MEAN):
         self.data = data
-        self.fill = IMAGENET_MEAN if data.pad == "mean" else None
+        self.fill = tuple(mean) if data.pad == "mean" else None
 
     def __call__(
         self, sample: Sample, rng: np.random.Generator, step_rng: np.random.Generator

@@ -26,7 +26,6 @@ from wsss_lab.methods.common.base import (
     Method,
     SegOutput,
     StepOutput,
-    normalize,
     split_decay,
 )
 from wsss_lab.models.base import Backbone
@@ -57,7 +56,7 @@ class TagClassifier(Method):
 
     def features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
         """The feature map that is pooled, and that maps are read from."""
-        return self.backbone(normalize(images)).last
+        return self.backbone(self.backbone.normalize(images)).last
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k"]:
         """Tag logits of images in [0, 1]."""
@@ -116,7 +115,7 @@ class SegNetwork(Method):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k1 gh gw"]:
         """Label logits at the stride of the finest level (4 in the toy networks)."""
-        pyramid = self.backbone(normalize(images)).pyramid
+        pyramid = self.backbone(self.backbone.normalize(images)).pyramid
         fine, coarse = self.lateral(pyramid[0]), self.top(pyramid[-1])
         coarse = F.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=False)
         return self.classify(self.smooth(F.relu(fine + coarse)))

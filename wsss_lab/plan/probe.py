@@ -88,7 +88,7 @@ def probe_training(
         progress=False,
         tensorboard=False,
     )
-    views, times = TrainingViews(data), []
+    views, times = TrainingViews(data, copied.input_mean), []
     loader = StepLoader(images, share.batch, run.seed, views)
     loader(0)  # opens files and draws textures for the first time
     start = time.perf_counter()

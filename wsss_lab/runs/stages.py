@@ -237,7 +237,7 @@ def fit_stage(
         dataset,
         run.batch,
         run.seed,
-        TrainingViews(data),
+        TrainingViews(data, method.input_mean),
         rank=fabric.global_rank,
         world=fabric.world_size,
         workers=run.workers,

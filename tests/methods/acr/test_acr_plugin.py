@@ -17,7 +17,6 @@ from wsss_lab.methods.acr.views import NAMED_VIEWS, Flip, ViewName
 from wsss_lab.methods.asdt.config import PRESETS as ASDT_PRESETS
 from wsss_lab.methods.asdt.method import ASDT
 from wsss_lab.methods.cam_baseline import TagClassifier
-from wsss_lab.methods.common.base import normalize
 from wsss_lab.methods.cosa.config import PRESETS as COSA_PRESETS
 from wsss_lab.methods.cosa.method import CoSA
 from wsss_lab.methods.tscd.config import PRESETS as TSCD_PRESETS
@@ -84,7 +83,7 @@ def test_without_class_token_the_loss_is_that_of_the_last_stage_by_hand():
     method = make("tscd")
     backbone = trained_backbone(method)
     got = one_step(WithConsistency(method, ConsistencyConfig(alpha=1.0))).parts["acr_affinity"]
-    images = normalize(batch()["images"])
+    images = backbone.normalize(batch()["images"])
     maps = []
     for x in (images, images.flip(-1)):
         with record_attention(backbone, (-2, -1)) as record, torch.no_grad():

@@ -32,14 +32,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from wsss_lab.config import IMAGENET_MEAN, IMAGENET_STD
 from wsss_lab.losses import tag_loss
 from wsss_lab.methods.acr import localisation, released
 from wsss_lab.methods.acr.config import ACRConfig
 from wsss_lab.methods.acr.losses import consistency
 from wsss_lab.methods.acr.network import forward_views
 from wsss_lab.methods.acr.views import View
-from wsss_lab.methods.common.base import Batch, Method, StepOutput, normalize, split_decay
-from wsss_lab.models.base import Backbone
+from wsss_lab.methods.common.base import Batch, Method, StepOutput, split_decay
+from wsss_lab.models.base import Backbone, normalize
 from wsss_lab.models.heads import TagHead
 from wsss_lab.models.modes import class_token_only
 from wsss_lab.models.vit import ViTBackbone
@@ -74,7 +75,18 @@ class ACR(Method):
 
     def prepare(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Normalise images in [0, 1] for the backbone, by `input_stats`."""
-        return 2 * images - 1 if self.config.input_stats == "half" else normalize(images)
+        match self.config.input_stats:
+            case "half":
+                return 2 * images - 1
+            case "imagenet":
+                return normalize(images, IMAGENET_MEAN, IMAGENET_STD)
+        return self.backbone.normalize(images)
+
+    @property
+    def input_mean(self) -> tuple[float, ...]:
+        """Colour that is 0 after `prepare`."""
+        means = {"half": (0.5, 0.5, 0.5), "imagenet": IMAGENET_MEAN}
+        return means.get(self.config.input_stats, self.backbone.input_mean)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k"]:
         """Compute tag logits of images in [0, 1]."""

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from wsss_lab.methods.acr.losses import consistency
 from wsss_lab.methods.acr.network import comparable_layers, forward_views, prefix_of
 from wsss_lab.methods.acr.views import ViewName, views_of
-from wsss_lab.methods.common.base import Batch, Method, SegOutput, StepOutput, normalize
+from wsss_lab.methods.common.base import Batch, Method, SegOutput, StepOutput
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.modes import stateless_pass
 
@@ -117,7 +117,7 @@ class WithConsistency(Method):
         output = self.method.training_step(batch, step)
         backbone = trained_backbone(self.method)
         view = self.views[step % len(self.views)]
-        images = normalize(batch["images"])
+        images = backbone.normalize(batch["images"])
         other = view.image(images, backbone.stride)
         # a pass of its own: the method's passes may see other crops, scales or colours
         with stateless_pass(backbone):
@@ -135,6 +135,11 @@ class WithConsistency(Method):
             loss = loss + self.config.alpha * term
         parts = output.parts | {f"acr_{name}": term for name, term in terms.items()}
         return StepOutput(loss, parts, output.panels)
+
+    @property
+    def input_mean(self) -> tuple[float, ...]:
+        """The method's own."""
+        return self.method.input_mean
 
     def predict(
         self, images: Float[Tensor, "b 3 h w"], tags: Float[Tensor, "b k"] | None = None

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from wsss_lab.cam import FUSIONS, fuse_cams
 from wsss_lab.methods.asdt.config import ASDTConfig
-from wsss_lab.methods.common.base import normalize
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.heads import DilatedHead, TagHead
 from wsss_lab.models.modes import DROPOUT, evaluation_mode
@@ -68,7 +67,7 @@ class ASDTNetwork(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Outputs:
         """Compute all heads on images in [0, 1]."""
-        features = self.backbone(normalize(images)).last
+        features = self.backbone(self.backbone.normalize(images)).last
         return Outputs(
             self.tag_head(self.dropout(features)),
             self.tag_head.cam(features),
@@ -87,7 +86,7 @@ class ASDTNetwork(nn.Module):
             cam: raw maps of scale 1, from the training pass.
         """
         h, w = images.shape[-2:]
-        inputs = normalize(images)
+        inputs = self.backbone.normalize(images)
         views = [cam]
         with evaluation_mode(self.backbone, DROPOUT, on=not self.config.cam_dropout):
             if not self.config.cam_dropout:  # `cam` was made with dropout

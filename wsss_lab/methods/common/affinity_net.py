@@ -54,7 +54,6 @@ from wsss_lab.methods.common.base import (
     Method,
     SegOutput,
     StepOutput,
-    normalize,
     split_decay,
 )
 from wsss_lab.models.base import Backbone, freeze_batch_norms
@@ -107,7 +106,7 @@ class AffinityNetwork(Method):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
         """Compute features of images in [0, 1], on the grid of the backbone's last map."""
-        maps = self.backbone(normalize(images)).pyramid[-len(self.lateral) :]
+        maps = self.backbone(self.backbone.normalize(images)).pyramid[-len(self.lateral) :]
         grid = maps[-1].shape[-2:]
         lifted = [
             F.adaptive_avg_pool2d(F.elu(lateral(each)), grid)

@@ -7,15 +7,9 @@ from typing import Any, NotRequired, TypedDict
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from wsss_lab.config import IMAGENET_MEAN, IMAGENET_STD
+from wsss_lab.config import IMAGENET_MEAN
+from wsss_lab.models.base import Backbone
 from wsss_lab.models.weights import load_strictly
-
-
-def normalize(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """Images in [0, 1] -> what backbones take: minus ImageNet's mean, over its deviation."""
-    mean = images.new_tensor(IMAGENET_MEAN)[:, None, None]
-    std = images.new_tensor(IMAGENET_STD)[:, None, None]
-    return (images - mean) / std
 
 
 class Batch(TypedDict):
@@ -69,6 +63,16 @@ class Method(nn.Module):
 
     uses_tags: bool = False
     """Whether the output of `predict` depends on the true tags."""
+
+    @property
+    def input_mean(self) -> tuple[float, ...]:
+        """Colour, RGB in [0, 1], that is 0 once normalised; "mean" padding is filled with it.
+
+        By default the `input_mean` of the first backbone; ImageNet's where there is none.
+        """
+        found = (module for module in self.modules() if isinstance(module, Backbone))
+        first = next(found, None)
+        return IMAGENET_MEAN if first is None else first.input_mean
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         """Loss of one step."""

@@ -1,4 +1,4 @@
-"""What every method reads from a batch in the same way: bounds of lists, and real pixels."""
+"""Bounds of lists and real pixels, read from a batch by all methods alike."""
 
 import torch
 from jaxtyping import Bool, Int

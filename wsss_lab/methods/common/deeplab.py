@@ -37,7 +37,6 @@ from wsss_lab.methods.common.base import (
     Method,
     SegOutput,
     StepOutput,
-    normalize,
     split_decay,
 )
 from wsss_lab.models.base import Backbone, freeze_batch_norms
@@ -94,7 +93,7 @@ class DeepLabV2(Method):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k1 gh gw"]:
         """Label logits of images in [0, 1] at the stride of the backbone."""
-        return self.head(self.backbone(normalize(images)).last)
+        return self.head(self.backbone(self.backbone.normalize(images)).last)
 
     def predict(
         self, images: Float[Tensor, "b 3 h w"], tags: Float[Tensor, "b k"] | None = None

@@ -47,7 +47,6 @@ from wsss_lab.methods.common.base import (
     Method,
     SegOutput,
     StepOutput,
-    normalize,
     split_decay,
 )
 from wsss_lab.methods.common.batches import tag_bound, valid_pixels
@@ -98,6 +97,10 @@ class CoSA(Method):
         self.assignment = MomentumTeacher(teacher, config.decay)
         self.searches = threshold_searches(config)
 
+    def normalize(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Normalise images in [0, 1] for both networks, whose backbones are of one kind."""
+        return self.online.backbone.normalize(images)
+
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         """Compute the losses of one step.
 
@@ -110,7 +113,7 @@ class CoSA(Method):
         """
         tags, strong = batch["tags"], batch.get("strong", batch["images"])
         # the student has to match labels from quieter colours, which it can do by shape alone
-        student: Outputs = self.online(normalize(strong))
+        student: Outputs = self.online(self.normalize(strong))
         parts = {
             "tags": tag_loss(student.tag_logits, tags),
             "aux_tags": tag_loss(student.aux_logits, tags),
@@ -148,7 +151,7 @@ class CoSA(Method):
         """
         images = batch["images"]
         classes, present = present_classes(batch["tags"], tag_bound(batch))
-        views = forward_views(self.assignment, normalize(images), self.config.scales)
+        views = forward_views(self.assignment, self.normalize(images), self.config.scales)
         # thresholds and a temperature of 0.01 act on differences that bf16 rounds away
         with torch.autocast(images.device.type, enabled=False):
             return self._pseudo_labels(views, classes, present, valid_pixels(batch), grid)
@@ -266,7 +269,7 @@ class CoSA(Method):
             images: RGB in [0, 1].
             tags: not used; an evaluation with true tags applies them to the result.
         """
-        view: Outputs = self.assignment(normalize(images))
+        view: Outputs = self.assignment(self.normalize(images))
         return SegOutput(view.seg_logits, view.cam, view.tag_logits)
 
     def start_from(self, state: Mapping[str, Tensor]) -> None:

@@ -41,7 +41,6 @@ from wsss_lab.methods.common.base import (
     Method,
     SegOutput,
     StepOutput,
-    normalize,
     split_decay,
 )
 from wsss_lab.methods.common.batches import real_boxes, tag_bound, valid_pixels
@@ -76,6 +75,10 @@ class TSCD(Method):
             self.refiner = kind(iterations=config.refine_iterations)
         self.fusion = Fusion(**{**vars(FUSIONS["tscd"]), "scales": config.scales})
 
+    def normalize(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Normalise images in [0, 1] for the network."""
+        return self.network.backbone.normalize(images)
+
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         """Compute the loss of one step.
 
@@ -91,7 +94,7 @@ class TSCD(Method):
             return self._warm_step(batch)
         images = batch["images"]
         boxes, valid = real_boxes(batch), valid_pixels(batch)
-        views = self.forward_views(normalize(images), valid)
+        views = self.forward_views(self.normalize(images), valid)
         labels = self.pseudo_labels(batch, views.cam, valid)
         # float32: the energy sums over all pairs of pixels, and the re-centred target keeps only
         # small differences of cosines, which bf16 with its three digits would lose
@@ -115,7 +118,7 @@ class TSCD(Method):
     def _warm_step(self, batch: Batch) -> StepOutput:
         """Compute the tag loss alone."""
         net = self.network
-        logits = net.tag_head(net.backbone(normalize(batch["images"])).last)
+        logits = net.tag_head(net.backbone(self.normalize(batch["images"])).last)
         loss = tag_loss(logits, batch["tags"])
         # in the graph, so that their gradients are 0 as in a full step: they get weight decay, and
         # distributed training finds no unused parameters
@@ -215,12 +218,15 @@ class TSCD(Method):
     ) -> Int[Tensor, "b h w"]:
         """Make refined labels of maps (0..1); 255 where undecided and where not `valid`."""
         config, images, tags = self.config, batch["images"], batch["tags"]
+        if config.quirks.truncate_colours:
+            backbone = self.network.backbone
+            images = released.truncate_colours(images, backbone.input_mean, backbone.input_std)
         return cam_to_pseudo_label(
             cam,
             tags,
             config.low,
             config.high,
-            images=released.truncate_colours(images) if config.quirks.truncate_colours else images,
+            images=images,
             refine=self.refiner,
             valid=valid,
             max_present=tag_bound(batch),
@@ -236,7 +242,7 @@ class TSCD(Method):
             tags: not used; what an evaluation does with true tags happens outside.
         """
         net = self.network
-        pyramid = net.backbone(normalize(images)).pyramid
+        pyramid = net.backbone(self.normalize(images)).pyramid
         last = pyramid[-1]
         return SegOutput(net.seg_head(pyramid), net.tag_head.cam(last), net.tag_head(last))
 
@@ -260,7 +266,7 @@ class TSCD(Method):
         Returns:
             Background first, on the grid of the encoder; enlarge bilinearly, then argmax.
         """
-        outputs: Outputs = self.network(normalize(images))
+        outputs: Outputs = self.network(self.normalize(images))
         grid = (outputs.cam.shape[2], outputs.cam.shape[3])
         cam = F.interpolate(cam.float(), grid, mode="bilinear", align_corners=False)
         near = radius_mask(*grid, self.config.radius, images.device)

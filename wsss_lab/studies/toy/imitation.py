@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wsss_lab.methods.cam_baseline import TagClassifier
-from wsss_lab.methods.common.base import Batch, StepOutput, normalize, split_decay
+from wsss_lab.methods.common.base import Batch, StepOutput, split_decay
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.weights import load_backbone_weights
@@ -103,10 +103,11 @@ class LevelImitation(TagClassifier):
         """Class loss and imitation loss of a batch of at least two one-object images."""
         whole = (len(batch["images"]) + 1) // 2
         first, second = batch["images"][:whole], batch["images"][whole:]
-        images = normalize(torch.cat([first, paste_rectangles(second, first[: len(second)])]))
+        images = torch.cat([first, paste_rectangles(second, first[: len(second)])])
         with torch.no_grad():
-            targets = self._teacher[0].to(images.device)(images).pyramid
-        features = self.backbone(images)
+            teacher = self._teacher[0].to(images.device)
+            targets = teacher(teacher.normalize(images)).pyramid
+        features = self.backbone(self.backbone.normalize(images))
         logits = self.head(features.last[:whole]).float()
         tags = F.cross_entropy(logits, batch["tags"][:whole].argmax(1))
         missed = torch.stack(
