@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from wsss_lab.data.crops import cosa_window, view, view_released
-from wsss_lab.data.views import STRONG_OPS, blur, draw_magnitude, strong, strong_released
+from wsss_lab.data.transform import STRONG_OPS, blur, draw_magnitude, strong, strong_released
 from wsss_lab.models.backbones import build_backbone
 
 

@@ -9,7 +9,7 @@ from wsss_lab.cam import Fusion
 from wsss_lab.config import IMAGENET_MEAN, IMAGENET_STD
 from wsss_lab.data.config import DataConfig
 from wsss_lab.data.loader import StepLoader
-from wsss_lab.data.views import Views as TrainingViews
+from wsss_lab.data.transform import TrainingTransform
 from wsss_lab.evaluate.inference import LOGIT_FUSIONS, Views, multi_scale_predict
 from wsss_lab.methods import acr, asdt, cosa, tscd
 from wsss_lab.methods.acr.plugin import ConsistencyConfig, WithConsistency
@@ -140,7 +140,7 @@ class White:
 def test_padding_by_the_mean_is_0_for_the_network(build, mean):
     method = TagClassifier(build("toy_cnn"), K)
     settings = DataConfig(crop=SIDE, scale=(1.0, 1.0), pad="mean")
-    made = StepLoader(White(), 2, 0, TrainingViews(settings, method.input_mean))(0)
+    made = StepLoader(White(), 2, 0, TrainingTransform(settings, method.input_mean))(0)
     seen = method.backbone.normalize(made["images"])
     outside = ~made["valid"]
     assert outside.any()

@@ -82,7 +82,7 @@ class DataConfig:
     """Probability of a Gaussian blur with a radius of 0.1..2 px; CoSA's released code 0.5."""
     strong: bool = False
     """A second view of the same crop in other colours: one of nine operations at a magnitude of
-    1..9 (CoSA, released code); see `wsss_lab.data.views`."""
+    1..9 (CoSA, released code); see `wsss_lab.data.transform`."""
     form: Literal["ours", "released"] = "ours"
     """Resampling. `released`: as in the authors' code, bit for bit (Pillow on the whole image;
     `long_side` bilinear without a wider filter). `ours`: torch on the pixels under the crop, up to

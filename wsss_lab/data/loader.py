@@ -62,7 +62,7 @@ class StepSampler:
         return torch.from_numpy(self._order[within * self.batch : (within + 1) * self.batch].copy())
 
 
-class View(Sample):
+class TrainingSample(Sample):
     """Sample as a transform returns it: images of one size, and the box of real pixels."""
 
     box: NotRequired[tuple[int, int, int, int]]
@@ -88,7 +88,7 @@ class Samples(Protocol):
 
 @runtime_checkable
 class Transform(Protocol):
-    """Picklable callable that makes the training view of an image, as `wsss_lab.data.views.Views`.
+    """Picklable callable that makes a training sample: `wsss_lab.data.transform.TrainingTransform`.
 
     An attribute `fill`, RGB in [0, 1], is the colour of the padding outside `box`; without it the
     padding is left as the transform filled it.
@@ -96,8 +96,8 @@ class Transform(Protocol):
 
     def __call__(
         self, sample: Sample, rng: np.random.Generator, step_rng: np.random.Generator
-    ) -> View:
-        """Return one view.
+    ) -> TrainingSample:
+        """Return one training sample.
 
         Args:
             sample: image, tags, name.
@@ -143,7 +143,7 @@ class StepLoader:
         dataset: map-style, of `Sample`.
         run_batch: images per step over all processes.
         seed: seed of order and random numbers.
-        transform: makes one view of each image, see `Transform`; None leaves images as they are,
+        transform: makes a sample of each image, see `Transform`; None leaves images as they are,
             which then must be of one size.
         rank: rank of this process.
         world: number of processes; must divide `run_batch`.
@@ -330,19 +330,21 @@ class _Steps(Dataset[Any]):
 
     def __getitem__(self, step: int) -> dict[str, Any]:
         indices = self.order[step].tolist()
-        return _stack([self._view(step, p, indices[p]) for p in self.positions])
+        return _stack([self._sample(step, p, indices[p]) for p in self.positions])
 
-    def _view(self, step: int, position: int, index: int) -> View:
+    def _sample(self, step: int, position: int, index: int) -> TrainingSample:
         sample = self.dataset[index]
         if self.transform is None:
-            return View(**sample)
+            return TrainingSample(**sample)
         # keyed by the position in the global batch, not by rank or worker: their numbers may change
         rng = np.random.Generator(np.random.PCG64([self.seed, step, position, _IMAGE]))
         step_rng = np.random.Generator(np.random.PCG64([self.seed, step, 0, _STEP]))
         try:
             return self.transform(sample, rng, step_rng)
         except Exception as error:
-            error.add_note(f"while making the view of image {sample['name']!r} for step {step}")
+            error.add_note(
+                f"while making the training sample of image {sample['name']!r} for step {step}"
+            )
             raise
 
 
@@ -359,27 +361,29 @@ class _Reported(Dataset[Any]):
             return Problem.of(error)
 
 
-def _stack(views: Sequence[View]) -> dict[str, Any]:
-    """Stack views; images are laid out channels last, as decoders write them."""
+def _stack(samples: Sequence[TrainingSample]) -> dict[str, Any]:
+    """Stack samples; images are laid out channels last, as decoders write them."""
     stacked: dict[str, Any] = {
-        "images": _stack_images(views, lambda view: view["image"]),
-        "tags": torch.stack([view["tags"] for view in views]),
-        "names": [view["name"] for view in views],
-        "max_tags": max([1, *(int((view["tags"] > 0).sum()) for view in views)]),
+        "images": _stack_images(samples, lambda sample: sample["image"]),
+        "tags": torch.stack([sample["tags"] for sample in samples]),
+        "names": [sample["name"] for sample in samples],
+        "max_tags": max([1, *(int((sample["tags"] > 0).sum()) for sample in samples)]),
     }
     whole = (0, stacked["images"].shape[-2], 0, stacked["images"].shape[-1])
-    stacked["boxes"] = torch.tensor([view.get("box", whole) for view in views])
-    if "mask" in views[0]:
-        stacked["masks"] = torch.stack([view["mask"] for view in views])
-    if "strong" in views[0]:
-        stacked["strong"] = _stack_images(views, lambda view: view["strong"])
-    if "squashed" in views[0]:
-        stacked["squashed"] = _stack_images(views, lambda view: view["squashed"])
+    stacked["boxes"] = torch.tensor([sample.get("box", whole) for sample in samples])
+    if "mask" in samples[0]:
+        stacked["masks"] = torch.stack([sample["mask"] for sample in samples])
+    if "strong" in samples[0]:
+        stacked["strong"] = _stack_images(samples, lambda sample: sample["strong"])
+    if "squashed" in samples[0]:
+        stacked["squashed"] = _stack_images(samples, lambda sample: sample["squashed"])
     return stacked
 
 
-def _stack_images(views: Sequence[View], get: Callable[[View], Tensor]) -> Tensor:
-    shapes = {tuple(get(view).shape): view["name"] for view in views}
+def _stack_images(
+    samples: Sequence[TrainingSample], get: Callable[[TrainingSample], Tensor]
+) -> Tensor:
+    shapes = {tuple(get(sample).shape): sample["name"] for sample in samples}
     if len(shapes) > 1:
         (one, a), (other, b) = list(shapes.items())[:2]
         raise ValueError(
@@ -387,4 +391,4 @@ def _stack_images(views: Sequence[View], get: Callable[[View], Tensor]) -> Tenso
             "pass a transform that crops"
         )
     # stacked as (h, w, 3): `stack` of channels-last images would copy them to channels first
-    return torch.stack([get(view).permute(1, 2, 0) for view in views]).permute(0, 3, 1, 2)
+    return torch.stack([get(sample).permute(1, 2, 0) for sample in samples]).permute(0, 3, 1, 2)

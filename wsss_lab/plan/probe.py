@@ -14,7 +14,7 @@ import torch
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.data.loader import StepLoader
-from wsss_lab.data.views import Views as TrainingViews
+from wsss_lab.data.transform import TrainingTransform
 from wsss_lab.methods.common.base import Batch, Method, StepOutput
 from wsss_lab.runs.stages import FirstImages
 from wsss_lab.train.devices import make_fabric
@@ -88,7 +88,7 @@ def probe_training(
         progress=False,
         tensorboard=False,
     )
-    views, times = TrainingViews(data, copied.input_mean), []
+    views, times = TrainingTransform(data, copied.input_mean), []
     loader = StepLoader(images, share.batch, run.seed, views)
     loader(0)  # opens files and draws textures for the first time
     start = time.perf_counter()

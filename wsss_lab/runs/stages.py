@@ -19,7 +19,7 @@ from wsss_lab.data.masks import read_mask, save_label
 from wsss_lab.data.sample import Sample
 from wsss_lab.data.sampling import weights_of
 from wsss_lab.data.toy import ToyWorld
-from wsss_lab.data.views import Views as TrainingViews
+from wsss_lab.data.transform import TrainingTransform
 from wsss_lab.evaluate.evaluate import by_shape
 from wsss_lab.evaluate.inference import Views, multi_scale_predict
 from wsss_lab.methods.common.base import Method, StepOutput
@@ -217,7 +217,7 @@ def fit_stage(
         dataset: map-style, of samples.
         run: length and batch.
         optim: optimiser.
-        data: crops and colours of the training views.
+        data: crops and colours of the training samples.
         fabric: launched.
         weights: file that marks the stage as done, written at its end.
         facts: what the weights file says about itself.
@@ -237,7 +237,7 @@ def fit_stage(
         dataset,
         run.batch,
         run.seed,
-        TrainingViews(data, method.input_mean),
+        TrainingTransform(data, method.input_mean),
         rank=fabric.global_rank,
         world=fabric.world_size,
         workers=run.workers,
