@@ -13,7 +13,7 @@ class, is a map of where that class is believed to be: the class activation map 
 the ceiling that weak supervision is measured against, and the network that pseudo-labels train.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from wsss_lab.losses import pixel_loss, tag_loss
 from wsss_lab.methods.common.base import (
     Batch,
     Method,
+    ParamGroup,
     SegOutput,
     StepOutput,
     split_decay,
@@ -82,7 +83,7 @@ class TagClassifier(Method):
             loss = tag_loss(logits, batch["tags"])
         return StepOutput(loss, {"tags": loss}, {"logits": logits})
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """Backbone at `lr`, head at `head_lr`."""
         return split_decay(self.backbone, lr, weight_decay) + split_decay(
             self.head, head_lr, weight_decay
@@ -131,7 +132,7 @@ class SegNetwork(Method):
         loss = pixel_loss(self(batch["images"]), batch["masks"])
         return StepOutput(loss, {"pixels": loss})
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """Backbone at `lr`, decoder at `head_lr`."""
         decoder = nn.ModuleList([self.lateral, self.top, self.smooth, self.classify])
         return split_decay(self.backbone, lr, weight_decay) + split_decay(

@@ -25,7 +25,6 @@ predicted ones unless it gets others.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +38,7 @@ from wsss_lab.methods.acr.config import ACRConfig
 from wsss_lab.methods.acr.losses import consistency
 from wsss_lab.methods.acr.network import forward_views
 from wsss_lab.methods.acr.views import View
-from wsss_lab.methods.common.base import Batch, Method, StepOutput, split_decay
+from wsss_lab.methods.common.base import Batch, Method, ParamGroup, StepOutput, split_decay
 from wsss_lab.models.base import Backbone, normalize
 from wsss_lab.models.heads import TagHead
 from wsss_lab.models.modes import class_token_only
@@ -95,6 +94,7 @@ class ACR(Method):
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         """Compute the losses of a batch and of one view of it; views take turns by `step`."""
         views = self.config.views
+        # by the step and no counter of its own, so that a resumed run goes on with the same view
         view = views[step % len(views)]
         return self.losses(self.prepare(batch["images"]), batch["tags"], view)
 
@@ -138,7 +138,7 @@ class ACR(Method):
             panels["attention"], panels["attention_view"] = (a.detach() for a in pairs[-1])
         return StepOutput(loss, parts, panels)
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """List the backbone at `lr`, the head at `head_lr`; the released code has one group."""
         head = split_decay(self.head, head_lr, weight_decay)
         return split_decay(self.backbone, lr, weight_decay) + head

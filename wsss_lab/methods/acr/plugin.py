@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from wsss_lab.methods.acr.losses import consistency
 from wsss_lab.methods.acr.network import comparable_layers, forward_views, prefix_of
 from wsss_lab.methods.acr.views import ViewName, views_of
-from wsss_lab.methods.common.base import Batch, Method, SegOutput, StepOutput
+from wsss_lab.methods.common.base import Batch, Method, ParamGroup, SegOutput, StepOutput
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.modes import stateless_pass
 
@@ -147,7 +147,7 @@ class WithConsistency(Method):
         """Predict as the method does."""
         return self.method.predict(images, tags)
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """List the method's own groups."""
         return self.method.param_groups(lr, head_lr, weight_decay)
 

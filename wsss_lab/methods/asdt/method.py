@@ -36,7 +36,7 @@ skip every `quirks`.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +65,7 @@ from wsss_lab.methods.asdt.losses import (
 from wsss_lab.methods.asdt.network import ASDTNetwork, Outputs
 from wsss_lab.methods.asdt.released import load_checkpoint, squashed_images
 from wsss_lab.methods.asdt.signal import image_signal, student_share
-from wsss_lab.methods.common.base import Batch, Method, SegOutput, StepOutput
+from wsss_lab.methods.common.base import Batch, Method, ParamGroup, SegOutput, StepOutput
 from wsss_lab.methods.common.batches import tag_bound, valid_pixels
 from wsss_lab.models.base import Backbone
 from wsss_lab.refine import DenseEnergyLoss
@@ -125,13 +125,15 @@ class ASDT(Method):
         """
         config = self.config
         outputs: Outputs = self.network(batch["images"])
+        # labels come from maps of several scales: scale 1 is there, the others need no graph
         cam = self.network.fused_cam(batch["images"], outputs.cam)
         # in float32: the CRF's exponentials, and the energy as a sum over all pixels, lose too
         # much in half precision
         with torch.autocast(cam.device.type, enabled=False):
             targets = self.pseudo_labels(batch, step, outputs, cam)
             parts = {"tags": tag_loss(outputs.tag_logits, batch["tags"])}
-            # teacher B's head learns from teacher A in every step, whoever teaches the student
+            # teacher B's head learns from teacher A in every step, whoever teaches the student;
+            # at the size of the crop, because the CRF drew the labels' edges pixel by pixel
             logits = enlarge(outputs.teacher_logits, _size(targets.pictures))
             parts["ce"] = self._ce(logits, targets.a.label)
             parts["energy"] = self._energy(logits, targets)
@@ -285,6 +287,6 @@ class ASDT(Method):
         """Load a checkpoint of the released code, strictly; see `released.load_checkpoint`."""
         load_checkpoint(self.network, state)
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """Sort parameters into the released four groups, see `ASDTNetwork.param_groups`."""
         return self.network.param_groups(lr, head_lr, weight_decay)

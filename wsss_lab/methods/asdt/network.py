@@ -1,7 +1,7 @@
 """ASDT's unified network: one backbone, a class branch and two segmentation heads."""
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from wsss_lab.cam import FUSIONS, fuse_cams
 from wsss_lab.methods.asdt.config import ASDTConfig
+from wsss_lab.methods.common.base import ParamGroup
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.heads import DilatedHead, TagHead
 from wsss_lab.models.modes import DROPOUT, evaluation_mode
@@ -97,7 +98,7 @@ class ASDTNetwork(nn.Module):
                 views.append(self.tag_head.cam(self.backbone(view).last))
         return fuse_cams(views, (cam.shape[2], cam.shape[3]), self.fusion)
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """Sort parameters into backbone weights, its vectors, head weights and head biases.
 
         Vectors have twice the rate and no weight decay. Released: 7e-4 times 1, 2, 10, 20, decay
@@ -109,7 +110,7 @@ class ASDTNetwork(nn.Module):
             weight_decay: of both.
         """
         heads = [self.tag_head, self.seg_head, self.student_head]
-        groups = []
+        groups: list[ParamGroup] = []
         for modules, rate in (([self.backbone], lr), (heads, head_lr)):
             trained = [p for m in modules if m is not None for p in m.parameters()]
             trained = [p for p in trained if p.requires_grad]

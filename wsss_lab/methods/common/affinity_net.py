@@ -34,7 +34,6 @@ that is not implemented here.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +51,7 @@ from wsss_lab.methods.common.affinity_walk import random_walk
 from wsss_lab.methods.common.base import (
     Batch,
     Method,
+    ParamGroup,
     SegOutput,
     StepOutput,
     split_decay,
@@ -156,7 +156,7 @@ class AffinityNetwork(Method):
             "the weights of the segmentation network (model.safetensors in the folder of the run)"
         )
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """List the backbone at `lr`, the 1x1 convolutions at `head_lr`."""
         head = split_decay(nn.ModuleList([self.lateral, self.mix]), head_lr, weight_decay)
         return split_decay(self.backbone, lr, weight_decay) + head

@@ -32,7 +32,7 @@ excepted (`run.precision`; released: float32; see the study `precision`).
 
 import copy
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,7 @@ from wsss_lab.losses import tag_loss
 from wsss_lab.methods.common.base import (
     Batch,
     Method,
+    ParamGroup,
     SegOutput,
     StepOutput,
     split_decay,
@@ -128,6 +129,7 @@ class CoSA(Method):
 
         pseudo = self.assign(batch, (student.cam.shape[2], student.cam.shape[3]))
         swapped = self._swapped_losses(student, pseudo, batch)
+        # a full warm-up computes the swapped losses and gives them no weight
         factors = {} if warm else vars(self.config.weights)
         weighted = [factors.get(name, 0.0) * value for name, value in swapped.items()]
         panels = {
@@ -176,6 +178,7 @@ class CoSA(Method):
             teacher_cam(aux_cams, classes, present, size, aux_scales, inside),
         ]
         thresholds = self._thresholds(cams)
+        # two labels for one segmentation: where only one of the maps errs, the other one objects
         labels = [
             label_from_cam(cam, classes, present, low, high, valid)
             for cam, (low, high) in zip(cams, thresholds, strict=True)
@@ -188,6 +191,7 @@ class CoSA(Method):
             ]
             weights = torch.stack(certainty, dim=1)
         seg = [view.seg_logits for view in views]
+        # on the coarse grid of the student's maps, which it supervises
         target = sampled_target(seg, classes, present, size, grid, config.temperature)
         stacked = torch.stack(labels, dim=1)
         return PseudoLabels(classes, present, stacked, target, weights, cams[0], valid)
@@ -283,7 +287,7 @@ class CoSA(Method):
         released.load_released(self.online, state)
         self.assignment.network.load_state_dict(self.online.state_dict())
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """Return the encoder at `lr`, the heads at `head_lr` (released: 6e-5, ten times that)."""
         net = self.online
         if self.config.quirks.decay_all:

@@ -27,7 +27,6 @@ accuracy at full size has not been measured.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +38,7 @@ from wsss_lab.losses import balanced_pixel_loss, enlarge, tag_loss
 from wsss_lab.methods.common.base import (
     Batch,
     Method,
+    ParamGroup,
     SegOutput,
     StepOutput,
     split_decay,
@@ -83,9 +83,8 @@ class TSCD(Method):
         """Compute the loss of one step.
 
         Args:
-            batch: `images` and `tags`; `boxes`, [y0, y1, x0, x1] of the real pixels of each padded
-                crop (default: all); `max_tags`, the largest number of tags of an image as a Python
-                number, which spares work on an accelerator.
+            batch: `images` and `tags`; `boxes` and `valid`, the real pixels of each padded crop
+                (default: all); `max_tags`, which spares work on an accelerator; see `Batch`.
             step: 0-based; only the tag loss counts up to and with step `config.warmup`.
         """
         # until the classifier has learned the tags its maps are noise, and so are labels from them
@@ -100,19 +99,15 @@ class TSCD(Method):
         # small differences of cosines, which bf16 with its three digits would lose
         with torch.autocast(images.device.type, enabled=False):
             parts, panels = self._losses(batch, views, labels, boxes, valid)
+        # the tag loss stands first in `parts` and always counts in full; the others are computed
+        # in a full warm-up, as released, but have no weight
         factors = {} if warm else vars(self.config.weights)
         others = [factors.get(name, 0.0) * part for name, part in list(parts.items())[1:]]
         loss = torch.stack([parts["tags"], *others]).sum()
-        panels |= {
-            "cam": views.cam,
-            "labels": labels,
-            "affinity": views.outputs.affinity,
-            "tag_logits": views.outputs.tag_logits,
-            "seg_logits": views.outputs.seg_logits,
-            "view": views.view,
-            "view_cam": views.view_cam,
-            "view_logits": views.view_logits,
-        }
+        panels |= {"cam": views.cam, "view": views.view, "view_cam": views.view_cam}
+        panels |= {"labels": labels, "view_logits": views.view_logits}
+        for name in ("affinity", "tag_logits", "seg_logits"):
+            panels[name] = getattr(views.outputs, name)
         return StepOutput(loss, parts, {name: value.detach() for name, value in panels.items()})
 
     def _warm_step(self, batch: Batch) -> StepOutput:
@@ -131,6 +126,7 @@ class TSCD(Method):
     ) -> ViewOutputs:
         """Run all passes of normalised images: one per view with gradients, the others for maps."""
         config, net, quirks = self.config, self.network, self.config.quirks
+        # kept away from the border by half a window, which so lies inside the image
         centre = (2 * torch.rand(len(images), 2, device=images.device) - 1) * (1 - config.view_crop)
         window = (None if config.view_crop == 1 else centre, config.view_crop)
         view = second_view(images, config.view_scale, *window)
@@ -151,12 +147,14 @@ class TSCD(Method):
         size = (images.shape[2], images.shape[3])
         logits = enlarge(views.outputs.seg_logits, size, align_corners=True)
         grid = (views.outputs.cam.shape[2], views.outputs.cam.shape[3])
+        # near cells only: far ones may have one label without belonging together
         near = radius_mask(*grid, config.radius, images.device)
         target = affinity_label(grid_label(labels, grid), near)
         scd, points, view_points = self._scd(views, logits, tags, boxes)
         parts = {
             "tags": tag_loss(views.outputs.tag_logits, tags),
             "seg": balanced_pixel_loss(logits, labels),
+            # undecided pixels have no cross-entropy: this makes them agree with similar neighbours
             "energy": self.energy(logits.softmax(1), 255 * images, valid, labels),
             "affinity": affinity_loss(views.outputs.affinity, target),
             "scd": scd,
@@ -276,7 +274,7 @@ class TSCD(Method):
         """Load a released checkpoint of TSCD or AFA, strictly."""
         released.load_released(self.network, state)
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """Group parameters: encoder at `lr`, heads at `head_lr`.
 
         Released: 6e-5, ten times that, decay 0.01. In this order: encoder without norms, its norms
@@ -292,7 +290,7 @@ class TSCD(Method):
             (small, head_lr, weight_decay),
             (list(net.seg_head.parameters()), head_lr, weight_decay),
         ]
-        out: list[dict[str, Any]] = []
+        out: list[ParamGroup] = []
         for parameters, rate, decay in groups:
             if config.quirks.decay_all or not decay:
                 out.append({"params": parameters, "lr": rate, "weight_decay": decay})
