@@ -6,11 +6,11 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
+from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -107,6 +107,19 @@ class Transform(Protocol):
         ...  # pragma: no cover
 
 
+class Stacked(TypedDict):
+    """Samples of one step as a worker hands them over: uint8, on the CPU."""
+
+    images: UInt8[Tensor, "b 3 h w"]
+    tags: Float[Tensor, "b k"]
+    names: list[str]
+    max_tags: int
+    boxes: NotRequired[Int[Tensor, "b 4"]]
+    masks: NotRequired[Int[Tensor, "b h w"]]
+    strong: NotRequired[UInt8[Tensor, "b 3 h w"]]
+    squashed: NotRequired[UInt8[Tensor, "b 3 h w"]]
+
+
 class LoadedBatch(TypedDict):
     """Batch of one training step; fits `wsss_lab.methods.common.base.Batch`."""
 
@@ -180,7 +193,7 @@ class StepLoader:
         self._steps = _Steps(dataset, run_batch, seed, transform, rank, world, weights)
         self._fill: Sequence[float] | None = getattr(transform, "fill", None)
         self.workers, self.ahead, self.device = workers, ahead, device
-        self._batches: Iterator[Any] | None = None
+        self._batches: Iterator[Stacked | Problem] | None = None
         self._next = -1
 
     def __call__(self, step: int) -> LoadedBatch:
@@ -216,7 +229,7 @@ class StepLoader:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _start(self, step: int) -> Iterator[Any]:
+    def _start(self, step: int) -> Iterator[Stacked | Problem]:
         """Start workers that prepare `step` and all later steps."""
         # fork: works in notebooks, and children inherit lists and textures
         method = "fork" if sys.platform == "linux" else "spawn"
@@ -236,7 +249,7 @@ class StepLoader:
             )
             return iter(loader)
 
-    def _finish(self, stacked: dict[str, Any]) -> LoadedBatch:
+    def _finish(self, stacked: Stacked) -> LoadedBatch:
         """Move a batch to the device and convert uint8 to float."""
         boxes, (height, width) = stacked["boxes"], stacked["images"].shape[-2:]
         boxes = self._move(boxes)
@@ -291,7 +304,7 @@ def _quiet(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-class _Steps(Dataset[Any]):
+class _Steps(Dataset[Stacked]):
     """The stacked bytes of a step, made in one process."""
 
     def __init__(
@@ -328,7 +341,7 @@ class _Steps(Dataset[Any]):
             self.order = WeightedSampler(weights, run_batch, seed)
         self.positions = range(rank, run_batch, world)
 
-    def __getitem__(self, step: int) -> dict[str, Any]:
+    def __getitem__(self, step: int) -> Stacked:
         indices = self.order[step].tolist()
         return _stack([self._sample(step, p, indices[p]) for p in self.positions])
 
@@ -348,22 +361,22 @@ class _Steps(Dataset[Any]):
             raise
 
 
-class _Reported(Dataset[Any]):
+class _Reported(Dataset[Stacked | Problem]):
     """Steps that return data errors as `Problem`: an exception in a worker keeps only text."""
 
     def __init__(self, steps: _Steps):
         self.steps = steps
 
-    def __getitem__(self, step: int) -> dict[str, Any] | Problem:
+    def __getitem__(self, step: int) -> Stacked | Problem:
         try:
             return self.steps[step]
         except DataError as error:
             return Problem.of(error)
 
 
-def _stack(samples: Sequence[TrainingSample]) -> dict[str, Any]:
+def _stack(samples: Sequence[TrainingSample]) -> Stacked:
     """Stack samples; images are laid out channels last, as decoders write them."""
-    stacked: dict[str, Any] = {
+    stacked: Stacked = {
         "images": _stack_images(samples, lambda sample: sample["image"]),
         "tags": torch.stack([sample["tags"] for sample in samples]),
         "names": [sample["name"] for sample in samples],

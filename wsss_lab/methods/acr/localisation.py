@@ -25,7 +25,7 @@ Usage, for any network whose attention `record_attention` can record::
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -191,10 +191,11 @@ def gradient_maps(
             f"attention must be square and of one size in all layers used, got {sorted(sizes)}: "
             "choose a later start_layer"
         )
-    total: Any = 0
-    for gradient, layer in zip(gradients, attention, strict=True):
-        total = total + layer_map(gradient, layer[..., rows, :], variant)
-    maps = total[..., prefix:].mean(dim=-2).relu().transpose(0, 1)
+    layers = [
+        layer_map(gradient, layer[..., rows, :], variant)
+        for gradient, layer in zip(gradients, attention, strict=True)
+    ]
+    maps = sum(layers[1:], start=layers[0])[..., prefix:].mean(dim=-2).relu().transpose(0, 1)
     out = maps.new_zeros(*logits.shape, maps.shape[-1])
     return out.scatter_(1, index[:, :, None].expand_as(maps), maps)
 
