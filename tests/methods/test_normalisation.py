@@ -10,7 +10,7 @@ from wsss_lab.config import IMAGENET_MEAN, IMAGENET_STD
 from wsss_lab.data.config import DataConfig
 from wsss_lab.data.loader import StepLoader
 from wsss_lab.data.transform import TrainingTransform
-from wsss_lab.evaluate.inference import LOGIT_FUSIONS, Views, multi_scale_predict
+from wsss_lab.evaluate.inference import LOGIT_FUSIONS, MultiScale, multi_scale_predict
 from wsss_lab.methods import acr, asdt, cosa, tscd
 from wsss_lab.methods.acr.plugin import ConsistencyConfig, WithConsistency
 from wsss_lab.methods.cam_baseline import SegNetwork, TagClassifier
@@ -109,7 +109,7 @@ def test_backbones_get_what_they_declare(make, build, backbone, colour, mean):
     method.training_step(data, STEP)
     seen.check(colour)
     method.eval()
-    views = Views(LOGIT_FUSIONS["mean"], Fusion(scales=(1.0, 1.5)), min_side=1)
+    views = MultiScale(LOGIT_FUSIONS["mean"], Fusion(scales=(1.0, 1.5)), min_side=1)
     with torch.no_grad():
         if isinstance(method, acr.ACR):
             method.localise(data["images"], data["tags"])

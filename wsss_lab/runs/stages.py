@@ -21,7 +21,7 @@ from wsss_lab.data.sampling import weights_of
 from wsss_lab.data.toy import ToyWorld
 from wsss_lab.data.transform import TrainingTransform
 from wsss_lab.evaluate.evaluate import by_shape
-from wsss_lab.evaluate.inference import Views, multi_scale_predict
+from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
 from wsss_lab.methods.common.base import Method, StepOutput
 from wsss_lab.models.weights import load_strictly
 from wsss_lab.runs.folder import RunFolder, read_tensors, save_weights
@@ -267,7 +267,7 @@ def label_stage(
     dataset: Any,
     out: Path,
     *,
-    views: Views,
+    views: MultiScale,
     threshold: float = 0.4,
     band: tuple[float, float] | None = None,
     rule: LabelRule | None = None,
