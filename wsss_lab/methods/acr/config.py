@@ -7,6 +7,9 @@ from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.methods.acr.localisation import Variant
 from wsss_lab.methods.acr.views import View, ViewName, views_of
 
+InputStats = Literal["backbone", "imagenet", "half"]
+"""Ways to normalise images, see `ACRConfig.input_stats`."""
+
 
 @dataclass(frozen=True)
 class ACRQuirks:
@@ -46,10 +49,10 @@ class ACRConfig:
     """Second views by name, in turn, one a step: see `NAMED_VIEWS`. Released: the mirror image."""
     layers: tuple[int, ...] | None = None
     """Attention layers compared, negative from the end; None for all, as released."""
-    input_stats: Literal["imagenet", "half"] = "imagenet"
-    """Colours that the network gets: "imagenet" subtracts ImageNet's mean and divides by its
-    deviation, "half" maps [0, 1] to [-1, 1]. The released code takes the former, although the
-    weights of the hybrid were pre-trained with the latter."""
+    input_stats: InputStats = "backbone"
+    """Colours that the network gets: "backbone" normalises by the mean and deviation that the
+    network declares, "imagenet" by ImageNet's, "half" maps [0, 1] to [-1, 1]. The released code
+    takes ImageNet's, although the weights of the hybrid were pre-trained with the last."""
     final_norm: bool = False
     """Let the head read tokens after the final LayerNorm. Released: before it."""
     variant: Variant = "grad"
@@ -69,8 +72,10 @@ class ACRConfig:
     def __post_init__(self) -> None:
         if not self.alpha >= 0:
             raise ValueError(f"alpha must be at least 0, got {self.alpha}")
-        if self.input_stats not in ("imagenet", "half"):
-            raise ValueError(f"input_stats must be 'imagenet' or 'half', got {self.input_stats!r}")
+        if self.input_stats not in get_args(InputStats):
+            raise ValueError(
+                f"input_stats must be one of {get_args(InputStats)}, got {self.input_stats!r}"
+            )
         if self.variant not in get_args(Variant):
             raise ValueError(f"variant must be one of {get_args(Variant)}, got {self.variant!r}")
         views_of(self.named_views)  # refuses unknown names
@@ -101,7 +106,7 @@ class ACRPreset:
     """Options of `build_backbone`."""
 
 
-_RELEASED = ACRConfig(batched=False, quirks=RELEASED)
+_RELEASED = ACRConfig(input_stats="imagenet", batched=False, quirks=RELEASED)
 _OURS = ACRConfig(input_stats="half")
 _SGD = OptimConfig("sgd", 0.05, head_lr_factor=1.0, weight_decay=5e-4, momentum=0.0,
                    schedule="poly", power=0.9, warmup=0.0, clip=0.0)  # fmt: skip
