@@ -23,6 +23,7 @@ from wsss_lab.config import OptimConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.evaluate.predict import toy_classifier
 from wsss_lab.methods.asdt import config as asdt_config
+from wsss_lab.methods.asdt import values
 from wsss_lab.methods.asdt.config import ASDTConfig
 from wsss_lab.methods.asdt.keymap import KEYMAP
 from wsss_lab.methods.asdt.method import ASDT
@@ -171,11 +172,7 @@ METHOD = EndToEnd(
     report=report_predictions,
     watcher=watcher,
     step_kind=step_kind,
+    crfs=values.CRFS,
+    published=values.PUBLISHED,
 )
 RECIPE = METHOD.recipe()
-train, views = METHOD.train, METHOD.views
-load_method, load_views, load_released = (
-    METHOD.load_method,
-    METHOD.load_views,
-    METHOD.load_released,
-)

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
+from wsss_lab.evaluate.inference import Views
 from wsss_lab.methods.cosa import config as cosa_config
+from wsss_lab.methods.cosa import values
 from wsss_lab.methods.cosa.config import CoSAConfig
 from wsss_lab.methods.cosa.keymap import KEYMAP
 from wsss_lab.methods.cosa.method import CoSA
@@ -60,7 +62,7 @@ def _photos(name: str) -> Config:
         ),
         optim=cosa_config.OPTIM,
         method=cosa_config.PRESETS[name],
-        test=TestConfig("cosa", crf="cosa-eval", tags_at_test=True),
+        test=TestConfig("cosa-test", crf="cosa-eval", tags_at_test=True),
     )
 
 
@@ -104,11 +106,16 @@ METHOD = EndToEnd(
     NO_PRESET,
     tags_note=TAGS_NOTE,
     step_kind=warm_up_step,
+    test_views={
+        "test": Views(
+            values.EVAL_LOGIT_FUSION,
+            values.EVAL_CAM_FUSION,
+            values.NORMALIZATION,
+            resize="squash",
+            side=448,
+        ),
+    },
+    crfs=values.CRFS,
+    published=values.PUBLISHED,
 )
 RECIPE = METHOD.recipe()
-train, views = METHOD.train, METHOD.views
-load_method, load_views, load_released = (
-    METHOD.load_method,
-    METHOD.load_views,
-    METHOD.load_released,
-)

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
+from wsss_lab.evaluate.inference import Views
 from wsss_lab.methods.tscd import config as tscd_config
+from wsss_lab.methods.tscd import values
 from wsss_lab.methods.tscd.config import TSCDConfig
 from wsss_lab.methods.tscd.keymap import KEYMAP
 from wsss_lab.methods.tscd.method import TSCD
@@ -64,7 +66,7 @@ def _photos(name: str) -> Config:
         ),
         optim=tscd_config.OPTIM,
         method=method,
-        test=TestConfig("tscd_test", crf="tscd-eval", cam_threshold=0.45, tags_at_test=True),
+        test=TestConfig("tscd-test", crf="tscd-eval", cam_threshold=0.45, tags_at_test=True),
     )
 
 
@@ -109,11 +111,18 @@ METHOD = EndToEnd(
     NO_PRESET,
     tags_note=TAGS_NOTE,
     step_kind=warm_up_step,
+    test_views={
+        "val": Views(cam=values.CAM_FUSION, cam_norm=values.NORMALIZATION),
+        "test": Views(
+            values.LOGIT_FUSION,
+            values.CAM_FUSION,
+            values.NORMALIZATION,
+            resize="long",
+            side=512,
+            join_at="grid",
+        ),
+    },
+    crfs=values.CRFS,
+    published=values.PUBLISHED,
 )
 RECIPE = METHOD.recipe()
-train, views = METHOD.train, METHOD.views
-load_method, load_views, load_released = (
-    METHOD.load_method,
-    METHOD.load_views,
-    METHOD.load_released,
-)
