@@ -1,13 +1,17 @@
-"""What settings call by name: test protocols and CRFs of registered methods."""
+"""What a registered method brings: test protocols and CRFs by name, its checkpoints."""
 
 from dataclasses import replace
 
 import pytest
+import torch
 
 from wsss_lab.evaluate.inference import VIEWS, Views
+from wsss_lab.methods.common.checkpoints import CheckpointKind, Contents
 from wsss_lab.methods.tscd.values import CRFS
 from wsss_lab.refine import DenseCRF
+from wsss_lab.runs.identify import identify, released_by
 from wsss_lab.runs.recipe import RECIPES, find_crf, find_recipe, find_views, register_method
+from wsss_lab.runs.safe_read import read_checkpoint
 
 
 @pytest.fixture
@@ -18,6 +22,9 @@ def own():
         name="my-own",
         test_views={"large": Views(resize="long", side=96)},
         crfs={"soft": DenseCRF(2)},
+        checkpoint=CheckpointKind(
+            ("mine.",), lambda state: Contents("mine", "toy_cnn", len(state))
+        ),
     )
     yield register_method(recipe)
     del RECIPES._found["my-own"]
@@ -30,6 +37,14 @@ def test_names_of_a_readers_method(own):
         find_crf("hard")
     with pytest.raises(ValueError, match=r"views: .*single, .*my-own-large, got 'my-own-soft'"):
         find_views("my-own-soft")
+
+
+def test_a_checkpoint_of_a_readers_method(own, tmp_path):
+    file = tmp_path / "last.pth"
+    torch.save({"mine.weight": torch.zeros(3, 2)}, file)
+    found = identify(file)
+    assert (found.kind, found.network, found.classes, found.parameters) == ("mine", "toy_cnn", 1, 6)
+    assert released_by(file, *read_checkpoint(file)) == own.name
 
 
 def test_names_that_come_with_the_library():

@@ -27,6 +27,7 @@ from wsss_lab.methods.asdt import values
 from wsss_lab.methods.asdt.config import ASDTConfig
 from wsss_lab.methods.asdt.keymap import KEYMAP
 from wsss_lab.methods.asdt.method import ASDT
+from wsss_lab.methods.asdt.released import CHECKPOINT
 from wsss_lab.methods.asdt.signal import student_share
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.weights import load_backbone_weights, load_strictly
@@ -174,5 +175,6 @@ METHOD = EndToEnd(
     step_kind=step_kind,
     crfs=values.CRFS,
     published=values.PUBLISHED,
+    checkpoint=CHECKPOINT,
 )
 RECIPE = METHOD.recipe()

@@ -23,6 +23,7 @@ from wsss_lab.evaluate.evaluate import Crf
 from wsss_lab.evaluate.inference import Views
 from wsss_lab.methods.acr.plugin import ConsistencyConfig, with_consistency
 from wsss_lab.methods.common.base import Method
+from wsss_lab.methods.common.checkpoints import CheckpointKind
 from wsss_lab.methods.common.published import Published
 from wsss_lab.models.keymaps import Table
 from wsss_lab.models.weights import load_strictly
@@ -101,6 +102,10 @@ class EndToEnd:
     """Name -> post-processing of probabilities; `--test.crf` calls it METHOD-NAME."""
     published: tuple[Published, ...] = ()
     """Published results, to compare runs with."""
+    warm_ups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Backbone -> changes to the preset `toy` that leave the tag losses alone."""
+    checkpoint: CheckpointKind | None = None
+    """How a released checkpoint is recognised; goes with `keymap`."""
 
     def recipe(self) -> Recipe:
         """Return the recipe that commands use."""
@@ -121,6 +126,8 @@ class EndToEnd:
             test_views=self.test_views,
             crfs=self.crfs,
             published=self.published,
+            warm_ups=self.warm_ups,
+            checkpoint=self.checkpoint,
         )
 
     def train(

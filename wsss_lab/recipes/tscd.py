@@ -21,6 +21,7 @@ from wsss_lab.methods.tscd.config import TSCDConfig
 from wsss_lab.methods.tscd.keymap import KEYMAP
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.methods.tscd.network import tscd_backbone
+from wsss_lab.methods.tscd.released import CHECKPOINT
 from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
 from wsss_lab.recipes.end_to_end_plan import warm_up_step
 
@@ -124,5 +125,7 @@ METHOD = EndToEnd(
     },
     crfs=values.CRFS,
     published=values.PUBLISHED,
+    warm_ups={"toy_mit": {"method.warmup": 1_000_000}},
+    checkpoint=CHECKPOINT,
 )
 RECIPE = METHOD.recipe()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # the table is asked before torch is needed
     import wsss_lab.evaluate.inference
     from wsss_lab.evaluate.evaluate import Crf
     from wsss_lab.methods.common.base import Method
+    from wsss_lab.methods.common.checkpoints import CheckpointKind
     from wsss_lab.methods.common.published import Published
 
 Log = Callable[[str], None]
@@ -67,6 +68,11 @@ class Recipe:
     """Name -> post-processing of probabilities; settings call it METHOD-NAME."""
     published: "tuple[Published, ...]" = ()
     """Published results, to compare runs with."""
+    warm_ups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Backbone -> changes to the preset `toy` that leave the tag losses alone; see
+    `wsss_lab.studies.toy.warm_up`."""
+    checkpoint: "CheckpointKind | None" = None
+    """How a checkpoint of the authors is recognised; `load_released` makes it run."""
 
     def preset(self, name: str) -> Any:
         """Return the settings of a preset.

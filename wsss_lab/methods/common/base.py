@@ -69,6 +69,8 @@ class Method(nn.Module):
 
     uses_tags: bool = False
     """Whether the output of `predict` depends on the true tags."""
+    start_prefix: str = ""
+    """Beginning of the names of all tensors that `start_from` needs."""
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         """Loss of one step."""

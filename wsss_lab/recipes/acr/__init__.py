@@ -1,6 +1,7 @@
 """ACR from data to `metrics.json`; its stages are listed in `wsss_lab.recipes.acr.recipe`."""
 
 from wsss_lab.methods.acr import values
+from wsss_lab.methods.acr.released import CHECKPOINT
 from wsss_lab.recipes.acr import plan, recipe
 from wsss_lab.runs.recipe import Recipe
 
@@ -20,4 +21,6 @@ RECIPE = Recipe(
     views=recipe.views,
     crfs=values.CRFS,
     published=values.PUBLISHED,
+    warm_ups=recipe.WARM_UPS,
+    checkpoint=CHECKPOINT,
 )

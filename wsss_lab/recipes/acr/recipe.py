@@ -90,6 +90,18 @@ TAGS_NOTE = (
 """Which column of an evaluation corresponds to published numbers."""
 
 
+WARM_UPS: dict[str, dict[str, Any]] = {
+    "toy_vit": {
+        "method.alpha": 0.0,
+        "method.activation": False,
+        "method.affinity": False,
+        "run.steps": 750,
+        "until": "maps",
+    }
+}
+"""Backbone -> changes to the preset `toy` that leave the tag loss alone."""
+
+
 class Localiser(Method):
     """Maps of a trained ACR as predictions, of the true tags or else of the predicted ones.
 
