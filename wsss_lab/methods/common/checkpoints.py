@@ -14,7 +14,7 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Contents:
-    """What a checkpoint holds."""
+    """Contents of a checkpoint."""
 
     kind: str
     """Whose naming it follows."""
@@ -23,7 +23,7 @@ class Contents:
     classes: int | None = None
     """Foreground classes, where there is a classifier."""
     details: dict[str, Any] = field(default_factory=dict)
-    """What else is known."""
+    """Further facts."""
 
 
 @dataclass(frozen=True)
