@@ -71,9 +71,9 @@ def test_cosa_maps_of_the_training_step(golden, network):
 @torch.no_grad()
 def test_cosa_maps_of_the_evaluation(golden, network):
     z = {k: torch.from_numpy(v) for k, v in golden("cosa")("multi_scale_cam_eval.npz").items()}
-    x, rule = z["x"], values.EVAL_CAM_FUSION
+    x, rule, norm = z["x"], values.EVAL_CAM_FUSION, values.NORMALIZATION
     close(
-        multi_scale_cam(lambda v: network(v).cam, x, rule, normalize=values.NORMALIZATION),
+        multi_scale_cam(lambda v: network(v).cam, x, rule, normalize=norm),
         z["eval5_cam"],
     )
     last = type(rule)(rule.scales, fuse_scale="last")
