@@ -32,7 +32,7 @@ from wsss_lab.models.onednn import multiply_by_onednn
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "vit_s16": ("deit_s", {}),
     "vit_b16": ("vit_b16", {}),
-    "r50_vit_b16": ("r50_vit_b16", {"weight_std": "acr"}),
+    "r50_vit_b16": ("r50_vit_b16", {"weight_std": "added_eps"}),
 }
 CLASSES, PRESENT = 20, (2, 7, 14)
 

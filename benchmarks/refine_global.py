@@ -20,6 +20,7 @@ from report import report
 
 from wsss_lab.config import cpu_model
 from wsss_lab.refine import DenseCRF, DenseEnergyLoss, Lattice, bilateral_features
+from wsss_lab.runs.recipe import find_crf
 
 CLASSES, SIZE = 21, (375, 500)
 CRF_PRESETS = ("tscd-cam", "asdt-seg", "tscd-eval", "cosa-eval")
@@ -87,7 +88,7 @@ def cpp_crf(oracle: tuple, crf: DenseCRF, image: torch.Tensor, probs: torch.Tens
 
 def crf_row(oracle: tuple | None, preset: str, grain: float, repeats: int) -> dict:
     """One image of VOC's size, 21 classes, as a user calls it (the lattice is built anew)."""
-    crf = DenseCRF.preset(preset)
+    crf = find_crf(preset)
     image, probs = scene(1, SIZE, grain)
 
     def build() -> Lattice:

@@ -73,7 +73,7 @@ def network_cams(classifier):
     @torch.no_grad()
     def cams(sample):
         image = sample["image"][None].float() / 255
-        return multi_scale_cam(classifier.raw_cam, image, FUSIONS["tscd"])
+        return multi_scale_cam(classifier.raw_cam, image, FUSIONS["multi_scale"])
 
     return cams
 
@@ -96,7 +96,7 @@ def test_evaluate_agrees_with_the_chain_by_hand(toy_folder):
     found = score_method(
         method,
         toy_folder,
-        MultiScale(cam=FUSIONS["tscd"], cam_norm="tscd"),
+        MultiScale(cam=FUSIONS["multi_scale"], cam_norm="min_max"),
         num_classes=len(toy_folder.classes) + 1,
         cam_threshold=0.5,
         tags_at_test=True,

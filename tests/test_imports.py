@@ -38,7 +38,12 @@ APART = {
 """Below, and nevertheless not to be imported from there."""
 ROOT = {"IGNORE", "__version__"}
 TEXT = re.compile(r"wsss_lab(?:\.\w+)+(?::\w+)?")
-PAPERS = ("acr", "asdt", "cosa", "tscd")
+METHODS = PACKAGE / "methods"
+PAPERS = sorted({file.parent.name for file in METHODS.glob("*/__init__.py")} - {"common"})
+GENERAL = ("cam", "refine", "metrics", "models", "losses", "evaluate", "train", "data", "ema")
+GENERAL += ("config", "registry", "runs", "plan", "viz", "commands", "__main__")
+"""Rooms that know no method by its name: what is a paper's own comes from its recipe."""
+NAMED = re.compile(rf"(?<![a-z])(?:{'|'.join(PAPERS)})(?![a-z])")
 
 
 def module_of(path: Path) -> str:
@@ -129,6 +134,38 @@ def test_papers_do_not_know_each_other(paper):
         if f"{module}.".startswith((f"wsss_lab.methods.{paper}.", "wsss_lab.methods.common.")):
             for target in imports_of(path):
                 assert not target.startswith(tuple(others)), f"{module} imports {target}"
+                assert target != "wsss_lab.methods", f"{module} imports what may be of any paper"
+
+
+def test_the_papers_are_found():
+    assert {"acr", "asdt", "cosa", "tscd"} <= set(PAPERS)
+
+
+def names_of_methods(path: Path) -> list[str]:
+    """Strings, keywords and names in a file's code that name a method; docstrings may."""
+    tree = ast.parse(path.read_text())
+    skipped = docstrings(tree)
+    found = []
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        # value of a constant, name of an argument, attribute, variable, import or definition
+        texts = [getattr(node, name, None) for name in ("value", "arg", "attr", "id", "name")]
+        found += [text for text in texts if isinstance(text, str) and NAMED.search(text)]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_general_rooms_know_no_method_by_its_name(path):
+    if room_of(module_of(path)) in GENERAL:
+        assert not names_of_methods(path)
+
+
+def test_the_rule_sees_keys_and_strings(tmp_path):
+    text = 'VIEWS = {"cosa_eval": 1, "scosa": 2}\nif name == "acr":\n    run(tscd=f(asdt_cam))\n'
+    file = tmp_path / "odd.py"
+    file.write_text(f'"""cosa"""\n{text}')
+    assert sorted(names_of_methods(file)) == ["acr", "asdt_cam", "cosa_eval", "tscd"]
 
 
 def test_no_circles_when_the_package_is_imported():

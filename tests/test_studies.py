@@ -1,6 +1,7 @@
 """The studies run end to end at a size at which their numbers mean nothing."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -107,17 +108,41 @@ def test_the_warm_up_packs_what_a_study_starts_from(tmp_path, monkeypatch):
     from wsss_lab.studies.toy import warm_up
 
     few = {"data.count": 4, "data.val_count": 2, "data.size": 64, "data.crop": 64}
+    prefix = {"cosa": "assignment.network.", "acr": ""}
     few |= {"run.batch": 2, "run.steps": 1, "run.save_every": 1}
-    monkeypatch.setattr(
-        warm_up, "KINDS", {kind: (name, c | few) for kind, (name, c) in warm_up.KINDS.items()}
-    )
-    for kind, name, backbone in (("cosa", "cosa", "toy_cnn"), ("acr", "acr", "toy_vit")):
-        folder = tmp_path / kind
-        record = warm_up.run(warm_up.WarmUp(kind, folder, tmp_path))
+    for name, backbone in (("cosa", "toy_cnn"), ("acr", "toy_vit")):
+        recipe = find_recipe(name)
+        changes = {known: changes | few for known, changes in recipe.warm_ups.items()}
+        short = replace(recipe, warm_ups=changes)
+        monkeypatch.setattr(warm_up, "find_recipe", lambda _, recipe=short: recipe)
+        record = warm_up.run(warm_up.WarmUp(name, run_folder=tmp_path / name, out=tmp_path))
         packed = safetensors.torch.load_file(tmp_path / f"{backbone}_{name}.safetensors")
         assert {v.dtype for v in packed.values() if v.is_floating_point()} == {torch.float16}
-        recipe = find_recipe(name)
+        assert all(key.startswith(prefix[name]) for key in packed)
         method = recipe.build(recipe.presets["toy"], 10, False)
         method.start_from({k: v.float() for k, v in packed.items()})  # strict
         assert record["method"] == name
         assert (tmp_path / f"{backbone}_{name}.json").is_file()
+
+
+def test_warm_ups_are_of_the_backbones_they_name():
+    from wsss_lab.runs.recipe import RECIPES
+    from wsss_lab.runs.settings import with_changes
+
+    found = set()
+    for name, recipe in RECIPES.items():
+        for backbone, changes in recipe.warm_ups.items():
+            config = with_changes(recipe.preset("toy"), changes)
+            own = config if hasattr(config, "backbone") else config.method
+            assert own.backbone == backbone
+            found.add(f"{backbone}_{name}")
+    assert found == {"toy_mit_tscd", "toy_cnn_cosa", "toy_vit_cosa", "toy_vit_acr"}
+
+
+def test_a_warm_up_that_is_not_there():
+    from wsss_lab.studies.toy import warm_up
+
+    with pytest.raises(ValueError, match=r"warm-ups of cosa \(toy_cnn, toy_vit\), got 'wrn38'"):
+        warm_up.run(warm_up.WarmUp("cosa", "wrn38"))
+    with pytest.raises(ValueError, match="there are none"):
+        warm_up.run(warm_up.WarmUp("asdt"))

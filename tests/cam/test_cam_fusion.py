@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from paper_values import ALL_FUSIONS
 
 from wsss_lab.cam import FUSIONS, Fusion, fuse_cams, multi_scale_cam, normalize_cam
 
@@ -43,7 +44,7 @@ def by_hand(views, size, fusion):
 
 
 RULES = [
-    *FUSIONS.values(),
+    *ALL_FUSIONS.values(),
     *(
         Fusion((1.0, 0.5), flip, fuse_flip, fuse_scale, relu, corners)
         for flip, fuse_flip, fuse_scale, relu, corners in [
@@ -69,9 +70,9 @@ def cam_fn(images):
     return F.conv2d(images, weight, stride=4)
 
 
-@pytest.mark.parametrize("name", sorted(FUSIONS))
+@pytest.mark.parametrize("name", sorted(ALL_FUSIONS))
 def test_multi_scale_runs_the_views_of_the_rule(name):
-    fusion = FUSIONS[name]
+    fusion = ALL_FUSIONS[name]
     images = torch.randn(2, 3, 32, 40)
     seen = []
 
@@ -85,24 +86,24 @@ def test_multi_scale_runs_the_views_of_the_rule(name):
     assert seen == [(batch, 3, int(32 * s), int(40 * s)) for s in fusion.scales]
 
 
-@pytest.mark.parametrize("name", [n for n, f in FUSIONS.items() if f.flip])
+@pytest.mark.parametrize("name", [n for n, f in ALL_FUSIONS.items() if f.flip])
 def test_a_mirrored_image_gets_the_mirrored_map(name):
     images = torch.randn(2, 3, 32, 40)
-    cam = multi_scale_cam(cam_fn, images, FUSIONS[name])
-    mirrored = multi_scale_cam(cam_fn, images.flip(-1), FUSIONS[name])
+    cam = multi_scale_cam(cam_fn, images, ALL_FUSIONS[name])
+    mirrored = multi_scale_cam(cam_fn, images.flip(-1), ALL_FUSIONS[name])
     torch.testing.assert_close(mirrored.flip(-1), cam, atol=1e-5, rtol=1e-4)
 
 
 def test_multi_scale_cam_normalises_and_resizes():
     images = torch.randn(1, 3, 32, 40)
-    raw = multi_scale_cam(cam_fn, images, FUSIONS["tscd"], size=(16, 20), normalize=None)
-    cam = multi_scale_cam(cam_fn, images, FUSIONS["tscd"], size=(16, 20), normalize="acr")
+    raw = multi_scale_cam(cam_fn, images, FUSIONS["multi_scale"], size=(16, 20), normalize=None)
+    cam = multi_scale_cam(cam_fn, images, FUSIONS["multi_scale"], size=(16, 20), normalize="plain")
     assert raw.shape == (1, 2, 16, 20)
-    torch.testing.assert_close(cam, normalize_cam(raw, "acr"))
+    torch.testing.assert_close(cam, normalize_cam(raw, "plain"))
 
 
 def test_last_scale_only_ignores_the_others():
-    fusion = replace(FUSIONS["cosa_aux"], scales=(1.0, 2.0))
+    fusion = replace(ALL_FUSIONS["cosa.AUX_FUSION"], scales=(1.0, 2.0))
     views = [torch.randn(2, 1, 3, 3), torch.randn(2, 1, 6, 6)]
     changed = [torch.randn(2, 1, 3, 3), views[1]]
     assert torch.equal(fuse_cams(views, (6, 6), fusion), fuse_cams(changed, (6, 6), fusion))
@@ -110,14 +111,14 @@ def test_last_scale_only_ignores_the_others():
 
 def test_gradients_follow_the_callers_mode():
     images = torch.randn(1, 3, 32, 32, requires_grad=True)
-    assert multi_scale_cam(cam_fn, images, FUSIONS["tscd"]).requires_grad
+    assert multi_scale_cam(cam_fn, images, FUSIONS["multi_scale"]).requires_grad
     with torch.no_grad():
-        assert not multi_scale_cam(cam_fn, images, FUSIONS["tscd"]).requires_grad
+        assert not multi_scale_cam(cam_fn, images, FUSIONS["multi_scale"]).requires_grad
 
 
 def test_bad_arguments():
     with pytest.raises(ValueError, match="one entry per scale"):
-        fuse_cams([torch.randn(2, 1, 3, 3)], (6, 6), FUSIONS["tscd"])
+        fuse_cams([torch.randn(2, 1, 3, 3)], (6, 6), FUSIONS["multi_scale"])
     with pytest.raises(ValueError, match="flip=False"):
         fuse_cams([torch.randn(3, 1, 3, 3)], (6, 6), Fusion())
     with pytest.raises(ValueError, match="at least one pixel"):

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from paper_values import ALL_NORMALIZATIONS
 from torch import nn
 
 from wsss_lab.cam import (
-    NORMALIZATIONS,
     Normalization,
     class_activation_map,
     grad_cam,
@@ -104,13 +104,13 @@ def test_bad_bound_that_would_drop_classes():
         present_classes(torch.ones(4))
 
 
-@pytest.mark.parametrize("how", sorted(NORMALIZATIONS))
+@pytest.mark.parametrize("how", sorted(ALL_NORMALIZATIONS))
 def test_normalised_maps_against_loops(how):
-    rule = NORMALIZATIONS[how]
+    rule = ALL_NORMALIZATIONS[how]
     cam = torch.randn(2, 3, 5, 7) * 4
     if not rule.relu:
         cam = cam.relu()
-    out = normalize_cam(cam, how)
+    out = normalize_cam(cam, rule)
     for i in range(2):
         for c in range(3):
             x = cam[i, c].clamp(min=0)
@@ -121,16 +121,16 @@ def test_normalised_maps_against_loops(how):
     assert out.max() <= 1
 
 
-@pytest.mark.parametrize("how", sorted(NORMALIZATIONS))
+@pytest.mark.parametrize("how", sorted(ALL_NORMALIZATIONS))
 def test_a_map_of_zeros_stays_zero(how):
-    assert (normalize_cam(torch.zeros(1, 2, 3, 3), how) == 0).all()
+    assert (normalize_cam(torch.zeros(1, 2, 3, 3), ALL_NORMALIZATIONS[how]) == 0).all()
 
 
 def test_normalisation_is_float32_under_autocast():
     cam = torch.rand(1, 2, 8, 8).bfloat16()
-    out = normalize_cam(cam, "tscd")
+    out = normalize_cam(cam, "min_max")
     assert out.dtype == torch.float32
-    torch.testing.assert_close(out, normalize_cam(cam.float(), "tscd"))
+    torch.testing.assert_close(out, normalize_cam(cam.float(), "min_max"))
 
 
 def test_plain_normalisation_does_not_depend_on_scale():
@@ -140,7 +140,7 @@ def test_plain_normalisation_does_not_depend_on_scale():
 
 def test_global_normalisation_keeps_classes_comparable():
     cam = torch.tensor([4.0, 1.0]).view(1, 2, 1, 1) * torch.rand(1, 2, 6, 6)
-    out = normalize_cam(cam, "cosa_global")
+    out = normalize_cam(cam, ALL_NORMALIZATIONS["cosa.IMAGE_NORMALIZATION"])
     assert out[0, 1].max() < 0.3
     assert out[0, 0].max() > 0.99
 

@@ -4,16 +4,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from released_crops import asdt_offsets, tscd_box, tscd_offsets
 
 from wsss_lab.data.crops import (
     Window,
-    asdt_offsets,
     cut,
     draw_window,
     inside,
     long_side_size,
     scaled_size,
-    tscd_offsets,
     view,
     view_mask,
     view_plain,
@@ -67,7 +66,7 @@ def test_box_is_where_the_image_is():
         ones = torch.ones(1, window.height, window.width, dtype=torch.bool)
         valid = inside(torch.tensor([window.box]), window.side, window.side)
         assert torch.equal(cut(ones, window), valid)
-        y0, y1, x0, x1 = window.tscd_box
+        y0, y1, x0, x1 = tscd_box(window)
         probe = torch.zeros(window.side, window.side, dtype=torch.bool)
         probe[y0:y1, x0:x1] = True
         assert torch.equal(probe, valid[0])

@@ -10,7 +10,6 @@ from pixels import Pixels
 from wsss_lab.cam import FUSIONS, Fusion, normalize_cam
 from wsss_lab.evaluate.inference import (
     LOGIT_FUSIONS,
-    VIEWS,
     MultiScale,
     multi_scale_logits,
     multi_scale_predict,
@@ -18,7 +17,16 @@ from wsss_lab.evaluate.inference import (
 )
 from wsss_lab.methods.cam_baseline import SegNetwork, TagClassifier
 from wsss_lab.methods.common.base import Method
+from wsss_lab.methods.cosa import values as cosa
+from wsss_lab.methods.tscd import values as tscd
 from wsss_lab.models.backbones import build_backbone
+from wsss_lab.runs.recipe import find_views
+
+LOGITS = {
+    "mean": LOGIT_FUSIONS["mean"],
+    "tscd": tscd.LOGIT_FUSION,
+    "cosa": cosa.EVAL_LOGIT_FUSION,
+}
 
 
 def resize(x, size):
@@ -30,9 +38,9 @@ def images(h=40, w=56, b=2):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("rule", ["mean", "tscd", "cosa"])
+@pytest.mark.parametrize("rule", sorted(LOGITS))
 def test_logits_are_those_of_a_loop_over_views(rule):
-    method, x, fusion = Pixels(), images(), LOGIT_FUSIONS[rule]
+    method, x, fusion = Pixels(), images(), LOGITS[rule]
     per_scale = []
     for scale in fusion.scales:
         view = resize(x, (int(40 * scale), int(56 * scale)))
@@ -58,7 +66,7 @@ def test_one_pass_serves_two_rules_with_different_scales_and_flips():
             return super().predict(images, tags)
 
     method, x = Counting(), images()
-    views = MultiScale(LOGIT_FUSIONS["single"], FUSIONS["tscd"], "tscd", min_side=1)
+    views = MultiScale(LOGIT_FUSIONS["single"], FUSIONS["multi_scale"], "min_max", min_side=1)
     output = multi_scale_predict(method.predict, x, views)
     assert [shape[0] for shape in calls] == [4, 4, 4]  # three scales with mirrored copies
     torch.testing.assert_close(output.logits, resize(method.predict(x).logits, (40, 56)))
@@ -68,7 +76,7 @@ def test_one_pass_serves_two_rules_with_different_scales_and_flips():
         plain = resize(method.predict(view).cam, (40, 56))
         mirrored = resize(method.predict(view.flip(-1)).cam, (40, 56)).flip(-1)
         cam = cam + torch.maximum(plain, mirrored).relu()
-    torch.testing.assert_close(output.cam, normalize_cam(cam, "tscd"), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(output.cam, normalize_cam(cam, "min_max"), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -87,7 +95,7 @@ def test_tag_logits_are_the_mean_over_views():
 @torch.no_grad()
 def test_a_mirrored_image_gives_mirrored_output():
     method, x = Pixels(), images(48, 64)
-    views = MultiScale(LOGIT_FUSIONS["mean"], FUSIONS["tscd"])
+    views = MultiScale(LOGIT_FUSIONS["mean"], FUSIONS["multi_scale"])
     one = multi_scale_predict(method.predict, x, views)
     other = multi_scale_predict(method.predict, x.flip(-1), views)
     torch.testing.assert_close(other.logits.flip(-1), one.logits, atol=1e-5, rtol=1e-4)
@@ -98,15 +106,15 @@ def test_a_mirrored_image_gives_mirrored_output():
 def test_resizing_first_still_answers_at_image_size():
     method, x = Pixels(), images(30, 70)
     for views in (
-        replace(VIEWS["cosa"], side=32),
-        replace(VIEWS["tscd_test"], side=64),
+        replace(find_views("cosa-test"), side=32),
+        replace(find_views("tscd-test"), side=64),
         MultiScale(resize="long", side=35),
     ):
         output = multi_scale_predict(method.predict, x, views)
         assert output.logits.shape == (2, 4, 30, 70)
         assert output.cam.shape == (2, 3, 30, 70)
-    assert VIEWS["tscd_test"].size_of(375, 500) == (384, 512)
-    assert VIEWS["cosa"].size_of(375, 500) == (448, 448)
+    assert find_views("tscd-test").size_of(375, 500) == (384, 512)
+    assert find_views("cosa-test").size_of(375, 500) == (448, 448)
 
 
 @torch.no_grad()
@@ -119,7 +127,7 @@ def test_true_tags_reach_the_method_once_per_view_and_only_if_given():
             return super().predict(images, tags)
 
     tags = torch.ones(2, 3)
-    views = MultiScale(cam=FUSIONS["tscd"])
+    views = MultiScale(cam=FUSIONS["multi_scale"])
     multi_scale_predict(Told().predict, images(), views)
     assert seen == [None] * 3
     multi_scale_predict(Told().predict, images(), views, tags)
@@ -149,7 +157,7 @@ def test_small_images_are_enlarged_and_answered_at_their_size():
             sizes.append(tuple(images.shape[-2:]))
             return super().predict(images, tags)
 
-    views = MultiScale(LOGIT_FUSIONS["mean"], FUSIONS["tscd"])
+    views = MultiScale(LOGIT_FUSIONS["mean"], FUSIONS["multi_scale"])
     output = multi_scale_predict(Picky().predict, images(20, 50), views)
     assert sizes == [(32, 80), (32, 80), (32, 80)]
     assert output.logits.shape[-2:] == output.cam.shape[-2:] == (20, 50)
@@ -162,7 +170,7 @@ def test_bad_views():
     with pytest.raises(ValueError, match="at least one pixel"):
         scaled(images(8, 8), 0.1, True)
     with pytest.raises(ValueError, match='relu="none"'):
-        MultiScale(logits=FUSIONS["tscd"])
+        MultiScale(logits=FUSIONS["multi_scale"])
     with pytest.raises(ValueError, match="resize must be"):
         MultiScale(resize="wide", side=3)
     with pytest.raises(ValueError, match="side must be given"):

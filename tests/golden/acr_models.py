@@ -57,7 +57,7 @@ def stem_options(net):
             stages.setdefault(int(words[3]), set()).add(int(words[5]))
     last = "patch_embed.backbone.stages.{}.blocks.0.conv3.weight"
     return {
-        "weight_std": "acr",
+        "weight_std": "added_eps",
         "layers": tuple(len(stages[i]) for i in sorted(stages)),
         "channels": tuple(net[last.format(i)].shape[0] for i in sorted(stages)),
         "stem_width": net["patch_embed.backbone.stem.conv.weight"].shape[0],

@@ -2,7 +2,8 @@
 
 import torch
 
-from wsss_lab.cam import FUSIONS, NORMALIZATIONS, fuse_cams, normalize_cam
+from wsss_lab.cam import fuse_cams, normalize_cam
+from wsss_lab.methods.acr.values import CAM_FUSION, NORMALIZATION
 
 
 def images(z):
@@ -16,7 +17,7 @@ def images(z):
 def fused(maps, mirrored, size):
     side = int(maps.shape[1] ** 0.5)
     views = torch.stack([maps, mirrored]).unflatten(2, (side, side))
-    return normalize_cam(fuse_cams([views], size, FUSIONS["acr"]), "acr")[0]
+    return normalize_cam(fuse_cams([views], size, CAM_FUSION), NORMALIZATION)[0]
 
 
 def test_acr_maps_without_affinity(golden):
@@ -36,5 +37,5 @@ def test_acr_maps_with_affinity_follow_the_rule(golden):
         top = cam.amax((1, 2), keepdim=True)
         assert (cam.amin((1, 2)) == 0).all()
         assert (top <= 1).all()
-        again = normalize_cam(cam[None], "acr")[0] * (top + NORMALIZATIONS["acr"].eps)
+        again = normalize_cam(cam[None], NORMALIZATION)[0] * (top + NORMALIZATION.eps)
         torch.testing.assert_close(again, cam, atol=1e-6, rtol=0)

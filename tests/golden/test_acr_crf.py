@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from wsss_lab.refine import DenseCRF
+from wsss_lab.methods.acr.values import CRFS
 
 
 @pytest.mark.parametrize("file", ["infer_grad_noaff.npz", "infer_grad_aff.npz"])
@@ -19,7 +19,7 @@ def test_acr_crf_of_cams(golden, file):
         cams = z[f"cam_{i}"]
         scores = torch.cat([(1 - cams.amax(0, keepdim=True)) ** alpha, cams])
         image = z[f"rgb_{i}"].permute(2, 0, 1)[None]
-        out = DenseCRF.preset("acr-cam")(image, scores[None])[0]
+        out = CRFS["cam"](image, scores[None])[0]
         difference = (out - z[match[0]]).abs()
         assert (difference > 1e-5).float().mean() < 1e-3, match[0]
         assert difference.max() < 1e-3, match[0]

@@ -2,7 +2,7 @@
 
 import torch
 
-from wsss_lab.refine import DenseCRF
+from wsss_lab.methods.asdt.values import CRFS
 
 
 def check(out, wanted):
@@ -26,7 +26,7 @@ def test_asdt_teacher_a(golden):
         image = z[f"{case}_image"].permute(2, 0, 1)[None]
         for alpha in (4, 32):
             scores = torch.cat([(1 - cams.amax(0, keepdim=True)) ** alpha, cams])
-            out = DenseCRF.preset("asdt-cam")(image, scores[None])[0]
+            out = CRFS["cam"](image, scores[None])[0]
             check(out, z[f"{case}_crf_a{alpha}"])
 
 
@@ -34,7 +34,7 @@ def test_asdt_teacher_b(golden):
     z = {k: torch.from_numpy(v) for k, v in golden("asdt")("teacher2_and_inference.npz").items()}
     for case in cases(z):
         image = z[f"{case}_image"].permute(2, 0, 1)[None]
-        out = DenseCRF.preset("asdt-seg")(image, z[f"{case}_prob"][None])[0]
+        out = CRFS["seg"](image, z[f"{case}_prob"][None])[0]
         check(out, z[f"{case}_crf"])
         assert (out.argmax(0) != z[f"{case}_label"]).float().mean() < 1e-3
 
@@ -44,5 +44,5 @@ def test_asdt_inference(golden):
     z = {k: torch.from_numpy(v) for k, v in golden("asdt")("teacher2_and_inference.npz").items()}
     for case in cases(z):
         image = z[f"{case}_image"].permute(2, 0, 1)[None]
-        out = DenseCRF.preset("asdt-seg")(image, z[f"{case}_fused"][None])[0]
+        out = CRFS["seg"](image, z[f"{case}_fused"][None])[0]
         assert (out.argmax(0) != z[f"{case}_fused_crf_label"]).float().mean() < 1e-3

@@ -4,8 +4,9 @@ import random
 
 import numpy as np
 import torch
+from released_crops import asdt_offsets
 
-from wsss_lab.data.crops import Window, asdt_offsets, cut, inside
+from wsss_lab.data.crops import Window, cut, inside
 
 FIRST_SEED = 101  # of Python's generator: 101 small, 102 big, 103 mixed
 NAMES = ("small", "big", "mixed")

@@ -10,8 +10,8 @@ from wsss_lab.methods.asdt.config import PRESETS
 from wsss_lab.methods.asdt.labels import teacher_b_label
 from wsss_lab.methods.asdt.losses import fused_probs
 from wsss_lab.methods.asdt.method import ASDT
+from wsss_lab.methods.asdt.values import CRFS
 from wsss_lab.models.backbones import build_backbone
-from wsss_lab.refine import DenseCRF
 
 CONFIG = PRESETS["voc-released"]
 
@@ -73,5 +73,5 @@ def test_asdt_fused_inference(golden):
         size = tuple(case["image"].shape[-2:])
         fused = fused_probs(case["logits"], case["logits_student"], size)
         torch.testing.assert_close(fused[0], case["fused"], atol=1e-6, rtol=0)
-        label = DenseCRF.preset("asdt-seg")(case["image"], fused).argmax(1)
+        label = CRFS["seg"](case["image"], fused).argmax(1)
         assert torch.equal(label[0], case["fused_crf_label"].long()), letter

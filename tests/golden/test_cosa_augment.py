@@ -5,8 +5,9 @@ import random
 import numpy as np
 import pytest
 import torch
+from released_crops import cosa_window
 
-from wsss_lab.data.crops import cosa_window, view, view_released
+from wsss_lab.data.crops import view, view_released
 from wsss_lab.data.transform import STRONG_OPS, blur, draw_magnitude, strong, strong_released
 from wsss_lab.models.backbones import build_backbone
 

@@ -10,6 +10,7 @@ from wsss_lab.cam import normalize_cam
 from wsss_lab.losses import pixel_loss, tag_loss
 from wsss_lab.methods.cosa.labels import soft_target
 from wsss_lab.methods.cosa.losses import balanced_mean, pixel_entropy, swapped_cam_loss
+from wsss_lab.methods.cosa.values import LOSS_NORMALIZATION
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_cosa_cam_loss(z, name, floor):
 def test_cosa_cam_loss_of_normalised_maps(z):
     cam = z["cam"].clone().requires_grad_()
     target = F.interpolate(z["seg_ps"][:, 1:], tuple(cam.shape[-2:]), mode="bilinear")
-    check(swapped_cam_loss(normalize_cam(cam, "cosa_loss"), target), cam, z, "cam_loss_v2")
+    check(swapped_cam_loss(normalize_cam(cam, LOSS_NORMALIZATION), target), cam, z, "cam_loss_v2")
 
 
 def test_cosa_tag_loss(z):
@@ -104,7 +105,7 @@ def test_cosa_unused_variants_are_the_same_parts_put_together(z):
     cam = z["cam"].clone().requires_grad_()
     sure, label = z["seg_ps"].max(1)
     label = label.masked_fill(sure <= 0.25, 255)
-    small = normalize_cam(cam, "cosa_loss")
+    small = normalize_cam(cam, LOSS_NORMALIZATION)
     scores = torch.cat([1 - small.amax(1, keepdim=True), small], dim=1)
     scores = F.interpolate(scores, tuple(label.shape[-2:]), mode="bilinear")
     check(balanced(z, scores, label), cam, z, "cam_loss_v3")

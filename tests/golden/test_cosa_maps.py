@@ -4,7 +4,8 @@ import pytest
 import torch
 from test_cosa_network import AUX_LEVEL, HEADS
 
-from wsss_lab.cam import FUSIONS, fuse_cams, multi_scale_cam, normalize_cam, present_classes
+from wsss_lab.cam import fuse_cams, multi_scale_cam, normalize_cam, present_classes
+from wsss_lab.methods.cosa import values
 from wsss_lab.methods.cosa.labels import sampled_target, soft_target, teacher_cam
 from wsss_lab.methods.cosa.network import CoSANetwork, forward_views
 from wsss_lab.methods.cosa.released import load_released
@@ -46,7 +47,7 @@ def close(got, expected, atol=2e-5):
 def test_cosa_maps_of_the_training_step(golden, network):
     z = {k: torch.from_numpy(v) for k, v in golden("cosa")("multi_scale_cam.npz").items()}
     size = tuple(z["x"].shape[-2:])
-    scales = FUSIONS["cosa"].scales
+    scales = values.CAM_FUSION.scales
     views = forward_views(network, z["x"], scales)
     everything = torch.ones(z["cam"].shape[:2])
     index, present = present_classes(everything)
@@ -54,7 +55,7 @@ def test_cosa_maps_of_the_training_step(golden, network):
     aux = teacher_cam([views[-1].aux_cam], index, present, size, scales[-1:])
     close(aux, z["cam_aux"])
     seg = [v.seg_logits for v in views]
-    close(fuse_cams(seg, size, FUSIONS["cosa_seg"]), z["seg"])
+    close(fuse_cams(seg, size, values.SEG_FUSION), z["seg"])
     # what the step computes instead of the last one: the same, at the cells of the student
     tags = torch.zeros_like(everything)
     tags[:, ::7] = 1
@@ -70,10 +71,13 @@ def test_cosa_maps_of_the_training_step(golden, network):
 @torch.no_grad()
 def test_cosa_maps_of_the_evaluation(golden, network):
     z = {k: torch.from_numpy(v) for k, v in golden("cosa")("multi_scale_cam_eval.npz").items()}
-    x, rule = z["x"], FUSIONS["cosa_eval"]
-    close(multi_scale_cam(lambda v: network(v).cam, x, rule, normalize="cosa"), z["eval5_cam"])
+    x, rule, norm = z["x"], values.EVAL_CAM_FUSION, values.NORMALIZATION
+    close(
+        multi_scale_cam(lambda v: network(v).cam, x, rule, normalize=norm),
+        z["eval5_cam"],
+    )
     last = type(rule)(rule.scales, fuse_scale="last")
-    aux = multi_scale_cam(lambda v: network(v).aux_cam, x, last, normalize="cosa")
+    aux = multi_scale_cam(lambda v: network(v).aux_cam, x, last, normalize=norm)
     close(aux, z["eval5_cam_aux"])
     total = type(rule)(rule.scales, fuse_flip="sum", relu="none")
     close(
@@ -88,11 +92,11 @@ def test_cosa_maps_of_the_evaluation(golden, network):
 @torch.no_grad()
 def test_cosa_variants_of_the_fusion(golden, network):
     z = {k: torch.from_numpy(v) for k, v in golden("cosa")("multi_scale_cam_eval.npz").items()}
-    x, scales = z["x"], FUSIONS["cosa"].scales
-    flipmax = type(FUSIONS["cosa"])(scales, relu="none")
+    x, scales = z["x"], values.CAM_FUSION.scales
+    flipmax = type(values.CAM_FUSION)(scales, relu="none")
     got = multi_scale_cam(lambda v: network(v).seg_logits, x, flipmax, normalize=None)
     close(got, z["v2_seg_flipmax"])
-    maps = multi_scale_cam(lambda v: network(v).cam, x, FUSIONS["cosa"], normalize=None)
+    maps = multi_scale_cam(lambda v: network(v).cam, x, values.CAM_FUSION, normalize=None)
     tags = z["cls_labels"][:, :, None, None]
-    variants = (normalize_cam(maps, "cosa_global"), normalize_cam(maps * tags, "cosa_global"))
+    variants = [normalize_cam(m, values.IMAGE_NORMALIZATION) for m in (maps, maps * tags)]
     assert min((v * t - z["v4_cam"]).abs().max() for v in variants for t in (1, tags)) < 1e-4

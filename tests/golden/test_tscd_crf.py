@@ -3,16 +3,15 @@
 import pytest
 import torch
 
-from wsss_lab.refine import DenseCRF, unary_from_labels
+from wsss_lab.methods.tscd.values import CRFS
+from wsss_lab.refine import unary_from_labels
 
 
-@pytest.mark.parametrize(
-    ("preset", "recorded"), [("tscd-eval", "q_eval"), ("tscd-cam", "q_crf_inference")]
-)
+@pytest.mark.parametrize(("preset", "recorded"), [("eval", "q_eval"), ("cam", "q_crf_inference")])
 def test_tscd_crf(golden, preset, recorded):
     arrays = golden("tscd")("dense_crf.npz")
     image = torch.from_numpy(arrays["image_u8"]).permute(2, 0, 1)[None]
-    out = DenseCRF.preset(preset)(image, torch.from_numpy(arrays["prob"])[None])[0]
+    out = CRFS[preset](image, torch.from_numpy(arrays["prob"])[None])[0]
     wanted = torch.from_numpy(arrays[recorded])
     difference = (out - wanted).abs()
     assert (difference > 1e-5).float().mean() < 1e-3
@@ -26,6 +25,6 @@ def test_tscd_crf_from_hard_labels(golden):
     image = torch.from_numpy(arrays["image_u8"]).permute(2, 0, 1)[None]
     probs = torch.from_numpy(arrays["prob"])
     unary = unary_from_labels(probs.argmax(0)[None], len(probs), 0.7)
-    out = DenseCRF.preset("tscd-label").from_unary(image, unary).argmax(1)[0]
+    out = CRFS["label"].from_unary(image, unary).argmax(1)[0]
     wanted = torch.from_numpy(arrays["label_crf_inference_label"])
     assert (out != wanted).float().mean() < 1e-3

@@ -8,13 +8,13 @@ from test_tscd_network import tiny_network
 
 from wsss_lab.cam import cam_to_label
 from wsss_lab.evaluate.inference import (
-    VIEWS,
     multi_scale_logits,
     multi_scale_predict,
     resize_bilinear,
 )
 from wsss_lab.methods.common.base import SegOutput
 from wsss_lab.metrics import ConfusionMatrix, mean_iou, tag_f1
+from wsss_lab.runs.recipe import find_views
 
 
 def predictor(golden):
@@ -31,7 +31,7 @@ def predictor(golden):
 def test_tscd_multi_scale_flip(golden):
     z = golden("tscd")("msc_flip_eval.npz")
     predict = predictor(golden)
-    views = replace(VIEWS["tscd_test"], side=int(z["resize_long"]))
+    views = replace(find_views("tscd-test"), side=int(z["resize_long"]))
     image = torch.from_numpy(z["x"])[None]  # normalised already: the recorded network takes it so
     size = tuple(image.shape[-2:])
     resized = resize_bilinear(image, views.size_of(*size))
@@ -50,7 +50,7 @@ def test_tscd_validation(golden):
     """All but the affinity-refined maps (`ref_label`), which need the method's own propagation."""
     z = golden("tscd")("validate_tiny.npz")
     output = multi_scale_predict(
-        predictor(golden), torch.from_numpy(z["x"])[None], VIEWS["tscd_val"]
+        predictor(golden), torch.from_numpy(z["x"])[None], find_views("tscd-val")
     )
     tags = torch.from_numpy(z["cls_label"])
     background = 0.45  # of the released validation; not in the file

@@ -8,12 +8,13 @@ import torch
 from test_tscd_network import KEYS, tiny_network
 from weight_fill import fill
 
-from wsss_lab.evaluate.inference import VIEWS, multi_scale_predict
+from wsss_lab.evaluate.inference import multi_scale_predict
 from wsss_lab.methods.common.base import SegOutput
 from wsss_lab.methods.tscd.network import TSCDNetwork
 from wsss_lab.methods.tscd.released import load_released
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.refine import radius_mask, random_walk
+from wsss_lab.runs.recipe import find_views
 
 
 def released(state):
@@ -84,10 +85,10 @@ def predictor(network):
 def test_tscd_forward_of_several_scales(golden):
     z = golden("tscd")("cam_multiscale_tiny.npz")
     network, image = tiny(golden), torch.from_numpy(z["x"])
-    output = multi_scale_predict(predictor(network), image, VIEWS["tscd_val"])
+    output = multi_scale_predict(predictor(network), image, find_views("tscd-val"))
     np.testing.assert_allclose(output.cam.numpy(), z["cam"], atol=1e-5)
     # affinity of the last view that the released function runs: 1.5 of the side, and its mirror
-    sides = [int(side * VIEWS["tscd_val"].cam.scales[-1]) for side in image.shape[-2:]]
+    sides = [int(side * find_views("tscd-val").cam.scales[-1]) for side in image.shape[-2:]]
     large = torch.nn.functional.interpolate(image, sides, mode="bilinear", align_corners=False)
     affinity = network(torch.cat([large, large.flip(-1)])).affinity
     assert tuple(affinity.shape) == tuple(z["ref_mat_shape"])
@@ -100,7 +101,7 @@ def test_tscd_forward_of_validation(golden):
     """Maps propagated along the affinity ("ref cams")."""
     z = golden("tscd")("validate_tiny.npz")
     network, image = tiny(golden), torch.from_numpy(z["x"])[None]
-    cam = multi_scale_predict(predictor(network), image, VIEWS["tscd_val"]).cam
+    cam = multi_scale_predict(predictor(network), image, find_views("tscd-val")).cam
     outputs = network(image)
     grid = tuple(outputs.cam.shape[2:])
     small = torch.nn.functional.interpolate(cam, grid, mode="bilinear", align_corners=False)

@@ -218,7 +218,7 @@ def test_weight_standardisation_variants_differ_only_in_eps():
         "num_heads": 3,
     }
     timm_net = build_backbone("r50_vit_b16", weight_std="timm", **options).eval()
-    acr_net = build_backbone("r50_vit_b16", weight_std="acr", **options).eval()
+    acr_net = build_backbone("r50_vit_b16", weight_std="added_eps", **options).eval()
     acr_net.load_state_dict(timm_net.state_dict())
     image = torch.randn(1, 3, 32, 48)
     with torch.no_grad():
@@ -243,7 +243,7 @@ class Nothing(Backbone):
         (lambda: build_backbone("resnet18", output_stride=4), "8, 16 or 32"),
         (lambda: build_backbone("mit_b0", last_stride=3), "stage_strides"),
         (lambda: build_backbone("toy_vit", levels=(4,)), r"levels must lie in \[-4, 3\]"),
-        (lambda: build_backbone("r50_vit_b16", weight_std="other"), "'timm' or 'acr'"),
+        (lambda: build_backbone("r50_vit_b16", weight_std="other"), "'timm' or 'added_eps'"),
         (lambda: build_backbone("deit_s", pos_mode="nearest"), "bicubic"),
     ],
 )

@@ -26,7 +26,7 @@ def settings(**changes):
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     out = tmp_path_factory.mktemp("asdt") / "run"
-    return out, asdt.train(settings(), out, log=lambda _: None)
+    return out, asdt.RECIPE.train(settings(), out, log=lambda _: None)
 
 
 def test_every_prediction_is_scored(done):
@@ -63,19 +63,19 @@ def test_samples_are_taken_during_training_and_survive_a_stop(done, tmp_path):
     assert all(len(values) == 4 for values in phase.values())
     # a run that lost its last steps takes the same samples again
     out = tmp_path / "run"
-    asdt.train(settings(), out, log=lambda _: None)
+    asdt.RECIPE.train(settings(), out, log=lambda _: None)
     for path in (out / "model.safetensors", out / "metrics.json"):
         path.unlink()
     (out / "checkpoints" / "step_00000004.pt").unlink()
     cut = json.loads((out / "phase.json").read_text())
     (out / "phase.json").write_text(json.dumps({k: v[:3] for k, v in cut.items()}))
-    again = asdt.train(settings(), out, resume=True, log=lambda _: None)
+    again = asdt.RECIPE.train(settings(), out, resume=True, log=lambda _: None)
     assert again["results"] == done[1]["results"]
 
 
 def test_sampling_does_not_change_the_training(done, tmp_path):
     blind = dataclasses.replace(settings(), watch=0, report=0)
-    asdt.train(blind, tmp_path / "run", log=lambda _: None)
+    asdt.RECIPE.train(blind, tmp_path / "run", log=lambda _: None)
     weights = [path / "checkpoints" / "step_00000004.pt" for path in (done[0], tmp_path / "run")]
     import torch
 
@@ -85,7 +85,7 @@ def test_sampling_does_not_change_the_training(done, tmp_path):
 
 
 def test_without_student(tmp_path):
-    found = asdt.train(settings(selection="none"), tmp_path / "run", log=lambda _: None)
+    found = asdt.RECIPE.train(settings(selection="none"), tmp_path / "run", log=lambda _: None)
     assert found["results"]["voices"]["train"]["head2"] == {"miou": None}
     assert found["results"]["phase"]["head2_label_a"] == [None] * 4
 

@@ -203,7 +203,7 @@ def test_settings_that_do_not_fit(world, tmp_path, capsys):
     refused(command(world, out, "--run.batch", 7), capsys, "run.batch: 7", "only 6")
     refused(command(world, out, "--run.batch", 3, "--run.accumulate", 2), capsys, "multiple of 2")
     refused(command(world, out, "--threshold", 2), capsys, "threshold: expected 0..1, got 2")
-    refused(command(world, out, "--test.crf", "sharper"), capsys, "crf must be one of")
+    refused(command(world, out, "--test.crf", "sharper"), capsys, "crf: expected one of")
     refused(command(world, out, "--backbone", "resnet7"), capsys, "resnet7")
     refused(command(world, out, "--weights", "nowhere.pth"), capsys, "no weights file nowhere.pth")
     refused(command(world, out, "--data.root", tmp_path / "no"), capsys, str(tmp_path / "no"))

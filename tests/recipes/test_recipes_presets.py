@@ -160,7 +160,6 @@ def test_the_released_preset_of_a_number_of_classes():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"views": "sideways"}, "views: expected one of"),
         ({"batch": 0}, "batch: expected at least 1"),
         ({"cam_threshold": 1.5}, "cam_threshold: expected 0..1"),
     ],

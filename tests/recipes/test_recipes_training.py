@@ -108,7 +108,8 @@ def test_refusals_leave_the_run_alone(done, world, tmp_path, capsys):
         (command(other, world, out, "--resume"), f"holds a run of {name}"),
         (command(name, world, tmp_path / "A", "--run.batch", "7"), "run.batch: 7"),
         (command(name, world, tmp_path / "A", "--weights", "no.pth"), "no weights file no.pth"),
-        (command(name, world, tmp_path / "A", "--test.crf", "soft"), "crf must be one of"),
+        (command(name, world, tmp_path / "A", "--test.crf", "soft"), "crf: expected one of"),
+        (command(name, world, tmp_path / "A", "--test.views", "x"), "views: expected one of"),
         (["eval", other, "--weights", str(out)], f"is of {name}, not of {other}"),
     ):
         capsys.readouterr()

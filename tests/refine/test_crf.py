@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from paper_values import ALL_CRFS
 
 from wsss_lab.refine import (
-    PRESETS,
     DenseCRF,
     exact_filter,
     exact_mean_field,
@@ -71,8 +71,8 @@ def test_exact_mean_field_passes_gradients():
 def test_lattice_follows_exact_mean_field(name):
     """The lattice is an approximation of the kernels; the labels are the same."""
     images, probs = scene()
-    fast = DenseCRF.preset(name)(images, probs)
-    exact = exact_mean_field(DenseCRF.preset(name), images, probs)
+    fast = ALL_CRFS[name](images, probs)
+    exact = exact_mean_field(ALL_CRFS[name], images, probs)
     assert (fast.argmax(1) == exact.argmax(1)).float().mean() > 0.97
     assert (fast - exact).abs().mean() < 0.02
 
@@ -138,15 +138,15 @@ def test_unlabelled_pixels_follow_their_colour():
     images, _ = scene(1)
     labels = (torch.arange(26) >= 13).long().expand(1, 20, 26).clone()
     labels[:, 5:15, 3:23] = 255
-    out = DenseCRF.preset("tscd-label").from_unary(images, unary_from_labels(labels, 2))
+    out = ALL_CRFS["tscd-label"].from_unary(images, unary_from_labels(labels, 2))
     assert (out.argmax(1) == (torch.arange(26) >= 13)).all()
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("name", sorted(ALL_CRFS))
 def test_equals_pydensecrf(name):
     densecrf = pytest.importorskip("pydensecrf.densecrf", reason="needs pydensecrf2")
     images, probs = scene(1, 5, 30, 41)
-    crf = DenseCRF.preset(name)
+    crf = ALL_CRFS[name]
     field = densecrf.DenseCRF2D(41, 30, 5)
     field.setUnaryEnergy(unary_from_probs(probs)[0].flatten(1).contiguous().numpy())
     field.addPairwiseGaussian(sxy=crf.spatial_sigma, compat=crf.spatial_weight)
@@ -192,8 +192,6 @@ def test_bad_parameters():
         DenseCRF(bilateral_sigma_rgb=0)
     with pytest.raises(ValueError, match="iterations"):
         DenseCRF(iterations=-1)
-    with pytest.raises(ValueError, match="tscd-eval"):
-        DenseCRF.preset("tscd")
     with pytest.raises(ValueError, match="confidence"):
         unary_from_labels(torch.zeros(1, 2, 2, dtype=torch.long), 3, 1.0)
     with pytest.raises(ValueError, match="labels"):

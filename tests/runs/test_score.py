@@ -12,13 +12,13 @@ import torch.multiprocessing as mp
 from pixels import Pixels
 
 from wsss_lab.cam import FUSIONS, cam_to_label
-from wsss_lab.evaluate.evaluate import by_shape, evaluate, resolve_crf, score_shard
+from wsss_lab.evaluate.evaluate import by_shape, evaluate, score_shard
 from wsss_lab.evaluate.inference import LOGIT_FUSIONS, MultiScale, multi_scale_predict
 from wsss_lab.evaluate.scores import ORACLE, Scores
 from wsss_lab.metrics import ConfusionMatrix, Protocol, mean_iou
 
 K1 = 4
-VIEWS = MultiScale(LOGIT_FUSIONS["mean"], FUSIONS["tscd"])
+VIEWS = MultiScale(LOGIT_FUSIONS["mean"], FUSIONS["multi_scale"])
 
 
 class Photos:
@@ -141,9 +141,11 @@ def test_crf_hook_gets_bytes_and_probabilities():
     assert found.reports["seg+crf"].recall[2] == 1
     assert found.reports["seg+crf"].protocol.crf == "sure_of_class_2"
     assert found.reports["seg"].protocol.crf == "none"
-    assert resolve_crf("none") == (None, "none")
-    with pytest.raises(ValueError, match=r"crf must be one of.*got 'sharper'"):
-        resolve_crf("sharper")
+    stated = evaluate(
+        Pixels(), Photos(), VIEWS, num_classes=K1, crf=sure_of_class_2, protocol=Protocol(crf="2!")
+    )
+    assert stated.reports["seg+crf"].protocol.crf == "2!"
+    assert stated.reports["seg"].protocol.crf == "none"
 
 
 def test_groups_have_one_size_and_nothing_is_lost():

@@ -48,32 +48,12 @@ _CHOICES = {
 
 FUSIONS: dict[str, Fusion] = {
     "single": Fusion(scales=(1.0,), flip=False),
-    "tscd": Fusion(scales=(1.0, 0.5, 1.5), source="TSCD and AFA, released code"),
-    "cosa": Fusion(scales=(1.0, 0.5, 1.5), source="CoSA, released code, training"),
-    "cosa_aux": Fusion(
-        scales=(1.0, 0.5, 1.5),
-        fuse_scale="last",
-        source="CoSA, released code: the list of auxiliary maps is overwritten at every scale",
-    ),
-    "cosa_eval": Fusion(scales=(1.0, 0.5, 1.5, 0.75, 1.25), source="CoSA, released code"),
-    "cosa_seg": Fusion(
-        scales=(1.0, 0.5, 1.5),
-        fuse_flip="sum",
-        relu="none",
-        source="CoSA, released code: segmentation logits",
-    ),
-    "asdt": Fusion(
-        scales=(1.0, 0.5, 1.5, 2.0),
-        flip=False,
-        fuse_scale="mean",
-        relu="before",
-        source="ASDT, released code; the maps are joined at the grid of scale 1",
-    ),
-    "acr": Fusion(
-        scales=(1.0,), fuse_flip="sum", relu="before", align_corners=True, source="ACR, released"
+    "multi_scale": Fusion(
+        scales=(1.0, 0.5, 1.5), source="AFA, released code; the most common rule since"
     ),
 }
-"""The rules of the four methods, by name. Normalise afterwards with `normalize_cam`."""
+"""Rules that belong to no single method; a paper's own are in the file `values` of its folder.
+Normalise afterwards with `normalize_cam`."""
 
 
 def fuse_cams(
@@ -136,7 +116,7 @@ def multi_scale_cam(
     fusion: Fusion,
     *,
     size: tuple[int, int] | None = None,
-    normalize: str | Normalization | None = "tscd",
+    normalize: str | Normalization | None = "min_max",
 ) -> Float[Tensor, "b k oh ow"]:
     """Run a map function at every scale and merge the results.
 
@@ -146,7 +126,7 @@ def multi_scale_cam(
     Args:
         cam_fn: normalised images -> raw maps of any grid size.
         images: normalised images.
-        fusion: the rule; `FUSIONS` has those of the four methods.
+        fusion: the rule, e.g. one of `FUSIONS`.
         size: (h, w) of the result; None takes the size of `images`.
         normalize: rule for `normalize_cam`, or None for raw sums.
 

@@ -141,15 +141,10 @@ class Normalization:
 
 NORMALIZATIONS: dict[str, Normalization] = {
     "plain": Normalization(True, False, 0.0, "class", "ReLU and maximum; the library's default"),
-    "tscd": Normalization(False, True, 1e-5, "class", "TSCD and AFA, released code"),
-    "cosa": Normalization(False, True, 1e-5, "class", "CoSA, released code (same rule as TSCD)"),
-    "cosa_global": Normalization(False, True, 1e-5, "image", "CoSA, released code, variant v4"),
-    "cosa_loss": Normalization(True, True, 1e-4, "class", "CoSA, released code, CAM loss v2"),
-    "asdt": Normalization(False, False, 1e-5, "class", "ASDT, released code"),
-    "acr": Normalization(False, True, 1e-6, "class", "ACR, released code, saved maps"),
-    "acr_patch": Normalization(False, True, 1e-5, "class", "ACR, released code, patch CAM"),
+    "min_max": Normalization(False, True, 1e-5, "class", "AFA, released code"),
 }
-"""Named rules. They differ in eps, so a map's maximum is 1 only up to about eps / max."""
+"""Rules that belong to no single method; a paper's own are in the file `values` of its folder.
+They differ in eps, so a map's maximum is 1 only up to about eps / max."""
 
 
 def normalize_cam(
@@ -162,7 +157,7 @@ def normalize_cam(
 
     Args:
         cam: raw maps; rules without `relu` expect them non-negative (after `fuse_cams`).
-        how: a name from `NORMALIZATIONS`, or a rule of your own.
+        how: a name from `NORMALIZATIONS`, or a rule.
 
     Returns:
         float32 maps. Inside 0..1 for non-negative input.

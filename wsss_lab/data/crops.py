@@ -2,11 +2,10 @@
 
 All four released pipelines reduce to the same operation, a square `Window` on a scaled and maybe
 mirrored image. Where the image is smaller than the window, the rest is padding. They differ in
-which numbers they draw from which generator in which order (`tscd_offsets`, `asdt_offsets`,
-`cosa_window`), and our loader draws its own (`draw_window`). Applying a window draws nothing.
+which numbers they draw from which generator in which order (the tests know these orders), and our
+loader draws its own (`draw_window`). Applying a window draws nothing.
 """
 
-import random
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,20 +60,6 @@ class Window:
         (y0, y1), (x0, x1) = self.span(self.top, self.height), self.span(self.left, self.width)
         return y0 - self.top, y1 - self.top, x0 - self.left, x1 - self.left
 
-    @property
-    def tscd_box(self) -> tuple[int, int, int, int]:
-        """`box` as in TSCD's released code: the ends count from the padded image, not the window.
-
-        The ends lie beyond the window where the image is larger. Slicing clips them and so gives
-        the same pixels as with `box`.
-        """
-        y0, _, x0, _ = self.box
-        y1, x1 = (
-            min(max(start, 0) + self.side, max(-start, 0) + length)
-            for start, length in ((self.top, self.height), (self.left, self.width))
-        )
-        return y0, y1, x0, x1
-
 
 def scaled_size(height: int, width: int, factor: float) -> tuple[int, int]:
     """Height and width times a factor, truncated, at least 1 px (TSCD and CoSA, released codes)."""
@@ -109,41 +94,6 @@ def draw_window(
         offset = min(int(number * (room + 1)), room)
         offsets.append(offset if length > side else -offset)
     return Window(*size, offsets[0], offsets[1], side, bool(numbers[2] < flip))
-
-
-def tscd_offsets(
-    height: int, width: int, side: int, python: random.Random, legacy: np.random.RandomState
-) -> tuple[int, int]:
-    """Draw `top` and `left` in the order of TSCD's and CoSA's released crops.
-
-    NumPy draws the padding above and left of the image, then Python the start of the window on the
-    padded canvas, rows before columns. A number is drawn even where there is only one choice.
-    """
-    canvas = max(height, side), max(width, side)
-    pad_top = int(legacy.randint(canvas[0] - height + 1))
-    pad_left = int(legacy.randint(canvas[1] - width + 1))
-    top, left = python.randrange(canvas[0] - side + 1), python.randrange(canvas[1] - side + 1)
-    return top - pad_top, left - pad_left
-
-
-def asdt_offsets(height: int, width: int, side: int, python: random.Random) -> tuple[int, int]:
-    """Draw `top` and `left` as ASDT's released crop: columns before rows, from Python."""
-    left, top = python.randrange(abs(width - side) + 1), python.randrange(abs(height - side) + 1)
-    return top if height > side else -top, left if width > side else -left
-
-
-def cosa_window(
-    height: int,
-    width: int,
-    side: int,
-    python: random.Random,
-    legacy: np.random.RandomState,
-    scale: tuple[float, float] = (0.5, 2.0),
-) -> Window:
-    """Draw a window in the order of CoSA's released code: scale and mirror, then `tscd_offsets`."""
-    size = scaled_size(height, width, python.uniform(*scale))
-    flip = python.random() > 0.5
-    return Window(*size, *tscd_offsets(*size, side, python, legacy), side, flip)
 
 
 def cut(

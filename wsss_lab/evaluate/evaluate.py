@@ -4,7 +4,6 @@ Two folders of label images are compared in `wsss_lab.evaluate.directories`; its
 imported from here too.
 """
 
-import importlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -33,7 +32,6 @@ __all__ = [
     "evaluate",
     "evaluate_directories",
     "read_names",
-    "resolve_crf",
     "run_eval",
     "score_shard",
     "side_by_side",
@@ -53,29 +51,6 @@ class Images(Shape):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Sample: ...
-
-
-def resolve_crf(crf: Crf | str | None) -> tuple[Crf | None, str]:
-    """A post-processing and its name for the protocol.
-
-    Args:
-        crf: None or "none"; a callable; or a key of `wsss_lab.refine.PRESETS`, which is imported
-            only now.
-
-    Raises:
-        ValueError: no such preset.
-    """
-    if crf is None or crf == "none":
-        return None, "none"
-    if not isinstance(crf, str):
-        return crf, getattr(crf, "__name__", repr(crf))
-    try:
-        presets: dict[str, Crf] = importlib.import_module("wsss_lab.refine").PRESETS
-    except (ImportError, AttributeError):
-        presets = {}
-    if crf not in presets:
-        raise ValueError(f"crf must be one of {['none', *sorted(presets)]}, got {crf!r}")
-    return presets[crf], crf
 
 
 def by_shape(
@@ -160,7 +135,7 @@ def evaluate(
     cam_threshold: float | None = None,
     batch: int = 8,
     tags_at_test: bool = False,
-    crf: Crf | str | None = None,
+    crf: Crf | None = None,
     rank: int = 0,
     world: int = 1,
     workers: int = 0,
@@ -184,7 +159,8 @@ def evaluate(
         cam_threshold: background score 0..1, fixed beforehand, at which the maps get a report.
         batch: images per forward pass, at most.
         tags_at_test: score again with the true tags.
-        crf: post-processing of the class probabilities, see `resolve_crf`.
+        crf: post-processing of the class probabilities, or None; the report calls it as `protocol`
+            does, or else by its own name.
         rank: this process; it takes the images `rank, rank + world, ...` without padding.
         world: number of processes. With an initialised `torch.distributed` group of that size the
             counts are added up, and every process returns the same result.
@@ -198,7 +174,7 @@ def evaluate(
         ValueError: samples without masks; a method with another number of classes; bad arguments.
     """
     views = views or MultiScale()
-    apply, name = resolve_crf(crf)
+    stated = protocol or Protocol()
     if cam_threshold is not None and not 0 <= cam_threshold <= 1:
         raise ValueError(f"cam_threshold must be in 0..1, got {cam_threshold}")
     extra = [] if cam_threshold is None else [round(cam_threshold, 4)]
@@ -212,20 +188,26 @@ def evaluate(
         cam_threshold=cam_threshold,
         batch=batch,
         tags_at_test=tags_at_test,
-        crf=apply,
+        crf=crf,
         rank=rank,
         world=world,
         workers=workers,
     ).gather()
     stated = replace(
-        protocol or Protocol(),
+        stated,
         scales=views.scales,
         flip=views.logits.flip or views.cam.flip,
-        crf=name,
+        crf=_name_of(crf, stated),
     )
     if stated.resolution == Protocol().resolution:
         stated = replace(stated, resolution="original")
     return summarise(scores, stated, class_names, cam_threshold)
+
+
+def _name_of(crf: Crf | None, stated: Protocol) -> str:
+    if crf is None:
+        return "none"
+    return getattr(crf, "__name__", repr(crf)) if stated.crf == Protocol().crf else stated.crf
 
 
 def side_by_side(found: Evaluation) -> str:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from wsss_lab.cam import FUSIONS, Fusion, fuse_cams, normalize_cam
+from wsss_lab.cam import FUSIONS, Fusion, Normalization, fuse_cams, normalize_cam
 from wsss_lab.methods.common.base import SegOutput
 
 LogitsFn = Callable[[Float[Tensor, "v 3 h w"]], Float[Tensor, "v c gh gw"]]
@@ -28,19 +28,6 @@ LOGIT_FUSIONS: dict[str, Fusion] = {
     "mean": Fusion(
         scales=(1.0, 0.5, 1.5), fuse_flip="mean", fuse_scale="mean", relu="none", source="ours"
     ),
-    "tscd": Fusion(
-        scales=(1.0, 0.5, 0.75),
-        fuse_flip="mean",
-        fuse_scale="max",
-        relu="none",
-        source="AFA, released test script, which TSCD takes over: flips averaged, then the maximum",
-    ),
-    "cosa": Fusion(
-        scales=(1.0, 0.5, 1.5, 0.75, 1.25),
-        fuse_flip="sum",
-        relu="none",
-        source="CoSA, released code: sum of ten passes",
-    ),
     "deeplabv2": Fusion(
         scales=(1.0, 0.5, 0.75, 1.25, 1.5),
         fuse_flip="max",
@@ -49,7 +36,7 @@ LOGIT_FUSIONS: dict[str, Fusion] = {
         source="DeepLabV2: maximum over scales; the usual scales and flip of two-stage methods",
     ),
 }
-"""Rules for segmentation logits, by name."""
+"""Rules for segmentation logits that belong to no single method of `wsss_lab.methods`, by name."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +47,8 @@ class MultiScale:
     """Rule for segmentation logits; its `relu` must be "none"."""
     cam: Fusion = field(default_factory=lambda: FUSIONS["single"])
     """Rule for class maps."""
-    cam_norm: str = "plain"
-    """How joined maps are brought to 0..1; a key of `NORMALIZATIONS`."""
+    cam_norm: str | Normalization = "plain"
+    """How joined maps are brought to 0..1: a key of `NORMALIZATIONS`, or a rule."""
     resize: Literal["none", "long", "squash"] = "none"
     """First step: nothing; the longer side becomes `side`; or both sides do."""
     side: int = 0
@@ -104,17 +91,10 @@ class MultiScale:
 
 VIEWS: dict[str, MultiScale] = {
     "single": MultiScale(),
-    "tscd_val": MultiScale(cam=FUSIONS["tscd"], cam_norm="tscd"),
-    "tscd_test": MultiScale(
-        LOGIT_FUSIONS["tscd"], FUSIONS["tscd"], "tscd", resize="long", side=512, join_at="grid"
-    ),
-    "cosa": MultiScale(
-        LOGIT_FUSIONS["cosa"], FUSIONS["cosa_eval"], "cosa", resize="squash", side=448
-    ),
     "deeplabv2": MultiScale(LOGIT_FUSIONS["deeplabv2"]),
 }
-"""Protocols by name: TSCD's validation while training, AFA's test script and CoSA's, as released;
-DeepLabV2's maximum over five scales and flip."""
+"""Protocols that belong to no single method: one view; DeepLabV2's maximum over five scales and
+flip. Those of a method come with its recipe, see `wsss_lab.runs.recipe.find_views`."""
 
 
 def resize_bilinear(
@@ -139,7 +119,7 @@ def multi_scale_logits(
     Args:
         logits_fn: runs once per scale; images and their mirrored copies share the batch.
         images: RGB in [0, 1].
-        fusion: scales, flip and how they are joined; `LOGIT_FUSIONS` has those of the methods.
+        fusion: scales, flip and how they are joined, e.g. one of `LOGIT_FUSIONS`.
         size: (h, w) at which the scales meet; "image" takes the size of `images`, "grid" that of
             the first scale's own logits.
 

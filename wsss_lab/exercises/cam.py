@@ -47,7 +47,7 @@ register(
 def _is_minmax(function: Callable[[Tensor], Tensor]) -> bool:
     """Check agreement with the rule of TSCD and CoSA, also on flat and on negative maps."""
     maps = torch.cat([_noise(2, 3, 5, 4), torch.zeros(1, 3, 5, 4), -1 - _noise(1, 3, 5, 4).abs()])
-    return torch.allclose(function(maps.clone()), normalize_cam(maps.relu(), "tscd"), atol=1e-6)
+    return torch.allclose(function(maps.clone()), normalize_cam(maps.relu(), "min_max"), atol=1e-6)
 
 
 def _minmax(raw: Tensor) -> Tensor:

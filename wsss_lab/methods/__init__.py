@@ -6,6 +6,9 @@
 ``losses``         the paper's equations, pure functions
 ``labels``         how pseudo-labels are made
 ``method``         the training step: start reading here
+``values``         frozen values: fusion and normalisation of maps, CRFs, published results
+``released``       what only the released code does, and its checkpoints
+``keymap``         names of tensors in released checkpoints
 =================  =================================================================================
 
 `cam_baseline` is the plain reference; `common` holds what methods share. The main names can be

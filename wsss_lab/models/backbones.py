@@ -69,7 +69,7 @@ def r50_vit_b16(
 ) -> ViTBackbone:
     """The hybrid of ACR.
 
-    ACR's own arithmetic is ``final_norm=False, pos_mode="bilinear", weight_std="acr"``.
+    ACR's own arithmetic is ``final_norm=False, pos_mode="bilinear", weight_std="added_eps"``.
 
     Args:
         levels: see `ViTBackbone`.

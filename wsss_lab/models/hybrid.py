@@ -10,7 +10,7 @@ from timm.models.resnetv2 import ResNetV2
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-WeightStd = Literal["timm", "acr"]
+WeightStd = Literal["timm", "added_eps"]
 
 
 class AddedEpsConv(StdConv2dSame):
@@ -41,7 +41,8 @@ def hybrid_transformer(
     """Build a `VisionTransformer` on top of timm's `ResNetV2` at stride 16.
 
     Args:
-        weight_std: ``"timm"`` (for timm's own weights) or ``"acr"`` (the arithmetic of ACR's code).
+        weight_std: ``"timm"`` (for timm's own weights), or ``"added_eps"``: eps is added to the
+            deviation instead of the variance, as in ACR's code.
         layers: blocks per stage of the residual network.
         channels: output channels per stage.
         stem_width: channels after the first convolution.
@@ -50,8 +51,8 @@ def hybrid_transformer(
     Raises:
         ValueError: unknown `weight_std`.
     """
-    if weight_std not in ("timm", "acr"):
-        raise ValueError(f"weight_std must be 'timm' or 'acr', got {weight_std!r}")
+    if weight_std not in ("timm", "added_eps"):
+        raise ValueError(f"weight_std must be 'timm' or 'added_eps', got {weight_std!r}")
     conv = (
         partial(StdConv2dSame, eps=1e-8)
         if weight_std == "timm"

@@ -23,9 +23,11 @@ from wsss_lab.config import OptimConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.evaluate.predict import toy_classifier
 from wsss_lab.methods.asdt import config as asdt_config
+from wsss_lab.methods.asdt import values
 from wsss_lab.methods.asdt.config import ASDTConfig
 from wsss_lab.methods.asdt.keymap import KEYMAP
 from wsss_lab.methods.asdt.method import ASDT
+from wsss_lab.methods.asdt.released import CHECKPOINT
 from wsss_lab.methods.asdt.signal import student_share
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.weights import load_backbone_weights, load_strictly
@@ -171,11 +173,8 @@ METHOD = EndToEnd(
     report=report_predictions,
     watcher=watcher,
     step_kind=step_kind,
+    crfs=values.CRFS,
+    published=values.PUBLISHED,
+    checkpoint=CHECKPOINT,
 )
 RECIPE = METHOD.recipe()
-train, views = METHOD.train, METHOD.views
-load_method, load_views, load_released = (
-    METHOD.load_method,
-    METHOD.load_views,
-    METHOD.load_released,
-)

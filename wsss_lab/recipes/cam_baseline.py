@@ -23,7 +23,6 @@ from torch import Tensor
 from wsss_lab.cam import Fusion
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
-from wsss_lab.evaluate.evaluate import resolve_crf
 from wsss_lab.evaluate.inference import LOGIT_FUSIONS, MultiScale
 from wsss_lab.methods.cam_baseline import SegNetwork, TagClassifier
 from wsss_lab.methods.common.base import Method
@@ -32,7 +31,7 @@ from wsss_lab.models.base import Backbone
 from wsss_lab.models.weights import load_backbone_weights, load_strictly
 from wsss_lab.recipes.cam_baseline_plan import plan
 from wsss_lab.runs.folder import RunFolder, device_name, restore
-from wsss_lab.runs.recipe import Recipe
+from wsss_lab.runs.recipe import Recipe, find_crf
 from wsss_lab.runs.scoring import score, score_training_maps
 from wsss_lab.runs.stages import (
     Log,
@@ -171,7 +170,7 @@ def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> 
         OutputError: a result cannot be written.
     """
     folder = RunFolder(out, NAME, config, resume)
-    resolve_crf(config.test.crf)  # a misspelt name ends here, not after two trainings
+    find_crf(config.test.crf)  # a misspelt name ends here, not after two trainings
     fabric, log = launch(config.run, log)
     images, val = load_data(config.data, "train"), load_data(config.data, "val")
     require_images(images, config.run.batch)

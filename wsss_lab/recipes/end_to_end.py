@@ -19,15 +19,17 @@ from torch import Tensor
 
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
-from wsss_lab.evaluate.evaluate import resolve_crf
-from wsss_lab.evaluate.inference import VIEWS, MultiScale
+from wsss_lab.evaluate.evaluate import Crf
+from wsss_lab.evaluate.inference import MultiScale
 from wsss_lab.methods.acr.plugin import ConsistencyConfig, with_consistency
 from wsss_lab.methods.common.base import Method
+from wsss_lab.methods.common.checkpoints import CheckpointKind
+from wsss_lab.methods.common.published import Published
 from wsss_lab.models.keymaps import Table
 from wsss_lab.models.weights import load_strictly
 from wsss_lab.recipes.end_to_end_plan import StepKind, any_step, plan
 from wsss_lab.runs.folder import RunFolder, device_name, restore
-from wsss_lab.runs.recipe import Recipe
+from wsss_lab.runs.recipe import Recipe, find_crf, find_views
 from wsss_lab.runs.scoring import TestConfig, count_classes, released_preset, score
 from wsss_lab.runs.stages import (
     Log,
@@ -94,6 +96,16 @@ class EndToEnd:
     """Observes: (method, images, settings, fabric, the run's folder) -> `fit`'s `on_step`."""
     step_kind: StepKind = any_step
     """(settings, step) -> name of the kind of step; steps of one name take the same time."""
+    test_views: Mapping[str, MultiScale] = field(default_factory=dict)
+    """Name -> scales and flips of a test protocol; `--test.views` calls it METHOD-NAME."""
+    crfs: Mapping[str, Crf] = field(default_factory=dict)
+    """Name -> post-processing of probabilities; `--test.crf` calls it METHOD-NAME."""
+    published: tuple[Published, ...] = ()
+    """Published results, to compare runs with."""
+    warm_ups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Backbone -> changes to the preset `toy` that leave the tag losses alone."""
+    checkpoint: CheckpointKind | None = None
+    """How a released checkpoint is recognised; goes with `keymap`."""
 
     def recipe(self) -> Recipe:
         """Return the recipe that commands use."""
@@ -111,6 +123,11 @@ class EndToEnd:
             tags_note=self.tags_note,
             load_released=self.load_released if self.keymap is not None else None,
             views=self.views,
+            test_views=self.test_views,
+            crfs=self.crfs,
+            published=self.published,
+            warm_ups=self.warm_ups,
+            checkpoint=self.checkpoint,
         )
 
     def train(
@@ -132,7 +149,8 @@ class EndToEnd:
             OutputError: a result cannot be written.
         """
         folder = RunFolder(out, self.name, config, resume)
-        resolve_crf(config.test.crf)
+        find_crf(config.test.crf)  # misspelt names end here, not after the training
+        views = self.views(config)
         fabric, log = launch(config.run, log)
         wanted = config.run.steps * config.run.batch
         images = load_data(config.data, "train", wanted=wanted)
@@ -165,7 +183,6 @@ class EndToEnd:
             on_step=self.watcher(method, images, config, fabric, out) if self.watcher else None,
         )
         method.eval()
-        views = VIEWS[config.test.views]
         found = score(method, val, views, config, fabric, config.test.cam_threshold)
         log(f"\nvalidation list\n{found.table()}")
         more = self.report(method, config, fabric, out, log) if self.report else {}
@@ -197,7 +214,7 @@ class EndToEnd:
 
     def views(self, config: Any) -> MultiScale:
         """Return the scales and flips of a network with these settings."""
-        return VIEWS[config.test.views]
+        return find_views(config.test.views)
 
     def load_released(self, state: Mapping[str, Tensor]) -> tuple[Method, Any]:
         """The network of a checkpoint of the authors, in eval mode, and the settings it had.

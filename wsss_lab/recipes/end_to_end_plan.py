@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from wsss_lab.evaluate.inference import VIEWS
 from wsss_lab.methods.common.base import Method
 from wsss_lab.plan.plan import Plan, Stage, free_disk, plan_notes, steps_done, training_disk
 from wsss_lab.plan.probe import Probe, dealt_out, probe_images, probe_training
 from wsss_lab.runs.folder import device_name
+from wsss_lab.runs.recipe import find_views
 from wsss_lab.runs.scoring import score
 from wsss_lab.runs.stages import load_data, seeded
 from wsss_lab.train.devices import make_fabric
@@ -82,12 +82,9 @@ def plan(
             probes[kind] = probe_training(method, train, run, config.optim, config.data, steps, at)
         method.to(fabric.device).eval()
         alone = dataclasses.replace(config, run=dataclasses.replace(run, workers=0))
+        views, at = find_views(config.test.views), config.test.cam_threshold
         timed = probe_images(
-            lambda some: score(
-                method, some, VIEWS[config.test.views], alone, fabric, config.test.cam_threshold
-            ),
-            val,
-            images,
+            lambda some: score(method, some, views, alone, fabric, at), val, images
         )
         probes["evaluate"] = dealt_out(timed, run)
     stages = [

@@ -14,11 +14,14 @@ from dataclasses import dataclass, field
 
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
+from wsss_lab.evaluate.inference import MultiScale
 from wsss_lab.methods.tscd import config as tscd_config
+from wsss_lab.methods.tscd import values
 from wsss_lab.methods.tscd.config import TSCDConfig
 from wsss_lab.methods.tscd.keymap import KEYMAP
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.methods.tscd.network import tscd_backbone
+from wsss_lab.methods.tscd.released import CHECKPOINT
 from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
 from wsss_lab.recipes.end_to_end_plan import warm_up_step
 
@@ -64,7 +67,7 @@ def _photos(name: str) -> Config:
         ),
         optim=tscd_config.OPTIM,
         method=method,
-        test=TestConfig("tscd_test", crf="tscd-eval", cam_threshold=0.45, tags_at_test=True),
+        test=TestConfig("tscd-test", crf="tscd-eval", cam_threshold=0.45, tags_at_test=True),
     )
 
 
@@ -109,11 +112,20 @@ METHOD = EndToEnd(
     NO_PRESET,
     tags_note=TAGS_NOTE,
     step_kind=warm_up_step,
+    test_views={
+        "val": MultiScale(cam=values.CAM_FUSION, cam_norm=values.NORMALIZATION),
+        "test": MultiScale(
+            values.LOGIT_FUSION,
+            values.CAM_FUSION,
+            values.NORMALIZATION,
+            resize="long",
+            side=512,
+            join_at="grid",
+        ),
+    },
+    crfs=values.CRFS,
+    published=values.PUBLISHED,
+    warm_ups={"toy_mit": {"method.warmup": 1_000_000}},
+    checkpoint=CHECKPOINT,
 )
 RECIPE = METHOD.recipe()
-train, views = METHOD.train, METHOD.views
-load_method, load_views, load_released = (
-    METHOD.load_method,
-    METHOD.load_views,
-    METHOD.load_released,
-)

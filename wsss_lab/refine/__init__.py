@@ -11,7 +11,6 @@ Nothing here depends on networks or class maps.
 """
 
 from wsss_lab.refine.crf import (
-    PRESETS,
     DenseCRF,
     unary_from_labels,
     unary_from_probs,
@@ -29,7 +28,6 @@ __all__ = [
     "DILATIONS",
     "PAMR",
     "PAR",
-    "PRESETS",
     "VARM",
     "DenseCRF",
     "DenseEnergyLoss",

@@ -12,8 +12,8 @@ class probabilities. `DenseCRF` filters with the permutohedral lattice instead.
 All four papers call pydensecrf (a binding of the CRF authors' C++ code) with Potts compatibility,
 diagonal kernels and symmetric normalisation; those are its conventions and ours. Both kernels
 include a pixel's message to itself, as there. Differences: images of one size run as a batch; what
-pydensecrf accepts without an error (NaN, logits, images in 0..1) is rejected; the parameter sets of
-the papers have names (`PRESETS`).
+pydensecrf accepts without an error (NaN, logits, images in 0..1) is rejected. A paper's parameters
+are `CRFS` in the file `values` of its folder.
 """
 
 from collections.abc import Sequence
@@ -188,13 +188,6 @@ class DenseCRF:
                 f"{self.iterations} and {self.clip}; pydensecrf's clip is 1e-5"
             )
 
-    @staticmethod
-    def preset(name: str) -> "DenseCRF":
-        """Return one of `PRESETS`: the parameters of a paper's released code."""
-        if name not in PRESETS:
-            raise ValueError(f"name: expected one of {sorted(PRESETS)}, got {name!r}")
-        return PRESETS[name]
-
     def __call__(
         self, images: Images, probs: Float[Tensor, "b k1 h w"]
     ) -> Float[Tensor, "b k1 h w"]:
@@ -254,38 +247,3 @@ class DenseCRF:
             rows = unary.float().flatten(2).transpose(1, 2).flatten(0, 1).contiguous()
             q = mean_field(rows, self.kernel(images), self.iterations)
         return q.view(b, h, w, -1).permute(0, 3, 1, 2).contiguous()
-
-
-def _crf(
-    iterations: int,
-    spatial: tuple[float, float],
-    bilateral: tuple[float, float, float],
-    normalised: bool = True,
-) -> DenseCRF:
-    """Make a row of the table below: (sigma, weight) and (sigma_xy, sigma_rgb, weight)."""
-    return DenseCRF(iterations, *spatial, *bilateral, normalised=normalised)
-
-
-PRESETS: dict[str, DenseCRF] = {
-    # AFA's test script, which the TSCD paper's protocol follows; TSCD's release has none
-    "tscd-eval": _crf(10, (3, 3), (64, 5, 4)),
-    # TSCD, released code: CAM to foreground and background labels (not called in training)
-    "tscd-cam": _crf(10, (3, 3), (80, 13, 10)),
-    # TSCD, released code: hard labels, confidence 0.7 (`unary_from_labels`)
-    "tscd-label": _crf(10, (3, 3), (50, 5, 10)),
-    # CoSA, released evaluation ("Seg_crf"): a single iteration
-    "cosa-eval": _crf(1, (1, 1), (121, 5, 4)),
-    # CoSA, released code, second helper (not called)
-    "cosa-helper": _crf(10, (4, 3), (83, 5, 3)),
-    # ACR, released code: CAM dump with background (1 - max CAM)^alpha
-    "acr-cam": _crf(10, (3, 3), (80, 13, 10), normalised=False),
-    # ACR, released code, helpers that are not called: probabilities; hard labels
-    "acr-seg": _crf(10, (3, 3), (83, 5, 4)),
-    "acr-label": _crf(10, (3, 3), (50, 5, 10)),
-    # ASDT, released code: teacher A from CAMs, background (1 - max CAM)^4 and ^32
-    "asdt-cam": _crf(10, (3, 3), (80, 13, 10), normalised=False),
-    # ASDT, released code: teacher B and inference. Inference feeds the element-wise maximum of two
-    # softmaxes, which is not normalised
-    "asdt-seg": _crf(10, (3, 3), (83, 5, 4), normalised=False),
-}
-"""Parameters of the four papers' released code, by use."""

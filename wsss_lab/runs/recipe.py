@@ -4,7 +4,7 @@
 dataclass alone; nothing outside a method's own folder knows a method by its name.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +15,10 @@ if TYPE_CHECKING:  # the table is asked before torch is needed
     from torch import Tensor
 
     import wsss_lab.evaluate.inference
+    from wsss_lab.evaluate.evaluate import Crf
     from wsss_lab.methods.common.base import Method
+    from wsss_lab.methods.common.checkpoints import CheckpointKind
+    from wsss_lab.methods.common.published import Published
 
 Log = Callable[[str], None]
 
@@ -59,6 +62,17 @@ class Recipe:
     """Tensors of a checkpoint of the authors -> network in eval mode, its settings."""
     views: "Callable[[Any], wsss_lab.evaluate.inference.MultiScale] | None" = None
     """Settings -> scales and flips; for released checkpoints."""
+    test_views: "Mapping[str, wsss_lab.evaluate.inference.MultiScale]" = field(default_factory=dict)
+    """Name -> scales and flips of a test protocol; settings call it METHOD-NAME."""
+    crfs: "Mapping[str, Crf]" = field(default_factory=dict)
+    """Name -> post-processing of probabilities; settings call it METHOD-NAME."""
+    published: "tuple[Published, ...]" = ()
+    """Published results, to compare runs with."""
+    warm_ups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Backbone -> changes to the preset `toy` that leave the tag losses alone; see
+    `wsss_lab.studies.toy.warm_up`."""
+    checkpoint: "CheckpointKind | None" = None
+    """How a checkpoint of the authors is recognised; `load_released` makes it run."""
 
     def preset(self, name: str) -> Any:
         """Return the settings of a preset.
@@ -108,3 +122,49 @@ def find_preset(name: str, preset: str) -> Any:
         ValueError: there is no such method or preset; says why where there is a reason.
     """
     return find_recipe(name).preset(preset)
+
+
+def find_views(name: str) -> "wsss_lab.evaluate.inference.MultiScale":
+    """Return the scales and flips of a test protocol.
+
+    Args:
+        name: a key of `wsss_lab.evaluate.inference.VIEWS`, or METHOD-NAME, where NAME is one of the
+            method's `Recipe.test_views`.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    from wsss_lab.evaluate.inference import VIEWS
+
+    if name in VIEWS:
+        return VIEWS[name]
+    return _of_method("views", name, lambda recipe: recipe.test_views, VIEWS)
+
+
+def find_crf(name: str) -> "Crf | None":
+    """Return a post-processing of probabilities.
+
+    Args:
+        name: METHOD-NAME, where NAME is one of the method's `Recipe.crfs`; "none" for none.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name == "none":
+        return None
+    return _of_method("crf", name, lambda recipe: recipe.crfs, ("none",))
+
+
+def _of_method(
+    option: str,
+    name: str,
+    table: Callable[[Recipe], Mapping[str, Any]],
+    general: Iterable[str],
+) -> Any:
+    """Look METHOD-NAME up in a table of the method's recipe."""
+    method, _, own = name.rpartition("-")
+    found = table(RECIPES[method]) if method in RECIPES else {}
+    if own in found:
+        return found[own]
+    known = [f"{other}-{key}" for other, recipe in RECIPES.items() for key in table(recipe)]
+    raise ValueError(f"{option}: expected one of {', '.join([*general, *known])}, got {name!r}")

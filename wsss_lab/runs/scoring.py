@@ -12,11 +12,12 @@ from wsss_lab.data.catalog import DATASETS
 from wsss_lab.data.config import DATA_SETS, DataConfig
 from wsss_lab.data.errors import DataError
 from wsss_lab.evaluate.evaluate import evaluate
-from wsss_lab.evaluate.inference import VIEWS, MultiScale
+from wsss_lab.evaluate.inference import MultiScale
 from wsss_lab.evaluate.scores import ORACLE, Evaluation
 from wsss_lab.methods.common.base import Method
 from wsss_lab.metrics import Protocol
 from wsss_lab.models.keymaps import Table, split_checkpoint
+from wsss_lab.runs.recipe import find_crf
 from wsss_lab.runs.stages import FirstImages, Log, load_data
 
 
@@ -27,19 +28,17 @@ class TestConfig:
     __test__ = False  # no test case, whatever pytest thinks of its name
 
     views: str = "single"
-    """Scales, flips and how they are joined: a name of `wsss_lab.evaluate.inference.VIEWS`."""
+    """Scales, flips and how they are joined: single, deeplabv2, or a method's own, METHOD-NAME."""
     batch: int = 8
     """Images of one size per forward pass, at most."""
     crf: str = "none"
-    """Post-processing of the segmentation, a name of `wsss_lab.refine.PRESETS`; "none" for none."""
+    """Post-processing of the segmentation, METHOD-NAME, such as `tscd-eval`; "none" for none."""
     cam_threshold: float | None = 0.5
     """Background score, 0..1, at which the class maps get a report; None reports the sweep only."""
     tags_at_test: bool = False
     """Score a second time with the true tags of every image. An oracle, and reported as one."""
 
     def __post_init__(self) -> None:
-        if self.views not in VIEWS:
-            raise ValueError(f"views: expected one of {', '.join(VIEWS)}, got {self.views!r}")
         if self.batch < 1:
             raise ValueError(f"batch: expected at least 1, got {self.batch}")
         if self.cam_threshold is not None and not 0 <= self.cam_threshold <= 1:
@@ -105,11 +104,11 @@ def score(
         cam_threshold=cam_threshold,
         batch=test.batch,
         tags_at_test=test.tags_at_test,
-        crf=test.crf,
+        crf=find_crf(test.crf),
         rank=fabric.global_rank,
         world=fabric.world_size,
         workers=config.run.workers,
-        protocol=protocol_of(config.data),
+        protocol=dataclasses.replace(protocol_of(config.data), crf=test.crf),
     )
 
 

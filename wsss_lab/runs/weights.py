@@ -7,18 +7,18 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from wsss_lab.config import provenance, write_json
 from wsss_lab.data.catalog import DATASETS
 from wsss_lab.data.config import DataConfig
-from wsss_lab.evaluate.evaluate import evaluate, resolve_crf, side_by_side
+from wsss_lab.evaluate.evaluate import evaluate, side_by_side
 from wsss_lab.evaluate.trained import Trained, choose_device
 from wsss_lab.runs.folder import plain, read_facts, restore
 from wsss_lab.runs.identify import released_by
-from wsss_lab.runs.recipe import RECIPES, find_recipe
+from wsss_lab.runs.recipe import RECIPES, find_crf, find_recipe
 from wsss_lab.runs.safe_read import read_checkpoint
 from wsss_lab.runs.scoring import protocol_of
 from wsss_lab.runs.stages import FirstImages, load_data
@@ -76,7 +76,7 @@ class ScoreConfig:
     """Which images. Only name, root, val split, tags and, for the toy world, count and seed
     matter."""
     crf: str = "none"
-    """Post-processing of the segmentation, a name of `wsss_lab.refine.PRESETS`; "none" for none."""
+    """Post-processing of the segmentation, METHOD-NAME, such as `tscd-eval`; "none" for none."""
     cam_threshold: float | None = None
     """Background score, 0..1, at which class maps get a report; None reports the sweep only."""
     batch: int = 8
@@ -123,7 +123,7 @@ def score_weights(
         ValueError: the data set has other classes, or no masks; a wrong argument.
         OutputError: `out` cannot be written.
     """
-    resolve_crf(config.crf)
+    crf = find_crf(config.crf)
     place = choose_device(config.device)
     images = load_data(config.data, "val", masks=True, wanted=config.first or None)
     if (k1 := images.num_classes + 1) != len(trained.classes):
@@ -141,9 +141,9 @@ def score_weights(
         cam_threshold=config.cam_threshold,
         batch=config.batch,
         tags_at_test=True,
-        crf=config.crf,
+        crf=crf,
         workers=config.workers,
-        protocol=protocol_of(config.data),
+        protocol=replace(protocol_of(config.data), crf=config.crf),
     )
     recipe = find_recipe(trained.name)
     log(found.table())

@@ -11,6 +11,7 @@ from wsss_lab.cam.fusion import Fusion
 from wsss_lab.methods.cosa.config import PRESETS, RELEASED
 from wsss_lab.methods.cosa.labels import teacher_cam
 from wsss_lab.methods.cosa.losses import swapped_cam_loss
+from wsss_lab.methods.cosa.values import NORMALIZATION
 
 
 def test_released_presets_have_all_quirks_and_no_technique():
@@ -34,7 +35,7 @@ def test_auxiliary_maps_of_the_last_scale_only():
     args = (index, present, (32, 32), (1.0, 0.5, 1.5))
     last = teacher_cam(views[2:], index, present, (32, 32), (1.5,))
     rule = Fusion((1.0, 0.5, 1.5), fuse_scale="last")
-    torch.testing.assert_close(last, normalize_cam(fuse_cams(views, (32, 32), rule), "cosa"))
+    torch.testing.assert_close(last, normalize_cam(fuse_cams(views, (32, 32), rule), NORMALIZATION))
     assert not torch.allclose(last, teacher_cam(views, *args))
     released, ours = (step(make(aux_last_scale=flag)).panels["labels"] for flag in (True, False))
     assert torch.equal(released[:, 0], ours[:, 0])

@@ -6,6 +6,7 @@ workshops, arXiv 2308.04321.
 
 ================  ==================================================================================
 `config`          settings, presets, and the quirks of the released code
+`values`          frozen values: fusion and normalisation of maps, CRFs, published results
 `method`          `ACR`: network, training step, localisation; the table paper -> code
 `network`         one pass over images and views that records attention
 `views`           mirror images, turns, shifts, scales: of pixels and of tokens

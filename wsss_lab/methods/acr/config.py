@@ -102,7 +102,7 @@ class ACRPreset:
     """Side of the square training crop, px."""
     backbone: str = "r50_vit_b16"
     """A key of `wsss_lab.models.backbones.BACKBONES`."""
-    options: dict[str, Any] = field(default_factory=lambda: {"weight_std": "acr"})
+    options: dict[str, Any] = field(default_factory=lambda: {"weight_std": "added_eps"})
     """Options of `build_backbone`."""
 
 

@@ -32,17 +32,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wsss_lab.cam.attention_maps import attention_gradients
-from wsss_lab.cam.fusion import FUSIONS, fuse_cams
-from wsss_lab.cam.maps import NORMALIZATIONS, normalize_cam, present_classes
+from wsss_lab.cam.fusion import fuse_cams
+from wsss_lab.cam.maps import normalize_cam, present_classes
+from wsss_lab.methods.acr.values import CAM_FUSION, NORMALIZATION
 from wsss_lab.models.attention import attention_layers, record_attention
 from wsss_lab.models.modes import without_parameter_gradients
 
 Variant = Literal["grad", "grad_s", "cam_grad", "cam_grad_s"]
 """How a layer's gradient G and attention A are combined, see `layer_map`."""
-FUSION = FUSIONS["acr"]
-"""Image and mirror image are resized with aligned corners and summed."""
-NORMALIZATION = NORMALIZATIONS["acr"]
-"""Each class to 0..1 by its own minimum and maximum."""
 
 
 @dataclass
@@ -258,7 +255,7 @@ def join_mirror(
     index, present = present_classes(tags)
     picked = index.repeat(2, 1)[:, :, None, None].expand(-1, -1, *maps.shape[2:])
     views = maps.gather(1, picked)  # only the wanted classes are resized
-    cam = normalize_cam(fuse_cams([views], size, FUSION), NORMALIZATION)
+    cam = normalize_cam(fuse_cams([views], size, CAM_FUSION), NORMALIZATION)
     cam = cam * present[:, :, None, None]
     out = cam.new_zeros(*tags.shape, *cam.shape[2:])
     return out.scatter_(1, index[:, :, None, None].expand_as(cam), cam)

@@ -10,9 +10,20 @@ tokens, in training and localisation (`class_token_only`).
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from wsss_lab.methods.acr.keymap import KEYMAP
+from wsss_lab.methods.common.checkpoints import (
+    CheckpointKind,
+    Contents,
+    State,
+    fit_parts,
+    rows_of,
+    vit_side,
+)
+from wsss_lab.models.backbones import build_backbone
+from wsss_lab.models.heads import TagHead
 from wsss_lab.models.keymaps import split_checkpoint
 
 
@@ -39,8 +50,26 @@ def network_of(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]]:
     Returns:
         Name and options for `build_backbone`. ViT-B and DeiT-B have the same keys and shapes; both
         load into `vit_b16`.
+
+    Raises:
+        ValueError: the position embeddings are missing.
     """
     if any(".patch_embed.backbone." in key for key in state):
         return "r50_vit_b16", {}
-    tokens = state["pretrained.model.pos_embed"].shape[1] - 1
-    return "vit_b16", {"img_size": 16 * round(tokens**0.5)}
+    return "vit_b16", {"img_size": vit_side(state, "pretrained.model.pos_embed")}
+
+
+def _examine(state: State) -> Contents:
+    name, options = network_of(state)
+    parts = split_checkpoint(state, KEYMAP)
+    classes = rows_of(parts, "tag_head", "linear.weight")
+    with torch.device("meta"):
+        backbone = build_backbone(name, **options)
+        modules = {"backbone": backbone, "tag_head": TagHead(backbone.width, classes, bias=True)}
+    fit_parts(modules, parts, "ACR")
+    named = "vit_b16 or deit_b (one network, the same keys)" if options else name
+    return Contents("ACR", named, classes)
+
+
+CHECKPOINT = CheckpointKind(("pretrained.model.",), _examine)
+"""Checkpoints of ACR."""

@@ -6,6 +6,7 @@ Image Processing 34, 2025, arXiv 2112.09459.
 
 =============  =====================================================================================
 `config`       settings, presets, arms of the ablation, and the quirks of the released code
+`values`       frozen values: fusion and normalisation of maps, CRFs, published results
 `method`       `ASDT`: network and training step; the table paper -> code
 `network`      backbone, class branch (teacher A), two segmentation heads (teacher B, student)
 `signal`       the pulse-width modulated signal that selects the student's teacher, and its rivals

@@ -5,14 +5,12 @@ from typing import Any, Literal, get_args
 
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.methods.asdt.signal import Selection, Wave, pulse_width
+from wsss_lab.methods.asdt.values import CRFS
 from wsss_lab.refine import DenseCRF
 
 Distillation = Literal["hard", "hard_conf", "soft_kl"]
 """Target of teacher B for the student: labels of all pixels, of confident ones, or probabilities.
 """
-
-_CAM_CRF = DenseCRF.preset("asdt-cam")
-_SEG_CRF = DenseCRF.preset("asdt-seg")
 
 
 @dataclass(frozen=True)
@@ -113,9 +111,9 @@ class ASDTConfig:
     """Image scales of teacher A's maps; the first must be 1. Released code."""
     cam_dropout: bool = True
     """Keep the backbone's dropout active in the extra scales of teacher A's maps; released code."""
-    cam_crf: DenseCRF = _CAM_CRF
+    cam_crf: DenseCRF = CRFS["cam"]
     """CRF for teacher A's maps."""
-    seg_crf: DenseCRF = _SEG_CRF
+    seg_crf: DenseCRF = CRFS["seg"]
     """CRF for teacher B's probabilities, and for the fused prediction."""
     exponents: tuple[float, float] = (4.0, 32.0)
     """Exponents a of the background score (1 - largest map value)^a: the small one makes a large

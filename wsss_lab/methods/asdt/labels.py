@@ -16,6 +16,7 @@ from torch import Tensor
 from wsss_lab import IGNORE
 from wsss_lab.cam import normalize_cam, present_classes
 from wsss_lab.methods.asdt.config import ASDTConfig
+from wsss_lab.methods.asdt.values import NORMALIZATION
 from wsss_lab.refine import DenseCRF, unary_from_probs
 from wsss_lab.refine.features import Images
 from wsss_lab.refine.inputs import check_match
@@ -85,7 +86,7 @@ def present_cams(
     """
     chosen = cam.float().gather(1, index[:, :, None, None].expand(-1, -1, *cam.shape[2:]))
     full = F.interpolate(chosen, size, mode="bilinear", align_corners=False)
-    return normalize_cam(full * present[:, :, None, None], "asdt")
+    return normalize_cam(full * present[:, :, None, None], NORMALIZATION)
 
 
 @torch.no_grad()

@@ -106,8 +106,8 @@ def fused_probs(
 ) -> Float[Tensor, "b k1 h w"]:
     """Take the larger of both heads' probabilities for every class; the sum is at least 1.
 
-    *In the released code* this goes into the CRF as it is ("asdt-seg" takes scores whose sum is not
-    1) and the argmax of the result is the pseudo-label of the second stage.
+    *In the released code* this goes into the CRF as it is (`CRFS["seg"]` takes scores whose sum is
+    not 1) and the argmax of the result is the pseudo-label of the second stage.
 
     Args:
         teacher_logits: of teacher B's head.

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wsss_lab.cam import FUSIONS, fuse_cams
+from wsss_lab.cam import fuse_cams
 from wsss_lab.methods.asdt.config import ASDTConfig
+from wsss_lab.methods.asdt.values import CAM_FUSION
 from wsss_lab.methods.common.base import ParamGroup
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.heads import DilatedHead, TagHead
@@ -50,7 +51,7 @@ class ASDTNetwork(nn.Module):
         shape = (backbone.width, classes + config.background, config.hidden, config.dilation)
         self.seg_head = DilatedHead(*shape)
         self.student_head = None if config.selection == "none" else DilatedHead(*shape)
-        self.fusion = replace(FUSIONS["asdt"], scales=config.scales)
+        self.fusion = replace(CAM_FUSION, scales=config.scales)
         for layer in self._norms():
             layer.requires_grad_(False)
         self.train(self.training)

@@ -6,12 +6,22 @@ records gradients.
 
 from collections.abc import Mapping
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from wsss_lab.methods.asdt.config import ASDTQuirks
 from wsss_lab.methods.asdt.keymap import KEYMAP
 from wsss_lab.methods.common.base import Batch
+from wsss_lab.methods.common.checkpoints import (
+    CheckpointKind,
+    Contents,
+    State,
+    fit_parts,
+    rows_of,
+)
+from wsss_lab.models.backbones import build_backbone
+from wsss_lab.models.heads import DilatedHead, TagHead
 from wsss_lab.models.keymaps import split_checkpoint
 
 
@@ -80,3 +90,23 @@ def load_checkpoint(network: nn.Module, state: Mapping[str, Tensor]) -> None:
                 f"state: part {name} does not fit, missing {missing[:3]}, unknown "
                 f"{result.unexpected_keys[:3]}; is this a checkpoint of ASDT?"
             )
+
+
+def _examine(state: State) -> Contents:
+    parts = split_checkpoint(state, KEYMAP)
+    classes = rows_of(parts, "tag_head", "linear.weight")
+    with torch.device("meta"):
+        backbone = build_backbone("wrn38")
+        width = backbone.width
+        modules = {
+            "backbone": backbone,
+            "tag_head": TagHead(width, classes),
+            "seg_head": DilatedHead(width, rows_of(parts, "seg_head", "conv2.bias")),
+            "student_head": DilatedHead(width, rows_of(parts, "student_head", "conv2.bias")),
+        }
+    fit_parts(modules, parts, "ASDT")
+    return Contents("ASDT", "wrn38", classes)
+
+
+CHECKPOINT = CheckpointKind(("conv1a.", "fc8_seg_conv"), _examine)
+"""Checkpoints of ASDT."""

@@ -87,6 +87,8 @@ class Method(nn.Module):
     uses_tags: bool = False
     """Whether `predict` returns something else when it gets the true tags. If so, an evaluation
     that may use them runs the network once with and once without."""
+    start_prefix: str = ""
+    """Beginning of the names of all tensors that `start_from` needs."""
 
     @property
     def input_mean(self) -> tuple[float, ...]:

@@ -5,6 +5,7 @@ Swapping Assignments for Semantic Segmentation", ECCV 2024, arXiv 2402.17891.
 
 ===========  =======================================================================================
 `config`     settings, presets, and the quirks of the released code
+`values`     frozen values: fusion and normalisation of maps, CRFs, published results
 `method`     `CoSA`: both networks and the training step; the table paper -> code
 `network`    backbone and heads of one network; its outputs at several scales
 `labels`     pseudo-labels from the teacher's maps and from its segmentation

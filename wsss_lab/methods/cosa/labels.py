@@ -1,5 +1,6 @@
 """Pseudo-labels of CoSA's teacher: from its maps, and soft ones from its segmentation."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -7,7 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from wsss_lab import IGNORE
-from wsss_lab.cam import Fusion, cam_to_label, cam_to_pseudo_label, fuse_cams, normalize_cam
+from wsss_lab.cam import cam_to_label, cam_to_pseudo_label, fuse_cams, normalize_cam
+from wsss_lab.methods.cosa.values import CAM_FUSION, NORMALIZATION
 
 ABSENT = -1e5
 """Logit of a class that the image does not have; released code."""
@@ -63,14 +65,14 @@ def teacher_cam(
     """
     both = torch.cat([index, index])[:, :, None, None]
     chosen = [view.gather(1, both.expand(-1, -1, *view.shape[2:])) for view in views]
-    cam = fuse_cams(chosen, size, Fusion(scales, fuse_flip="max", fuse_scale="sum"))
+    cam = fuse_cams(chosen, size, replace(CAM_FUSION, scales=scales))
     if valid is not None:
         # padding gets the minimum of the real pixels: normalisation then maps it to 0, and its own
         # values, which may be extreme, shift nothing
         inside = valid[:, None]
         lowest = cam.masked_fill(~inside, torch.inf).amin((2, 3), keepdim=True)
         cam = torch.where(inside, cam, torch.where(lowest.isfinite(), lowest, 0))
-    return normalize_cam(cam, "cosa") * present[:, :, None, None]
+    return normalize_cam(cam, NORMALIZATION) * present[:, :, None, None]
 
 
 def label_from_cam(

@@ -87,6 +87,8 @@ class CoSA(Method):
         config: settings; `PRESETS` has those of the paper.
     """
 
+    start_prefix = TEACHER
+
     def __init__(self, backbone: Backbone, classes: int, config: CoSAConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or CoSAConfig()

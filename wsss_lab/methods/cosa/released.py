@@ -6,12 +6,23 @@ Nothing here is needed to understand or to train CoSA as this library does by de
 import copy
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from wsss_lab.methods.common.base import ParamGroup
+from wsss_lab.methods.common.checkpoints import (
+    CheckpointKind,
+    Contents,
+    State,
+    fit_parts,
+    rows_of,
+    vit_side,
+)
 from wsss_lab.methods.cosa.keymap import KEYMAP
 from wsss_lab.methods.cosa.network import CoSANetwork
+from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import split_norm_parameters
+from wsss_lab.models.heads import LargeFOV, TagHead
 from wsss_lab.models.keymaps import split_checkpoint
 from wsss_lab.models.weights import load_strictly
 
@@ -29,6 +40,27 @@ def load_released(network: CoSANetwork, state: Mapping[str, Tensor]) -> None:
     parts = split_checkpoint(state, KEYMAP)
     flat = {f"{part}.{key}": value for part, some in parts.items() for key, value in some.items()}
     load_strictly(network, flat, what="the CoSA checkpoint")
+
+
+def _examine(state: State) -> Contents:
+    parts = split_checkpoint(state, KEYMAP)
+    classes = rows_of(parts, "tag_head", "linear.weight")
+    hidden = rows_of(parts, "seg_head", "conv1.weight")
+    side = vit_side(parts.get("backbone", {}))
+    with torch.device("meta"):
+        backbone = build_backbone("vit_b16", img_size=side)
+        modules = {
+            "backbone": backbone,
+            "seg_head": LargeFOV(backbone.width, classes + 1, hidden),
+            "tag_head": TagHead(backbone.width, classes, pool="gmp"),
+            "aux_head": TagHead(backbone.width, classes, pool="gmp"),
+        }
+    fit_parts(modules, parts, "CoSA")
+    return Contents("CoSA", "vit_b16", classes)
+
+
+CHECKPOINT = CheckpointKind(("encoder.blocks.", "decoder.conv6."), _examine)
+"""Checkpoints of CoSA."""
 
 
 def with_other_heads(network: CoSANetwork, classes: int, hidden: int) -> CoSANetwork:

@@ -11,6 +11,7 @@ Segmentation", AAAI 2023, arXiv 2302.13765. Built on AFA (Ru et al., CVPR 2022).
 | `losses` | self correspondence distillation (SCD), affinity loss |
 | `labels` | normalised maps, their channels for SCD, affinity labels |
 | `config` | settings, presets, and `TSCDQuirks`: what the released code does and we would not |
+| `values` | frozen values: fusion and normalisation of maps, CRFs, published results |
 | `released` | helpers of these quirks; loading of released checkpoints |
 | `keymap` | names of tensors in released checkpoints |
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wsss_lab import IGNORE
 from wsss_lab.cam import normalize_cam
+from wsss_lab.methods.tscd.values import NORMALIZATION
 
 
 def normalize_inside(
@@ -21,10 +22,12 @@ def normalize_inside(
     *In the released code* padding takes part in minimum and maximum; so it does with `valid` None.
     """
     if valid is None:
-        return normalize_cam(cam, "tscd")
+        return normalize_cam(cam, NORMALIZATION)
     low = cam.masked_fill(~valid[:, None], torch.inf).amin((2, 3), keepdim=True)
     # the smallest real value becomes 0; an image without real pixels is 0 everywhere
-    return normalize_cam(torch.where(valid[:, None], cam, low.nan_to_num(posinf=0.0)), "tscd")
+    return normalize_cam(
+        torch.where(valid[:, None], cam, low.nan_to_num(posinf=0.0)), NORMALIZATION
+    )
 
 
 def scd_channels(

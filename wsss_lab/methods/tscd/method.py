@@ -19,21 +19,21 @@ target of those of the segmentation (SCD). Built on AFA (Ru et al., CVPR 2022).
 **Sources, kept apart.** *In the paper*: 67.3 mIoU on VOC val, 67.5 on test, 40.1 on COCO, after a
 dense CRF. Its full text was not at hand; what is written about it comes from abstracts, tables of
 others and its author's answers. *In the released code*: the formulas. Its author writes that the
-number is the better one of segmentation and affinity-refined maps, and the latter are made with the
-true tags of the validation images; others report 59 to 61. *Here*: presets `-released` are the
-released code down to its slips, each a switch in `TSCDConfig.quirks`; `voc` and `coco` are repaired
-and train in bf16 by autocast, losses excepted (`run.precision`; see the study `precision`). Their
-accuracy at full size has not been measured.
+number is the better one of segmentation and affinity-refined maps, the latter with the true tags of
+the validation images; others report 59 to 61. *Here*: presets `-released` are the released code
+down to its slips, each a switch in `TSCDConfig.quirks`; `voc` and `coco` are repaired and train in
+bf16 by autocast, losses excepted (`run.precision`). Their accuracy at full size is not known.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from wsss_lab.cam import FUSIONS, Fusion, cam_to_pseudo_label
+from wsss_lab.cam import cam_to_pseudo_label
 from wsss_lab.losses import balanced_pixel_loss, enlarge, tag_loss
 from wsss_lab.methods.common.base import (
     Batch,
@@ -49,6 +49,7 @@ from wsss_lab.methods.tscd.config import TSCDConfig
 from wsss_lab.methods.tscd.labels import affinity_label, normalize_inside, scd_channels
 from wsss_lab.methods.tscd.losses import affinity_loss, correspondence, scd_loss
 from wsss_lab.methods.tscd.network import Outputs, TSCDNetwork, ViewOutputs
+from wsss_lab.methods.tscd.values import CAM_FUSION
 from wsss_lab.methods.tscd.views import place_points, sample_points, second_view
 from wsss_lab.models.base import Backbone, split_norm_parameters
 from wsss_lab.refine import PAR, VARM, DenseEnergyLoss, grid_label, radius_mask, random_walk
@@ -73,7 +74,7 @@ class TSCD(Method):
         if config.refiner != "none":
             kind = VARM if config.refiner == "varm" else PAR
             self.refiner = kind(iterations=config.refine_iterations)
-        self.fusion = Fusion(**{**vars(FUSIONS["tscd"]), "scales": config.scales})
+        self.fusion = replace(CAM_FUSION, scales=config.scales)
 
     def normalize(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Normalise images in [0, 1] for the network."""

@@ -12,7 +12,17 @@ from torch import Tensor, nn
 
 from wsss_lab import IGNORE
 from wsss_lab.config import IMAGENET_MEAN, IMAGENET_STD
+from wsss_lab.methods.common.checkpoints import (
+    CheckpointKind,
+    Contents,
+    State,
+    fit_parts,
+    mit_name,
+    rows_of,
+)
 from wsss_lab.methods.tscd.keymap import KEYMAP
+from wsss_lab.models.backbones import build_backbone
+from wsss_lab.models.heads import SegFormerHead, TagHead
 from wsss_lab.models.keymaps import split_checkpoint
 from wsss_lab.models.weights import load_strictly
 
@@ -30,6 +40,28 @@ def load_released(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     parts = split_checkpoint(state, KEYMAP)
     flat = {f"{part}.{key}": value for part, some in parts.items() for key, value in some.items()}
     load_strictly(network, flat, what="the TSCD checkpoint")
+
+
+def _examine(state: State) -> Contents:
+    name = mit_name(state, "encoder.")
+    parts = split_checkpoint(state, KEYMAP)
+    classes = rows_of(parts, "tag_head", "linear.weight")
+    heads = parts["affinity_head"]["weight"].shape[1] if "affinity_head" in parts else 16
+    with torch.device("meta"):
+        backbone = build_backbone(name)
+        hidden = rows_of(parts, "seg_head", "fuse.weight")
+        modules = {
+            "backbone": backbone,
+            "seg_head": SegFormerHead(backbone.widths, classes + 1, hidden),
+            "tag_head": TagHead(backbone.width, classes, pool="gmp"),
+            "affinity_head": nn.Conv2d(heads, 1, 1),
+        }
+    fit_parts(modules, parts, "TSCD or AFA")
+    return Contents("TSCD or AFA (one network, the same keys)", name, classes)
+
+
+CHECKPOINT = CheckpointKind(("encoder.patch_embed1.", "decoder.linear_c1."), _examine)
+"""Checkpoints of TSCD and AFA; names with or without `module.` in front."""
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """ACR from data to `metrics.json`; its stages are listed in `wsss_lab.recipes.acr.recipe`."""
 
+from wsss_lab.methods.acr import values
+from wsss_lab.methods.acr.released import CHECKPOINT
 from wsss_lab.recipes.acr import plan, recipe
 from wsss_lab.runs.recipe import Recipe
 
@@ -17,4 +19,8 @@ RECIPE = Recipe(
     tags_note=recipe.TAGS_NOTE,
     load_released=recipe.load_released,
     views=recipe.views,
+    crfs=values.CRFS,
+    published=values.PUBLISHED,
+    warm_ups=recipe.WARM_UPS,
+    checkpoint=CHECKPOINT,
 )

@@ -41,7 +41,7 @@ class AffinityConfig:
     """Steps t of the walk. Paper: 256, on grids of some 60 cells a side. The distance that maps
     cover grows with the root of t, and a toy grid has 16 cells a side: 256 steps level its maps."""
     crf: str = "none"
-    """CRF after the walk, a name of `wsss_lab.refine.PRESETS`; "none" for none."""
+    """CRF after the walk, METHOD-NAME, such as `acr-cam`; "none" for none."""
 
     def __post_init__(self) -> None:
         for name, least in (("crop", 0), ("steps", 1), ("batch", 1), ("power", 0), ("walk", 0)):
@@ -72,7 +72,7 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser of the transformer."""
     label_crf: str = "acr-cam"
-    """CRF between maps and pseudo-labels, a name of `wsss_lab.refine.PRESETS`; "none" for none."""
+    """CRF between maps and pseudo-labels, METHOD-NAME, such as `acr-cam`; "none" for none."""
     background: tuple[float, float] = (1.0, 12.0)
     """Exponents a of the background score (1 - largest map value)^a; parser defaults of the
     released code. A pixel is a class if it wins against the first, background if that wins with the

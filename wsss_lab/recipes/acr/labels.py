@@ -24,13 +24,14 @@ from wsss_lab import IGNORE
 from wsss_lab.cam.maps import present_classes
 from wsss_lab.data.errors import DataError
 from wsss_lab.data.masks import read_mask
-from wsss_lab.evaluate.evaluate import Crf, by_shape, resolve_crf
+from wsss_lab.evaluate.evaluate import Crf, by_shape
 from wsss_lab.evaluate.inference import VIEWS, multi_scale_predict
 from wsss_lab.evaluate.scores import Scores
 from wsss_lab.methods.common.affinity_net import AffinityNetwork
 from wsss_lab.methods.common.base import Method
 from wsss_lab.metrics import Protocol, Report
 from wsss_lab.recipes.acr.config import Config
+from wsss_lab.runs.recipe import find_crf
 from wsss_lab.runs.scoring import protocol_of
 from wsss_lab.runs.stages import FirstImages, LabelRule, Log, load_data
 
@@ -79,7 +80,7 @@ def label_rule(config: Config) -> LabelRule:
     Args:
         config: uses `label_crf` and `background`.
     """
-    crf, _ = resolve_crf(config.label_crf)
+    crf = find_crf(config.label_crf)
 
     def rule(images: Tensor, cam: Tensor, tags: Tensor) -> Tensor:
         present = Present.of(cam, tags)
@@ -96,7 +97,7 @@ def map_rule(config: Config, crf_name: str = "none") -> LabelRule:
         config: uses `exponent`.
         crf_name: CRF in between.
     """
-    crf, _ = resolve_crf(crf_name)
+    crf = find_crf(crf_name)
 
     def rule(images: Tensor, cam: Tensor, tags: Tensor) -> Tensor:
         present = Present.of(cam, tags)
@@ -113,7 +114,7 @@ def walk_rule(config: Config, network: AffinityNetwork) -> LabelRule:
         network: trained, in eval mode.
     """
     walk = config.affinity
-    crf, _ = resolve_crf(walk.crf)
+    crf = find_crf(walk.crf)
 
     def rule(images: Tensor, cam: Tensor, tags: Tensor) -> Tensor:
         present = Present.of(cam, tags)

@@ -19,6 +19,7 @@ from wsss_lab.recipes.acr.stages import (
     stage_runs,
 )
 from wsss_lab.runs.folder import device_name
+from wsss_lab.runs.recipe import find_views
 from wsss_lab.runs.scoring import score
 from wsss_lab.runs.stages import LabelRule, label_stage, load_data, seeded, silent
 from wsss_lab.train.devices import make_fabric
@@ -134,9 +135,11 @@ def _probe_scoring(
 ) -> Probe:
     alone = dataclasses.replace(config, run=dataclasses.replace(config.run, workers=0))
 
+    views, at = find_views(config.test.views), config.test.cam_threshold
+
     def both(some: Any) -> None:
         if network is not None:
-            score(network, some, VIEWS[config.test.views], alone, fabric, config.test.cam_threshold)
-        score(localiser, some, VIEWS["single"], alone, fabric, config.test.cam_threshold)
+            score(network, some, views, alone, fabric, at)
+        score(localiser, some, VIEWS["single"], alone, fabric, at)
 
     return dealt_out(probe_images(both, val, count), config.run)

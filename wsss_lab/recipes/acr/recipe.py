@@ -32,7 +32,6 @@ from jaxtyping import Float
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from wsss_lab.evaluate.evaluate import resolve_crf
 from wsss_lab.evaluate.inference import VIEWS, MultiScale
 from wsss_lab.methods.acr import config as acr
 from wsss_lab.methods.acr.keymap import KEYMAP
@@ -51,6 +50,7 @@ from wsss_lab.recipes.acr.stages import (
     stage_runs,
 )
 from wsss_lab.runs.folder import RunFolder, device_name, restore
+from wsss_lab.runs.recipe import find_crf, find_views
 from wsss_lab.runs.scoring import (
     count_classes,
     released_preset,
@@ -88,6 +88,18 @@ TAGS_NOTE = (
     "list; its list is VOC train (--data.val-split train)"
 )
 """Which column of an evaluation corresponds to published numbers."""
+
+
+WARM_UPS: dict[str, dict[str, Any]] = {
+    "toy_vit": {
+        "method.alpha": 0.0,
+        "method.activation": False,
+        "method.affinity": False,
+        "run.steps": 750,
+        "until": "maps",
+    }
+}
+"""Backbone -> changes to the preset `toy` that leave the tag loss alone."""
 
 
 class Localiser(Method):
@@ -149,7 +161,8 @@ def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> 
     """
     folder = RunFolder(out, NAME, config, resume)
     for name in (config.test.crf, config.label_crf, config.affinity.crf):
-        resolve_crf(name)
+        find_crf(name)
+    find_views(config.test.views)
     fabric, log = launch(config.run, log)
     runs = stage_runs(config)
     for run in runs.values():
@@ -193,7 +206,8 @@ def _score(
 ) -> dict[str, Any]:
     """Segmentation, if there is one, and maps on the validation list; maps of training images."""
     at = config.test.cam_threshold
-    seg = score(network, val, VIEWS[config.test.views], config, fabric, at) if network else None
+    views = find_views(config.test.views)
+    seg = score(network, val, views, config, fabric, at) if network else None
     cam = score(localiser, val, VIEWS["single"], config, fabric, at)
     train = score_training_maps(localiser, VIEWS["single"], config, fabric, log, at)
     for heading, found in (
@@ -233,7 +247,7 @@ def load_views(facts: Mapping[str, Any]) -> MultiScale:
     """Return scales and flips with which the network of a weights file is evaluated."""
     if facts["part"] == "ACR":
         return VIEWS["single"]
-    return VIEWS[restore(Config, facts["config"]).test.views]
+    return find_views(restore(Config, facts["config"]).test.views)
 
 
 def views(config: Config) -> MultiScale:

@@ -201,7 +201,7 @@ def multi_scale_miou(classifier: TagClassifier, train: ToyTensors) -> float:
     sweep = ThresholdSweep(len(TOY_CLASSES) + 1)
     batches = image_batches(train["image"], 50, device_of(classifier))
     for number, batch in enumerate(batches):
-        maps = multi_scale_cam(classifier.raw_cam, batch, FUSIONS["tscd"], normalize="plain")
+        maps = multi_scale_cam(classifier.raw_cam, batch, FUSIONS["multi_scale"], normalize="plain")
         part = slice(50 * number, 50 * number + 50)
         sweep.update(maps.cpu(), train["tags"][part], train["mask"][part].long())
     return sweep.compute().best_miou

@@ -36,14 +36,13 @@ from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.toy import TOY_VERSION, ToyTensors, ToyWorld
 from wsss_lab.methods.acr.config import ACRConfig
 from wsss_lab.methods.acr.localisation import (
-    FUSION,
-    NORMALIZATION,
     Variant,
     layer_map,
     record_for_localisation,
     spread,
 )
 from wsss_lab.methods.acr.method import ACR
+from wsss_lab.methods.acr.values import CAM_FUSION, NORMALIZATION
 from wsss_lab.metrics import Protocol, ThresholdSweep
 from wsss_lab.models.attention import attention_layers
 from wsss_lab.runs.folder import read_run
@@ -136,7 +135,7 @@ def all_maps(
     maps = torch.cat([narrow, wide, seen[:, None], patch[:, None]], 1)
     rows, m = maps.shape[1:3]
     size = (images.shape[2], images.shape[3])
-    cam = fuse_cams([maps.flatten(1, 2).unflatten(2, grid)], size, FUSION)
+    cam = fuse_cams([maps.flatten(1, 2).unflatten(2, grid)], size, CAM_FUSION)
     cam = normalize_cam(cam, NORMALIZATION).unflatten(1, (rows, m)).transpose(0, 1)
     index, present = index[: len(images)], present[: len(images)]
     out = cam.new_zeros(rows, *tags.shape, *size)

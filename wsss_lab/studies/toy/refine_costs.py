@@ -32,6 +32,8 @@ from wsss_lab.config import provenance, write_json
 from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.toy import TOY_VERSION, ToyTensors, ToyWorld
 from wsss_lab.evaluate.predict import WEIGHTS, toy_classifier
+from wsss_lab.methods.cosa import values as cosa
+from wsss_lab.methods.tscd import values as tscd
 from wsss_lab.metrics import (
     BoundaryScore,
     Protocol,
@@ -47,7 +49,6 @@ from wsss_lab.refine import (
     DILATIONS,
     PAMR,
     PAR,
-    PRESETS,
     VARM,
     DenseCRF,
     local_affinity,
@@ -64,7 +65,11 @@ SHRINK = 128 / 500
 """Side of a toy scene over the longer side of a VOC photograph."""
 SMALL = tuple(sorted({max(1, round(d * SHRINK)) for d in DILATIONS}))
 """Distances of the neighbours, shrunk."""
-CRFS = ("tscd-cam", "tscd-eval", "cosa-eval")
+CRFS: dict[str, DenseCRF] = {
+    "tscd-cam": tscd.CRFS["cam"],
+    "tscd-eval": tscd.CRFS["eval"],
+    "cosa-eval": cosa.CRFS["eval"],
+}
 VARIATIONS = (0.01, 0.1, 0.3)
 SHARPNESS = (1, 10)
 OWN = (0.2, 0.3, 0.4, 0.5)
@@ -129,9 +134,9 @@ def refinements() -> dict[str, Refine]:
     for kind in (PAMR, PAR, VARM):
         rows[kind.__name__] = kind()
         rows[f"{kind.__name__}, shrunk"] = kind(SMALL)
-    for name in CRFS:
-        rows[f"CRF {name}"] = partial(crf_on, PRESETS[name])
-        rows[f"CRF {name}, shrunk"] = partial(crf_on, shrunk(PRESETS[name]))
+    for name, crf in CRFS.items():
+        rows[f"CRF {name}"] = partial(crf_on, crf)
+        rows[f"CRF {name}, shrunk"] = partial(crf_on, shrunk(crf))
     return rows
 
 

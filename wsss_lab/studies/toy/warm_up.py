@@ -2,22 +2,24 @@
 
 ``python -m wsss_lab.studies.toy.warm_up tscd --run-folder runs/warm_tscd`` trains with the tag
 losses alone, resumes a stopped run, and packs the result in half precision with its record. Only
-the plain tag losses take part, so that the weights contain nothing that the studies compare.
+the plain tag losses take part, so that the weights contain nothing that the studies compare; how a
+method's other losses are switched off is told by its recipe (`Recipe.warm_ups`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors.torch
 import tyro
 
 from wsss_lab.config import write_atomically, write_json
-from wsss_lab.methods.cosa.method import TEACHER
-from wsss_lab.runs.recipe import find_recipe
+from wsss_lab.runs.recipe import Recipe, find_recipe
 from wsss_lab.runs.settings import with_changes
+from wsss_lab.runs.weights import load_trained
 
-_COMMON: dict[str, Any] = {
+COMMON: dict[str, Any] = {
     "data.count": 6000,
     "data.val_count": 200,
     "run.batch": 16,
@@ -26,25 +28,17 @@ _COMMON: dict[str, Any] = {
     "run.save_every": 250,
     "optim.lr": 1e-3,
 }
-_NO_SWAP = _COMMON | {"method.warmup": 1_000_000}
-_ALONE = {"method.alpha": 0.0, "method.activation": False, "method.affinity": False}
-KINDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "tscd": ("tscd", _NO_SWAP),
-    "cosa": ("cosa", _NO_SWAP),
-    "cosa_vit": ("cosa", _NO_SWAP | {"method.backbone": "toy_vit", "method.aux_level": -2}),
-    "acr": ("acr", _COMMON | _ALONE | {"run.steps": 750, "until": "maps"}),
-}
-"""Name -> method and changes to its preset `toy`. Maps of a transformer as small as toy_vit, read
-from its patch tokens, hardly localise a class, those of toy_cnn do; CoSA builds on them, and its
-parts do not depend on the backbone. With toy_vit it serves the consistency of ACR, which needs
-attention."""
+"""Changes to the preset `toy` of every method."""
 
 
 @dataclass(frozen=True)
 class WarmUp:
     """Settings of a warm-up run."""
 
-    kind: tyro.conf.Positional[Literal["tscd", "cosa", "cosa_vit", "acr"]]
+    method: tyro.conf.Positional[str]
+    """Name of the method."""
+    backbone: str = ""
+    """One of those in the method's `Recipe.warm_ups`; "" takes the first."""
     run_folder: Path = Path("runs/warm_up")
     """Folder of checkpoints and log; a run in it is resumed."""
     out: Path = field(default=Path(__file__).parents[2] / "weights")
@@ -52,22 +46,36 @@ class WarmUp:
 
 
 def run(settings: WarmUp) -> dict[str, Any]:
-    """Train or resume, and pack; return the record."""
-    name, changes = KINDS[settings.kind]
-    recipe = find_recipe(name)
-    config = with_changes(recipe.preset("toy"), changes)
+    """Train or resume, and pack; return the record.
+
+    Raises:
+        ValueError: there is no such method, or no warm-up of it on this backbone.
+    """
+    recipe = find_recipe(settings.method)
+    backbone, changes = _warm_up(recipe, settings.backbone)
+    config = with_changes(recipe.preset("toy"), COMMON | dict(changes))
     folder = settings.run_folder
     record = recipe.train(config, folder, resume=folder.exists(), log=print)
-    weights = folder / ("fit" if name == "acr" else "") / "model.safetensors"
+    [weights] = folder.rglob("model.safetensors")  # the tags are learned by one network
+    prefix = load_trained(weights).method.start_prefix
     state = safetensors.torch.load_file(weights)
-    if name == "cosa":  # both networks start from the slow (EMA) one
-        state = {key: value for key, value in state.items() if key.startswith(TEACHER)}
+    state = {key: value for key, value in state.items() if key.startswith(prefix)}
     packed = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in state.items()}
-    backbone = config.backbone if name == "acr" else config.method.backbone
-    target = settings.out / f"{backbone}_{name}.safetensors"
+    target = settings.out / f"{backbone}_{recipe.name}.safetensors"
     write_atomically(target, lambda file: file.write(safetensors.torch.save(packed)))
     write_json(target.with_suffix(".json"), record)
     return record
+
+
+def _warm_up(recipe: Recipe, backbone: str) -> tuple[str, Mapping[str, Any]]:
+    known = recipe.warm_ups
+    if not known or backbone not in ("", *known):
+        raise ValueError(
+            f"backbone: expected one of the warm-ups of {recipe.name} "
+            f"({', '.join(known) or 'there are none'}), got {backbone!r}"
+        )
+    name = backbone or next(iter(known))
+    return name, known[name]
 
 
 if __name__ == "__main__":
