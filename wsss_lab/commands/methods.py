@@ -1,16 +1,11 @@
 """Commands whose options are the settings of a method: `train`, `plan` and `eval METHOD`."""
 
-import contextlib
 import dataclasses
-import io
-import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
-PROGRAM = "python -m wsss_lab"
+from wsss_lab.commands.options import PROGRAM, default_of, option, parse, setting, unnamed
 
 
 def train(arguments: list[str]) -> int:
@@ -23,7 +18,7 @@ def train(arguments: list[str]) -> int:
 
     method = arguments[0]
     recipe = find_recipe(method)
-    preset, out = (_option(arguments, name) for name in ("preset", "out"))
+    preset, out = (option(arguments, name) for name in ("preset", "out"))
     if preset is None and "--resume" in arguments and out and (Path(out) / "config.json").exists():
         from wsss_lab.runs.folder import read_run, restore
 
@@ -37,14 +32,14 @@ def train(arguments: list[str]) -> int:
         dataclasses.make_dataclass(
             "Train",
             [
-                ("out", _setting(Path, "Folder of the run.")),
-                ("resume", _setting(bool, "Go on with the run in the folder."), False),
+                ("out", setting(Path, "Folder of the run.")),
+                ("resume", setting(bool, "Go on with the run in the folder."), False),
                 (
                     "preset",
-                    _setting(str, f"One of {', '.join(recipe.presets)}."),
+                    setting(str, f"One of {', '.join(recipe.presets)}."),
                     preset or "toy",
                 ),
-                ("config", _unnamed(recipe.config), _default(default)),
+                ("config", unnamed(recipe.config), default_of(default)),
             ],
             frozen=True,
         ),
@@ -70,16 +65,16 @@ def plan(arguments: list[str]) -> int:
 
     method = arguments[0]
     recipe = find_recipe(method)
-    preset = _option(arguments, "preset") or "toy"
+    preset = option(arguments, "preset") or "toy"
     settings: Any = parse(
         dataclasses.make_dataclass(
             "Plan",
             [
-                ("preset", _setting(str, f"One of {', '.join(recipe.presets)}."), preset),
-                ("out", _setting(Path | None, "JSON file to write, too."), None),
-                ("timed_steps", _setting(int, "Steps of each kind to time; two warm up."), 10),
-                ("timed_images", _setting(int, "Images to label and to score."), 16),
-                ("config", _unnamed(recipe.config), _default(recipe.preset(preset))),
+                ("preset", setting(str, f"One of {', '.join(recipe.presets)}."), preset),
+                ("out", setting(Path | None, "JSON file to write, too."), None),
+                ("timed_steps", setting(int, "Steps of each kind to time; two warm up."), 10),
+                ("timed_images", setting(int, "Images to label and to score."), 16),
+                ("config", unnamed(recipe.config), default_of(recipe.preset(preset))),
             ],
             frozen=True,
         ),
@@ -111,17 +106,17 @@ def score(arguments: list[str]) -> int:
     from wsss_lab.runs.weights import ScoreConfig, load_trained, score_config, score_weights
 
     method = arguments[0]
-    recipe, weights = find_recipe(method), _option(arguments, "weights")
+    recipe, weights = find_recipe(method), option(arguments, "weights")
     trained = load_trained(Path(weights), method) if weights else None
     default = score_config(trained.config if trained else recipe.preset("toy"))
     settings: Any = parse(
         dataclasses.make_dataclass(
             "Eval",
             [
-                ("weights", _setting(Path, "Run folder, model.safetensors, or released file.")),
-                ("out", _setting(Path | None, "JSON file for all numbers."), None),
-                ("json", _setting(bool, "Print that instead of the tables."), False),
-                ("config", _unnamed(ScoreConfig), _default(default)),
+                ("weights", setting(Path, "Run folder, model.safetensors, or released file.")),
+                ("out", setting(Path | None, "JSON file for all numbers."), None),
+                ("json", setting(bool, "Print that instead of the tables."), False),
+                ("config", unnamed(ScoreConfig), default_of(default)),
             ],
             frozen=True,
         ),
@@ -134,57 +129,3 @@ def score(arguments: list[str]) -> int:
     found = score_weights(trained, settings.config, out=settings.out, log=lines.append)
     print(json.dumps(found, indent=2, sort_keys=True) if settings.json else "\n".join(lines))
     return 0
-
-
-def _setting(kind: Any, text: str) -> Any:
-    """Type of an option, with its help."""
-    return Annotated[kind, tyro.conf.arg(help=text)]
-
-
-def _default(value: Any) -> Any:
-    """Default of a field that is itself a dataclass."""
-    return dataclasses.field(default=value)
-
-
-def _unnamed(kind: Any) -> Any:
-    """Type of settings whose names come without a prefix."""
-    return Annotated[kind, tyro.conf.arg(name="")]
-
-
-def _option(arguments: list[str], name: str) -> str | None:
-    """Value of `--name value` or `--name=value`, the last one as in tyro, if it is there."""
-    found = None
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
-        if argument == f"--{name}":
-            found = following
-        elif argument.startswith(f"--{name}="):
-            found = argument.partition("=")[2]
-    return found
-
-
-def parse(kind: Any, arguments: list[str] | None, **options: Any) -> Any:
-    """Parse arguments with tyro.
-
-    Args:
-        kind: dataclass, or union of dataclasses, whose fields are the options.
-        arguments: words of the command line; None takes those of this process.
-        **options: of `tyro.cli`.
-
-    Raises:
-        ValueError: they do not fit; one line says why.
-    """
-    caught = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(caught):
-            return tyro.cli(kind, args=arguments, **options)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        raise ValueError(_one_line(caught.getvalue())) from None
-
-
-def _one_line(text: str) -> str:
-    """The sentences of a box drawn on the terminal, without the box."""
-    rows = [re.sub(r"[\u2500-\u257f]+", " ", row).strip() for row in text.splitlines()]
-    rows = [row for row in rows if row and row not in ("Parsing error", "Required options")]
-    return re.sub(r"\s+", " ", " ".join(rows))
