@@ -31,10 +31,13 @@ class Train:
     """Folder of the run: new, or with --resume that of a run that was interrupted."""
     resume: bool = False
     """Go on with the run in the folder. Without --preset, its own settings hold."""
+    overwrite: bool = False
+    """Replace the run in the folder, if one is."""
 
     def run(self) -> int:
         """Train with the preset as it is."""
         more = ["--resume"] if self.resume else []
+        more += ["--overwrite"] if self.overwrite else []
         return train([self.method, "--preset", self.preset, "--out", str(self.out), *more])
 
 

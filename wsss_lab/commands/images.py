@@ -24,17 +24,23 @@ class Predict:
     """Also write the class probabilities, <name>.npz."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
+    overwrite: bool = False
+    """Replace masks and overlays that are there already. Images are never replaced."""
 
     def run(self) -> int:
         """Write `<name>.png` and `<name>_overlay.jpg` per image."""
         from wsss_lab.evaluate.predict import predict_folder
+        from wsss_lab.registry import used_files
 
-        trained = None
+        trained, inputs = None, used_files()
         if self.weights is not None:
+            from wsss_lab.runs.contents import files_beside
             from wsss_lab.runs.weights import load_trained
 
             trained = load_trained(self.weights)
+            inputs += files_beside(self.weights)
         options: dict[str, Any] = {"trained": trained, "soft": self.soft}
+        options |= {"overwrite": self.overwrite, "inputs": inputs}
         for line in predict_folder(
             self.images, self.out, self.threshold, device=self.device, **options
         ):

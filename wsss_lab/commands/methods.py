@@ -14,14 +14,14 @@ def train(arguments: list[str]) -> int:
     Args:
         arguments: what follows `train`.
     """
+    from wsss_lab.runs.contents import undo_failed_start
+    from wsss_lab.runs.folder import is_first_process, read_run, restore
     from wsss_lab.runs.recipe import find_recipe
 
     method = arguments[0]
     recipe = find_recipe(method)
     preset, out = (option(arguments, name) for name in ("preset", "out"))
     if preset is None and "--resume" in arguments and out and (Path(out) / "config.json").exists():
-        from wsss_lab.runs.folder import read_run, restore
-
         there = read_run(Path(out))
         if there["method"] != method:
             raise ValueError(f"out: {out} holds a run of {there['method']}, not of {method}")
@@ -34,6 +34,7 @@ def train(arguments: list[str]) -> int:
             [
                 ("out", setting(Path, "Folder of the run.")),
                 ("resume", setting(bool, "Go on with the run in the folder."), False),
+                ("overwrite", setting(bool, "Replace the run in the folder, if one is."), False),
                 (
                     "preset",
                     setting(str, f"One of {', '.join(recipe.presets)}."),
@@ -45,9 +46,12 @@ def train(arguments: list[str]) -> int:
         ),
         arguments[1:],
         prog=f"{PROGRAM} train {method}",
-        description=f"{recipe.summary}. The values shown are those of the preset.",
+        description=f"{recipe.summary}. The values shown are those of the preset. Images need "
+        "tags; without any mask the run ends with labels and overlays, unscored.",
     )
-    recipe.train(settings.config, settings.out, settings.resume)
+    more: dict[str, Any] = {"overwrite": True} if settings.overwrite else {}
+    with undo_failed_start(settings.out, is_first_process()):
+        recipe.train(settings.config, settings.out, settings.resume, **more)
     return 0
 
 
@@ -60,7 +64,10 @@ def plan(arguments: list[str]) -> int:
     import json
 
     from wsss_lab.config import write_json
+    from wsss_lab.outputs import guard_outputs
     from wsss_lab.plan.long_run import probe
+    from wsss_lab.registry import used_files
+    from wsss_lab.runs.contents import input_paths
     from wsss_lab.runs.recipe import find_recipe
 
     method = arguments[0]
@@ -72,6 +79,7 @@ def plan(arguments: list[str]) -> int:
             [
                 ("preset", setting(str, f"One of {', '.join(recipe.presets)}."), preset),
                 ("out", setting(Path | None, "JSON file to write, too."), None),
+                ("overwrite", setting(bool, "Replace that file if it is there."), False),
                 ("timed_steps", setting(int, "Steps of each kind to time; two warm up."), 10),
                 ("timed_images", setting(int, "Images to label and to score."), 16),
                 ("config", unnamed(recipe.config), default_of(recipe.preset(preset))),
@@ -83,13 +91,15 @@ def plan(arguments: list[str]) -> int:
         description="Hours, memory and disk of a run beforehand. Images and weights are random, "
         "of the data set's usual size: reading and decoding files is not timed.",
     )
+    if settings.out:
+        inputs = [*input_paths(settings.config).values(), *used_files()]
+        guard_outputs([settings.out], inputs, overwrite=settings.overwrite)
     found = probe(method, settings.config, settings.timed_steps, settings.timed_images)
     table = found.pop("plan")
     found = {"preset": preset, **found, **table.as_dict()}
     print(table, file=sys.stderr)
     print(json.dumps(found, indent=1))
     if settings.out:
-        settings.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(settings.out, found)
     return 0
 
@@ -102,6 +112,9 @@ def score(arguments: list[str]) -> int:
     """
     import json
 
+    from wsss_lab.outputs import guard_outputs
+    from wsss_lab.registry import used_files
+    from wsss_lab.runs.contents import files_beside
     from wsss_lab.runs.recipe import find_recipe
     from wsss_lab.runs.weights import ScoreConfig, load_trained, score_config, score_weights
 
@@ -115,6 +128,7 @@ def score(arguments: list[str]) -> int:
             [
                 ("weights", setting(Path, "Run folder, model.safetensors, or released file.")),
                 ("out", setting(Path | None, "JSON file for all numbers."), None),
+                ("overwrite", setting(bool, "Replace that file if it is there."), False),
                 ("json", setting(bool, "Print that instead of the tables."), False),
                 ("config", unnamed(ScoreConfig), default_of(default)),
             ],
@@ -125,6 +139,12 @@ def score(arguments: list[str]) -> int:
         description="Score a network. The values shown are those that come with its weights.",
     )
     assert trained is not None  # the parser insists on --weights
+    if settings.out:
+        root = settings.config.data.root
+        inputs = [*files_beside(settings.weights), *used_files()]
+        if root and settings.out.resolve().is_relative_to(root.resolve()):
+            inputs += [settings.out] if settings.out.exists() else []
+        guard_outputs([settings.out], inputs, overwrite=settings.overwrite)
     lines: list[str] = []
     found = score_weights(trained, settings.config, out=settings.out, log=lines.append)
     print(json.dumps(found, indent=2, sort_keys=True) if settings.json else "\n".join(lines))

@@ -6,9 +6,9 @@ A tags file is a CSV with a header, in one of two forms:
     img1,cat;dog              img1,1,1
     img2,dog                  img2,0,1
 
-`name` is the file name, with or without ending. Unknown classes, rows without a class, names that
-come twice and cells other than 0 and 1 are errors: each would otherwise train a wrong model
-unnoticed.
+`name` is the file name, with or without ending. Unknown classes, names that come twice and cells
+other than 0 and 1 are errors: each would otherwise train a wrong model unnoticed. So is a row
+without a class, unless it is asked for: an image of nothing, a negative.
 """
 
 import csv
@@ -62,7 +62,7 @@ def _first_twice(names: Iterable[str]) -> str:
 def read_tags(
     path: str | Path,
     classes: Sequence[str] | None = None,
-    allow_empty: bool = False,
+    allow_empty: bool | None = False,
     on_problem: OnProblem = stop,
 ) -> tuple[tuple[str, ...], Tags]:
     """Read a tags file in either form.
@@ -71,7 +71,8 @@ def read_tags(
         path: CSV file.
         classes: class names in index order. None takes `classes.txt` beside the file if there is
             one, else the header of the 0/1 form.
-        allow_empty: accept images without any class.
+        allow_empty: accept images without any class. None accepts them where it is no slip of the
+            pen: a row of zeros in the 0/1 form, or an empty cell where there is one class only.
         on_problem: called for every bad row; the default raises the first.
 
     Returns:
@@ -98,6 +99,8 @@ def read_tags(
     if classes is None:
         classes = _classes_beside(path, header, rows, listed)
     index = {name: i for i, name in enumerate(classes)}
+    if allow_empty is None:
+        allow_empty = listed or len(classes) == 1
     unknown = [name for name in header[1:] if name not in index] if listed else []
     if unknown:
         raise _unknown(path, 1, unknown[0], classes).error()
@@ -185,7 +188,7 @@ def _add_row(
         return Problem(
             where,
             f"the image {name!r} has no class",
-            "Tag it, or drop the row: tag-supervised training learns from present classes",
+            "Tag it, or drop the row; if it is a negative, write 0s in a name,CLASS,... table",
         )
     return None
 

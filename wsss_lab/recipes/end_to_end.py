@@ -7,6 +7,7 @@ built. Everything else is the same for all of them and stands here. What a run l
 |---|---|
 | fit | `checkpoints/`, `log.csv`, at its end `model.safetensors` |
 | evaluate: segmentation and class maps on the validation list, in one pass | `metrics.json` |
+| instead, where there is no mask to compare with | `labels/`, `overlays/`, `metrics.json` |
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +27,10 @@ from wsss_lab.methods.common.base import Method
 from wsss_lab.models.keymaps import Table
 from wsss_lab.models.weights import load_strictly
 from wsss_lab.recipes.end_to_end_plan import StepKind, any_step, plan
+from wsss_lab.runs.contents import LABELS
 from wsss_lab.runs.folder import RunFolder, device_name, restore
+from wsss_lab.runs.labels import label_stage
+from wsss_lab.runs.lists import finish_unscored, load_lists
 from wsss_lab.runs.recipe import Recipe
 from wsss_lab.runs.scoring import TestConfig, count_classes, released_preset, score
 from wsss_lab.runs.stages import (
@@ -34,8 +38,6 @@ from wsss_lab.runs.stages import (
     OnStep,
     fit_stage,
     launch,
-    load_data,
-    require_images,
     seeded,
 )
 from wsss_lab.runs.start import start_method
@@ -114,7 +116,12 @@ class EndToEnd:
         )
 
     def train(
-        self, config: Any, out: Path, resume: bool = False, log: Log = print
+        self,
+        config: Any,
+        out: Path,
+        resume: bool = False,
+        log: Log = print,
+        overwrite: bool = False,
     ) -> dict[str, Any]:
         """Train and score, or go on with what is not done.
 
@@ -123,6 +130,7 @@ class EndToEnd:
             out: folder of the run.
             resume: go on with the run in `out`.
             log: gets lines of text.
+            overwrite: replace a run that `out` holds.
 
         Returns:
             The content of `metrics.json`.
@@ -131,18 +139,17 @@ class EndToEnd:
             ValueError, FileExistsError, FileNotFoundError: settings, data or folder do not fit.
             OutputError: a result cannot be written.
         """
-        folder = RunFolder(out, self.name, config, resume)
+        folder = RunFolder(out, self.name, config, resume, overwrite)
         resolve_crf(config.test.crf)
         fabric, log = launch(config.run, log)
         wanted = config.run.steps * config.run.batch
-        images = load_data(config.data, "train", wanted=wanted)
-        require_images(images, config.run.batch)
-        val = load_data(config.data, "val")
+        images, val = load_lists(config.data, log, batch=config.run.batch, wanted=wanted)
         seeded(config.run.seed)
         method = self.build(config, images.num_classes, True)  # missing weights are reported here
         start_method(method, config.start, self.name, config.method.backbone)
         plugged = with_consistency(method, config.acr)  # and backbones without attention here
         folder.begin()
+        fabric.barrier()  # a replaced run is gone before any process looks for its stages
         facts = {
             "method": self.name,
             "part": type(method).__name__,
@@ -165,16 +172,28 @@ class EndToEnd:
             on_step=self.watcher(method, images, config, fabric, out) if self.watcher else None,
         )
         method.eval()
-        views = VIEWS[config.test.views]
-        found = score(method, val, views, config, fabric, config.test.cam_threshold)
-        log(f"\nvalidation list\n{found.table()}")
-        more = self.report(method, config, fabric, out, log) if self.report else {}
         return folder.write_metrics(
-            {"val": found.as_dict(), **more},
+            self._results(method, config, images, val, out, fabric, log),
             seed=config.run.seed,
             device=device_name(fabric.device),
             weights=config.weights,
         )
+
+    def _results(
+        self, method: Method, config: Any, images: Any, val: Any, out: Path, fabric: Any, log: Log
+    ) -> dict[str, Any]:
+        """Scores on the validation list; without one, labels of the training images to look at."""
+        views, test = VIEWS[config.test.views], config.test
+        if val is None:
+            threshold = 0.4 if test.cam_threshold is None else test.cam_threshold
+            label_stage(method, images, out / LABELS, views=views, threshold=threshold,
+                        segment=True, batch=test.batch, workers=config.run.workers,
+                        fabric=fabric, log=log)  # fmt: skip
+            return finish_unscored(images, out, LABELS, fabric=fabric, log=log)
+        found = score(method, val, views, config, fabric, test.cam_threshold)
+        log(f"\nvalidation list\n{found.table()}")
+        more = self.report(method, config, fabric, out, log) if self.report else {}
+        return {"val": found.as_dict(), **more}
 
     def load_method(self, facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> Method:
         """The network of a weights file that `train` wrote, in eval mode.
