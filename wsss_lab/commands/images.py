@@ -55,16 +55,32 @@ class Eval:
     pred: Path
     """Folder of predicted masks, `<name>.png`, palette or grey."""
     truth: Path
-    """Folder of true masks, `<name>.png`; 255 is left out."""
+    """Folder of true masks, `<name>.png`; pixels of 255 are left out."""
     list: Path
     """Text file with one image name a line."""
     classes: int = 21
     """Number of classes with background."""
     json: bool = False
     """Print machine-readable JSON instead of the table."""
+    unlabelled: Literal["wrong", "ignored", "error"] = "wrong"
+    """Predicted pixels of 255, as pseudo-labels have them: count them as wrong, leave them out of
+    the score, or refuse them."""
+    ignore: int | None = None
+    """Value of pixels without a class in both folders, for example 255; those of the predictions
+    are left out, as with `--unlabelled ignored`."""
 
     def run(self) -> int:
         """Print the report."""
-        from wsss_lab.evaluate.evaluate import run_eval
+        from wsss_lab.evaluate.directories import run_eval
+        from wsss_lab.metrics import Protocol
 
-        return run_eval(self.pred, self.truth, self.list, self.classes, as_json=self.json)
+        reading = self.unlabelled if self.ignore is None else "ignored"
+        return run_eval(
+            self.pred,
+            self.truth,
+            self.list,
+            self.classes,
+            as_json=self.json,
+            protocol=Protocol(unlabelled=reading),
+            ignore=255 if self.ignore is None else self.ignore,
+        )
