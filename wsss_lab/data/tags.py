@@ -12,7 +12,7 @@ without a class, unless it is asked for: an image of nothing, a negative.
 """
 
 import csv
-import os
+import io
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from wsss_lab import IGNORE
+from wsss_lab.config import write_text_atomically
 from wsss_lab.data.errors import OnProblem, Problem, stop
 from wsss_lab.data.images import IMAGE_SUFFIXES
 
@@ -195,13 +196,11 @@ def _add_row(
 
 def write_tags(path: str | Path, tags: Tags, classes: Sequence[str]) -> None:
     """Write the `name,tags` form, atomically."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.tmp")
-    with part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("name", "tags"))
-        writer.writerows((name, ";".join(classes[c] for c in tags[name])) for name in tags)
-    os.replace(part, path)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("name", "tags"))
+    writer.writerows((name, ";".join(classes[c] for c in tags[name])) for name in tags)
+    write_text_atomically(path, text.getvalue())
 
 
 def tags_from_boxes(
