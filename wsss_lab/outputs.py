@@ -13,7 +13,7 @@ accents' spelling compare it."""
 def guard_outputs(
     outputs: Iterable[Path], inputs: Iterable[Path] = (), *, overwrite: bool = False
 ) -> None:
-    """Refuse to write over an input, ever, and over any other file unless that is asked for.
+    """Refuse to write over an input, ever, and over any other file unless `overwrite` is set.
 
     Files are compared as the file system does: links, `..` and other spellings lead to one file.
     Names that differ only in case count as one, because on some file systems they are.

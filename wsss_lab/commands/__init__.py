@@ -1,1 +1,1 @@
-"""What the command line does, one module per group of commands."""
+"""Commands of the command line, one module per group of them."""

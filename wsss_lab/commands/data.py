@@ -25,7 +25,7 @@ class Toy:
     """Side of the square images in px."""
 
     def run(self) -> int:
-        """Write the images and say where."""
+        """Write the images and print where."""
         from wsss_lab.data.toy import write_voc
 
         write_voc(self.out, split=self.split, count=self.count, seed=self.seed, size=self.size)
@@ -40,7 +40,7 @@ class Voc:
     root: Path
     """Folder for the archives and what is made of them."""
     download: bool = True
-    """Fetch missing archives; otherwise say what to put where."""
+    """Fetch missing archives; otherwise name those that are missing, and their place."""
 
     def run(self) -> int:
         """Prepare the data set and print a summary."""
@@ -74,7 +74,7 @@ class Coco:
     root: Path
     """Folder for the archives and what is made of them."""
     download: bool = True
-    """Fetch missing archives; otherwise say what to put where."""
+    """Fetch missing archives; otherwise name those that are missing, and their place."""
 
     def run(self) -> int:
         """Prepare the data set and print a summary."""
@@ -91,7 +91,7 @@ class Stuff10k:
     root: Path
     """Folder for the archive and what is made of it."""
     download: bool = True
-    """Fetch the archive if it is missing; otherwise say what to put where."""
+    """Fetch the archive if it is missing; otherwise name it, and its place."""
 
     def run(self) -> int:
         """Prepare the data set and print a summary."""

@@ -28,7 +28,7 @@ ORACLE = "+true tags"
 
 
 def shows_nothing(truth: Int[Tensor, "b h w"]) -> Bool[Tensor, "b"]:
-    """Tell which images show no class at all, but background and pixels left out."""
+    """Find the images that show no class at all, but background and pixels left out."""
     return ~((truth > 0) & (truth != IGNORE)).flatten(1).any(1)
 
 

@@ -31,7 +31,7 @@ DERIVED = (
     *(f"{_VOC}/{part}" for part in ("tags.csv", "SegmentationClassAug/*")),
     f"{_VOC}/ImageSets/Segmentation/train_aug.txt",
 )
-"""What preparations make of the archives."""
+"""Files that preparations make of the archives."""
 
 BROKEN = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
 """Exceptions of the standard library for incomplete archives."""
