@@ -57,7 +57,7 @@ class VocMini:
     root: Path
     """Folder for the archives and what is made of them."""
     download: bool = True
-    """Fetch missing archives; otherwise say what to put where."""
+    """Fetch missing archives; otherwise name those that are missing, and their place."""
 
     def run(self) -> int:
         """Prepare the data set and print a summary."""
