@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from wsss_lab.config import OutputError
+
 LABELS, OVERLAYS = "labels", "overlays"
 """Folders of a run: label images of the training images, and pictures of them."""
 LABEL_FOLDERS = (LABELS, "propagated")
@@ -102,8 +104,8 @@ def _stages(files: list[Path]) -> Iterator[Path]:
 def undo_failed_start(folder: Path, first_process: bool = True) -> Iterator[None]:
     """Take back a start that fails before anything was achieved, so that the next is not refused.
 
-    What was there before stays, and so do checkpoints, labels and weights. An interrupted start
-    stays, too: it can be resumed.
+    What was there before stays, and so do checkpoints, labels and weights. A start that was
+    interrupted, or that found the disk full, stays, too: it can be resumed.
 
     Args:
         folder: of the run.
@@ -112,10 +114,12 @@ def undo_failed_start(folder: Path, first_process: bool = True) -> Iterator[None
     held_run, existed = (folder / "config.json").is_file(), folder.exists()
     try:
         yield
+    except OutputError:
+        raise  # with some space the same run goes on
     except Exception:
         if first_process and not held_run:
-            kept = {"config.json", "log.csv"}
-            if {f.name for f in run_files(folder)} <= kept:
+            left = {f.name for f in run_files(folder)}
+            if left and left <= {"config.json", "log.csv"}:
                 discard_run(folder)
                 for below in folder.iterdir() if folder.is_dir() else ():
                     _remove_empty(below)
