@@ -15,7 +15,8 @@ import wsss_lab
 PACKAGE = Path(wsss_lab.__file__).parent
 ROOMS = (
     "cam",
-    "commands.py",
+    "commands",
+    "outputs.py",
     "config.py",
     "data",
     "ema.py",

@@ -24,7 +24,7 @@ FLOORS = [
     {"cam"},
     {"losses", "data"},
     {"refine", "metrics", "models", "ema"},
-    {"config", "registry"},
+    {"config", "registry", "outputs"},
 ]
 """From the top; a room imports from the floors below its own."""
 APART = {

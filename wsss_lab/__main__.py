@@ -8,162 +8,15 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import Positional, subcommand
 
-from wsss_lab.commands import PROGRAM, parse, plan, score, train
-
-Split = Literal["pretrain", "train", "val"]
-
-
-@dataclass(frozen=True)
-class Toy:
-    """Write part of the toy world in VOC layout: JPEGImages, SegmentationClass, tags.csv."""
-
-    out: Path
-    """Folder to write to; must be new, empty, or hold the same export."""
-    split: Split = "train"
-    """`pretrain` has one object an image, `train` and `val` one to four."""
-    count: int = 100
-    """Number of images."""
-    seed: int = 0
-    """Same seed, same images, on every machine."""
-    size: int = 128
-    """Side of the square images in px."""
-
-    def run(self) -> int:
-        """Write the images and say where."""
-        from wsss_lab.data.toy import write_voc
-
-        write_voc(self.out, split=self.split, count=self.count, seed=self.seed, size=self.size)
-        print(f"{self.count} images of split {self.split} in {self.out}")
-        return 0
-
-
-@dataclass(frozen=True)
-class Voc:
-    """PASCAL VOC 2012 and SBD: fetch, verify, and build train_aug with tags."""
-
-    root: Path
-    """Folder for the archives and what is made of them."""
-    download: bool = True
-    """Fetch missing archives; otherwise say what to put where."""
-
-    def run(self) -> int:
-        """Prepare the data set and print a summary."""
-        from wsss_lab.data.prepare import prepare_voc
-
-        print(prepare_voc(self.root, download=self.download))
-        return 0
-
-
-@dataclass(frozen=True)
-class VocMini:
-    """2,750 photos of PASCAL VOC at a long side of 320 px, for runs on a CPU."""
-
-    root: Path
-    """Folder for the archives and what is made of them."""
-    download: bool = True
-    """Fetch missing archives; otherwise say what to put where."""
-
-    def run(self) -> int:
-        """Prepare the data set and print a summary."""
-        from wsss_lab.data.prepare import prepare_voc_mini
-
-        print(prepare_voc_mini(self.root, download=self.download))
-        return 0
-
-
-@dataclass(frozen=True)
-class Coco:
-    """MS COCO 2014: fetch, verify, and draw 80-class masks from the annotations."""
-
-    root: Path
-    """Folder for the archives and what is made of them."""
-    download: bool = True
-    """Fetch missing archives; otherwise say what to put where."""
-
-    def run(self) -> int:
-        """Prepare the data set and print a summary."""
-        from wsss_lab.data.prepare import prepare_coco
-
-        print(prepare_coco(self.root, download=self.download))
-        return 0
-
-
-@dataclass(frozen=True)
-class Stuff10k:
-    """COCO-Stuff 10K v1.1: fetch, verify, and map 182 label ids to 171 classes."""
-
-    root: Path
-    """Folder for the archive and what is made of it."""
-    download: bool = True
-    """Fetch the archive if it is missing; otherwise say what to put where."""
-
-    def run(self) -> int:
-        """Prepare the data set and print a summary."""
-        from wsss_lab.data.prepare import prepare_stuff10k
-
-        print(prepare_stuff10k(self.root, download=self.download))
-        return 0
-
-
-@dataclass(frozen=True)
-class Check:
-    """Look through a prepared data set and list every problem at once."""
-
-    root: Path
-    """Folder of the data set."""
-
-    def run(self) -> int:
-        """Print the report; exit code 1 if there is a problem."""
-        from wsss_lab.data.prepare import check_report
-
-        text, problems = check_report(self.root)
-        print(text)
-        return 1 if problems else 0
-
-
-@dataclass(frozen=True)
-class Data:
-    """Make, fetch or check a data set."""
-
-    what: (
-        Annotated[Toy, subcommand("toy")]
-        | Annotated[Voc, subcommand("voc")]
-        | Annotated[VocMini, subcommand("voc-mini")]
-        | Annotated[Coco, subcommand("coco")]
-        | Annotated[Stuff10k, subcommand("stuff10k")]
-        | Annotated[Check, subcommand("check")]
-    )
-
-    def run(self) -> int:
-        """Pass on to the chosen data set."""
-        return self.what.run()
-
-
-@dataclass(frozen=True)
-class Eval:
-    """Compare masks with the truth, class by class; or `eval METHOD --weights FILE` a network."""
-
-    pred: Path
-    """Folder of predicted masks, `<name>.png`, palette or grey."""
-    truth: Path
-    """Folder of true masks, `<name>.png`; 255 is left out."""
-    list: Path
-    """Text file with one image name a line."""
-    classes: int = 21
-    """Number of classes with background."""
-    json: bool = False
-    """Print machine-readable JSON instead of the table."""
-
-    def run(self) -> int:
-        """Print the report."""
-        from wsss_lab.evaluate.evaluate import run_eval
-
-        return run_eval(self.pred, self.truth, self.list, self.classes, as_json=self.json)
+from wsss_lab.commands.data import Data
+from wsss_lab.commands.images import Eval, Predict
+from wsss_lab.commands.methods import plan, score, train
+from wsss_lab.commands.options import PROGRAM, parse
 
 
 @dataclass(frozen=True)
@@ -178,10 +31,13 @@ class Train:
     """Folder of the run: new, or with --resume that of a run that was interrupted."""
     resume: bool = False
     """Go on with the run in the folder. Without --preset, its own settings hold."""
+    overwrite: bool = False
+    """Replace the run in the folder, if one is."""
 
     def run(self) -> int:
         """Train with the preset as it is."""
         more = ["--resume"] if self.resume else []
+        more += ["--overwrite"] if self.overwrite else []
         return train([self.method, "--preset", self.preset, "--out", str(self.out), *more])
 
 
@@ -195,41 +51,6 @@ class Plan:
     def run(self) -> int:
         """Plan the preset toy."""
         return plan([self.method])
-
-
-@dataclass(frozen=True)
-class Predict:
-    """Name and outline what is in images: a mask and an overlay per image, no tags needed."""
-
-    images: Positional[Path]
-    """An image file, or a folder of them."""
-    out: Path
-    """Folder for the masks and overlays."""
-    weights: Path | None = None
-    """Folder of a trained run, its model.safetensors, or a released checkpoint; else the packaged
-    toy classifier."""
-    threshold: float = 0.4
-    """Background threshold on normalised class activation maps, 0..1."""
-    soft: bool = False
-    """Also write the class probabilities, <name>.npz."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
-
-    def run(self) -> int:
-        """Write `<name>.png` and `<name>_overlay.jpg` per image."""
-        from wsss_lab.evaluate.predict import predict_folder
-
-        trained = None
-        if self.weights is not None:
-            from wsss_lab.runs.weights import load_trained
-
-            trained = load_trained(self.weights)
-        options: dict[str, Any] = {"trained": trained, "soft": self.soft}
-        for line in predict_folder(
-            self.images, self.out, self.threshold, device=self.device, **options
-        ):
-            print(line)
-        return 0
 
 
 @dataclass(frozen=True)

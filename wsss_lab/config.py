@@ -247,11 +247,19 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def write_text_atomically(path: Path | str, text: str) -> None:
+    """Write text as UTF-8, atomically, creating the folder.
+
+    Raises:
+        OutputError: if that is not possible.
+    """
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
 def write_json(path: Path | str, content: dict[str, Any]) -> None:
     """Write JSON with sorted keys and a final newline, atomically, creating the folder.
 
     Raises:
         OutputError: if that is not possible.
     """
-    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_text_atomically(path, json.dumps(content, indent=2, sort_keys=True) + "\n")

@@ -105,6 +105,15 @@ class Registry(Mapping[str, T], Generic[T]):
         return self[name]
 
 
+_USED: dict[str, Path] = {}
+"""Name of the module -> reader's file."""
+
+
+def used_files() -> list[Path]:
+    """Return the readers' files that this process has run."""
+    return list(_USED.values())
+
+
 def use_file(path: Path | str) -> None:
     """Run a reader's Python file, so that what it registers is known.
 
@@ -132,3 +141,4 @@ def use_file(path: Path | str) -> None:
     except BaseException:
         del sys.modules[name]
         raise
+    _USED[name] = file

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from tiny_recipes import step_kind
 
 from wsss_lab.__main__ import main
 from wsss_lab.data.catalog import ARCHIVES, DATASETS
+from wsss_lab.data.masks import write_mask
 from wsss_lab.data.random_images import SIZES
+from wsss_lab.data.toy import scene
 from wsss_lab.recipes import cam_baseline
 from wsss_lab.recipes.acr import stages as acr_stages
 from wsss_lab.runs.recipe import RECIPES, find_preset
@@ -66,6 +69,29 @@ def test_own_data_from_the_first_line_to_the_score(tmp_path, monkeypatch, capsys
     printed = capsys.readouterr().out
     assert f"mean IoU {100 * found['miou']:.1f} %, seed 0" in printed
     assert "CoSA" in printed
+
+
+def test_tags_alone_from_the_first_line_to_labels_that_are_scored_later(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    exec(blocks("python")[0], {})
+    shutil.rmtree("mine/masks")
+    Path("mine/tags_val.csv").unlink()
+    steps = commands(section("Your own images in ten minutes"))
+    (train,) = (c for c in steps if c[0] == "train" and "runs/mine" in c)
+    few = [{"20": "2"}.get(word, word) for word in train]
+    assert main([*few, "--cam-scales", "1.0", "--band", "0.2", "0.5"]) == 0
+    assert "no scores: mine has no masks" in capsys.readouterr().out
+    assert len(list(Path("runs/mine/overlays").iterdir())) == 48
+
+    names = [f"train_{index:03d}" for index in range(2)]
+    for index, name in enumerate(names):
+        write_mask(Path("mine/masks") / f"{name}.png", scene(seed=0, index=index, size=64).mask)
+    Path("mine/drawn.txt").write_text("\n".join(names))
+    (score,) = commands(section("Tags only, no mask anywhere"))
+    assert main(score) == 0
+    assert "they are left out of the score" in capsys.readouterr().out
 
 
 def test_every_training_command_parses(tmp_path, monkeypatch):

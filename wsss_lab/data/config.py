@@ -46,7 +46,8 @@ class DataConfig:
     stuff10k (COCO-Stuff), folder (yours), or a data set that `register_dataset` added."""
     root: Path | None = None
     """Folder of the data set; the toy world needs none. `folder`: has `images/`, `tags_train.csv`
-    (or `tags.csv`), `tags_val.csv`, `classes.txt`, and `masks/` for evaluation."""
+    (or `tags.csv`), `tags_val.csv`, `classes.txt`, and `masks/` for evaluation; without any mask a
+    run ends unscored. Images without a class (a row of 0s) are negatives."""
     train_split: str = ""
     """List to train on; empty takes the usual one of the data set."""
     val_split: str = ""

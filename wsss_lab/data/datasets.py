@@ -171,7 +171,7 @@ class ImageTagDataset(Dataset[Sample]):
         masks_dir: str | Path | None = None,
         classes: Sequence[str] | None = None,
         *,
-        allow_empty: bool = False,
+        allow_empty: bool | None = None,
     ) -> "ImageTagDataset":
         """Read your own images: a folder, and a CSV of tags (both forms in `wsss_lab.data.tags`).
 
@@ -184,7 +184,8 @@ class ImageTagDataset(Dataset[Sample]):
             masks_dir: folder of `NAME.png` label maps; giving it makes samples carry masks.
             classes: class names in the order of the mask values 1, 2, ...; else `classes.txt`
                 beside the CSV, else the header of the 0/1 form.
-            allow_empty: accept images without any class.
+            allow_empty: accept images without any class, negatives; None: see
+                `wsss_lab.data.tags.read_tags`.
 
         Raises:
             DataError: the first problem found, with its remedy.

@@ -169,7 +169,7 @@ def _voc_tags(
             ).error()
         source = found
     if source == "csv":
-        return read_tags(folder / "tags.csv", classes, on_problem=on_problem)[1]
+        return read_tags(folder / "tags.csv", classes, None, on_problem)[1]
     if source == "none":
         return dict.fromkeys(names, ())
     if source == "json":
@@ -291,7 +291,7 @@ def index_folder(
     tags_csv: str | Path,
     masks_dir: str | Path | None = None,
     classes: Sequence[str] | None = None,
-    allow_empty: bool = False,
+    allow_empty: bool | None = None,
     on_problem: OnProblem = stop,
 ) -> Index:
     """Index a user's own folder; see `ImageTagDataset.folder`.

@@ -6,13 +6,13 @@ A tags file is a CSV with a header, in one of two forms:
     img1,cat;dog              img1,1,1
     img2,dog                  img2,0,1
 
-`name` is the file name, with or without ending. Unknown classes, rows without a class, names that
-come twice and cells other than 0 and 1 are errors: each would otherwise train a wrong model
-unnoticed.
+`name` is the file name, with or without ending. Unknown classes, names that come twice and cells
+other than 0 and 1 are errors: each would otherwise train a wrong model unnoticed. So is a row
+without a class, unless it is asked for: an image of nothing, a negative.
 """
 
 import csv
-import os
+import io
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from wsss_lab import IGNORE
+from wsss_lab.config import write_text_atomically
 from wsss_lab.data.errors import OnProblem, Problem, stop
 from wsss_lab.data.images import IMAGE_SUFFIXES
 
@@ -62,7 +63,7 @@ def _first_twice(names: Iterable[str]) -> str:
 def read_tags(
     path: str | Path,
     classes: Sequence[str] | None = None,
-    allow_empty: bool = False,
+    allow_empty: bool | None = False,
     on_problem: OnProblem = stop,
 ) -> tuple[tuple[str, ...], Tags]:
     """Read a tags file in either form.
@@ -71,7 +72,8 @@ def read_tags(
         path: CSV file.
         classes: class names in index order. None takes `classes.txt` beside the file if there is
             one, else the header of the 0/1 form.
-        allow_empty: accept images without any class.
+        allow_empty: accept images without any class. None accepts them where it is no slip of the
+            pen: a row of zeros in the 0/1 form, or an empty cell where there is one class only.
         on_problem: called for every bad row; the default raises the first.
 
     Returns:
@@ -98,6 +100,8 @@ def read_tags(
     if classes is None:
         classes = _classes_beside(path, header, rows, listed)
     index = {name: i for i, name in enumerate(classes)}
+    if allow_empty is None:
+        allow_empty = listed or len(classes) == 1
     unknown = [name for name in header[1:] if name not in index] if listed else []
     if unknown:
         raise _unknown(path, 1, unknown[0], classes).error()
@@ -185,20 +189,18 @@ def _add_row(
         return Problem(
             where,
             f"the image {name!r} has no class",
-            "Tag it, or drop the row: tag-supervised training learns from present classes",
+            "Tag it, or drop the row; if it is a negative, write 0s in a name,CLASS,... table",
         )
     return None
 
 
 def write_tags(path: str | Path, tags: Tags, classes: Sequence[str]) -> None:
     """Write the `name,tags` form, atomically."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.tmp")
-    with part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("name", "tags"))
-        writer.writerows((name, ";".join(classes[c] for c in tags[name])) for name in tags)
-    os.replace(part, path)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("name", "tags"))
+    writer.writerows((name, ";".join(classes[c] for c in tags[name])) for name in tags)
+    write_text_atomically(path, text.getvalue())
 
 
 def tags_from_boxes(

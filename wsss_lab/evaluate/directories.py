@@ -1,5 +1,6 @@
 """Score one folder of label images against another, with the protocol in the report."""
 
+import json
 import os
 import sys
 from collections import Counter, deque
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from wsss_lab import IGNORE
 from wsss_lab.data.masks import read_mask
 from wsss_lab.metrics import ConfusionMatrix, Protocol, Report, pair_counts
 
@@ -28,6 +30,7 @@ def evaluate_directories(
     *,
     protocol: Protocol | None = None,
     workers: int | None = None,
+    ignore: int = IGNORE,
 ) -> Report:
     """Compare `pred_dir/NAME.png` with `truth_dir/NAME.png` for every name of a list.
 
@@ -44,6 +47,7 @@ def evaluate_directories(
         protocol: how the predictions were made; the number of images and, if not stated, split
             and resolution are filled in here. Its `unlabelled` decides about predictions of 255.
         workers: threads that read; None takes one per core, at most 8.
+        ignore: value of pixels without a class, in both folders.
 
     Returns:
         Scores with the protocol.
@@ -52,15 +56,41 @@ def evaluate_directories(
         ValueError: once, with all problems: missing files, other sizes, other image modes, values
             that are no class, duplicate or no names.
     """
-    pred_dir, truth_dir, list_file = Path(pred_dir), Path(truth_dir), Path(list_file)
     protocol = protocol or Protocol()
+    counted, images = _count(
+        Path(pred_dir), Path(truth_dir), Path(list_file), num_classes, protocol, workers, ignore
+    )
+    return Report.from_confusion(
+        counted.compute(), _filled(protocol, Path(list_file), images), class_names
+    )
+
+
+def _count(
+    pred_dir: Path,
+    truth_dir: Path,
+    list_file: Path,
+    num_classes: int,
+    protocol: Protocol,
+    workers: int | None,
+    ignore: int,
+) -> tuple[ConfusionMatrix, int]:
+    """Count the pixels of all images, and the images; see `evaluate_directories`."""
     names = read_names(list_file)
     confusion = ConfusionMatrix(num_classes, unlabelled=protocol.unlabelled)
     problems: list[str] = []
+    if ignore != IGNORE and not num_classes <= ignore <= IGNORE:
+        raise ValueError(
+            f"ignore: expected a value that is no class, {num_classes}..{IGNORE}, got {ignore}"
+        )
+
+    def read(path: Path) -> Tensor:
+        if ignore == IGNORE:
+            return torch.from_numpy(read_mask(path, num_classes))
+        label = torch.from_numpy(read_mask(path, IGNORE + 1))  # other values: see `confusion`
+        return label.masked_fill(label == ignore, IGNORE)
 
     def count(name: str) -> Int[Tensor, "256 256"]:
-        pred = torch.from_numpy(read_mask(pred_dir / f"{name}.png", num_classes))
-        truth = torch.from_numpy(read_mask(truth_dir / f"{name}.png", num_classes))
+        pred, truth = read(pred_dir / f"{name}.png"), read(truth_dir / f"{name}.png")
         if pred.shape != truth.shape:
             raise ValueError(
                 f"{pred_dir / f'{name}.png'}: {pred.shape[1]}x{pred.shape[0]} px, but the truth "
@@ -84,9 +114,7 @@ def evaluate_directories(
         if len(problems) > SHOWN:
             shown.append(f"and {len(problems) - SHOWN} more")
         raise ValueError("\n  ".join(shown))
-    return Report.from_confusion(
-        confusion.compute(), _filled(protocol, list_file, len(names)), class_names
-    )
+    return confusion, len(names)
 
 
 def read_names(list_file: str | Path) -> list[str]:
@@ -146,6 +174,7 @@ def run_eval(
     as_json: bool = False,
     class_names: Sequence[str] | None = None,
     protocol: Protocol | None = None,
+    ignore: int = IGNORE,
 ) -> int:
     """Command line `eval`: print a table, or JSON, and return the exit code.
 
@@ -157,16 +186,32 @@ def run_eval(
         as_json: print `Report.to_json()` instead of the table.
         class_names: names for the table.
         protocol: what is known about the predictions.
+        ignore: value of pixels without a class, in both folders.
 
     Returns:
         0, or 2 if the input was refused; the reason goes to standard error.
     """
+    stated, listed = protocol or Protocol(), Path(list_file)
     try:
-        report = evaluate_directories(
-            pred, truth, list_file, classes, class_names, protocol=protocol
+        counted, images = _count(
+            Path(pred), Path(truth), listed, classes, stated, workers=None, ignore=ignore
+        )
+        report = Report.from_confusion(
+            counted.compute(), _filled(stated, listed, images), class_names
         )
     except ValueError as error:
         print(f"eval: {error}", file=sys.stderr)
         return 2
-    print(report.to_json() if as_json else report.table())
+    without = int(counted.counts[:, -1].sum()) / max(1, int(counted.counts.sum()))
+    if as_json:
+        content = json.loads(report.to_json()) | {"unlabelled_share": without}
+        print(json.dumps(content, indent=2, allow_nan=False))
+        return 0
+    print(report.table())
+    if without:
+        reading = {"wrong": "count as wrong", "ignored": "are left out of the score"}
+        print(
+            f"{100 * without:.2f} % of the labelled pixels have no prediction ({ignore}): they "
+            f"{reading[stated.unlabelled]}"
+        )
     return 0

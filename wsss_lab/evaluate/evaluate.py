@@ -20,7 +20,7 @@ from wsss_lab.data.sample import Sample
 from wsss_lab.evaluate.directories import SHOWN, evaluate_directories, read_names, run_eval
 from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
 from wsss_lab.evaluate.regions import Regions, regions_of
-from wsss_lab.evaluate.scores import ORACLE, Evaluation, Scores, summarise
+from wsss_lab.evaluate.scores import ORACLE, Evaluation, Scores, shows_nothing, summarise
 from wsss_lab.methods.common.base import Method, SegOutput
 from wsss_lab.metrics import Protocol, strongest_class
 
@@ -34,7 +34,6 @@ __all__ = [
     "read_names",
     "run_eval",
     "score_shard",
-    "side_by_side",
 ]
 
 WAITING = 256
@@ -148,7 +147,7 @@ def evaluate(
     comes a second time with the true tags of every image, as some released codes report; these
     end in "+true tags", and their protocol says so. Toy scenes also give `context` and `coverage`
     of every kind but "seg+crf", see `wsss_lab.evaluate.regions`; coverage of maps needs
-    `cam_threshold`.
+    `cam_threshold`. Images whose truth shows no class give false alarms of the same kinds.
 
     Args:
         method: gives `predict`; put into eval mode while this runs.
@@ -210,29 +209,6 @@ def _name_of(crf: Crf | None, stated: Protocol) -> str:
     return getattr(crf, "__name__", repr(crf)) if stated.crf == Protocol().crf else stated.crf
 
 
-def side_by_side(found: Evaluation) -> str:
-    """MIoU of every kind, without the true tags and with them, one row each.
-
-    Args:
-        found: of `evaluate` with `tags_at_test=True`; a missing column shows dashes.
-    """
-    cells: dict[str, list[str]] = {}
-    for kind, report in found.reports.items():
-        name = kind.removesuffix(ORACLE)
-        if report.protocol.thresholds.startswith("fixed"):
-            name += f", threshold {report.protocol.thresholds}"
-        cells.setdefault(name, ["-", "-"])[kind.endswith(ORACLE)] = f"{100 * report.miou:.2f}"
-    for kind, sweep in found.sweeps.items():
-        name = f"{kind.removesuffix(ORACLE)}, best threshold of this list (an oracle, too)"
-        told = kind.endswith(ORACLE)
-        best = f"{100 * sweep.best_miou:.2f} at {sweep.best_threshold:.2f}"
-        cells.setdefault(name, ["-", "-"])[told] = best
-    wide = max((len(name) for name in cells), default=0)
-    head = f"{'mIoU in %':<{wide}}  {'no true tags':>16}  {'true tags (oracle)':>18}"
-    rows = [f"{name:<{wide}}  {plain:>16}  {told:>18}" for name, (plain, told) in cells.items()]
-    return "\n".join([head, *rows])
-
-
 def _count(
     scores: Scores,
     output: SegOutput,
@@ -246,6 +222,7 @@ def _count(
     """Add one group; `tags` are the true ones, or None."""
     _require_classes(output, scores.num_classes)
     end = "" if tags is None else ORACLE
+    negatives = bool(shows_nothing(truth).any())
     if output.logits is not None:
         logits = output.logits
         if tags is not None:
@@ -253,6 +230,8 @@ def _count(
             logits = logits.masked_fill(absent, torch.finfo(logits.dtype).min)
         label = logits.max(dim=1).indices
         scores.add_labels(f"seg{end}", label, truth)
+        if negatives:
+            scores.add_alarms(f"seg{end}", label, truth)
         if regions:
             scores.regions[f"seg{end}"].add(regions, label)
         if crf is not None:
@@ -264,11 +243,13 @@ def _count(
         if tags is None and output.tag_logits is not None:
             allowed = (output.tag_logits > 0).float()
         scores.add_cam(f"cam{end}", output.cam, allowed, truth)
+        made = None
+        if cam_threshold is not None and (regions or negatives):
+            best, winner = strongest_class(output.cam, allowed)
+            made = (winner + 1).masked_fill_(best <= cam_threshold, 0)
+        if negatives and made is not None:
+            scores.add_alarms(f"cam{end}", made, truth)
         if regions:
-            made = None
-            if cam_threshold is not None:
-                best, winner = strongest_class(output.cam, allowed)
-                made = (winner + 1).masked_fill_(best <= cam_threshold, 0)
             maps = output.cam if allowed is None else output.cam * allowed[:, :, None, None]
             scores.regions[f"cam{end}"].add(regions, made, maps)
 

@@ -4,7 +4,7 @@ The toy classifier names what is in an image, and its class activation map outli
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,20 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
 from torch import Tensor
 
 from wsss_lab.cam import normalize_cam
 from wsss_lab.config import write_atomically
-from wsss_lab.data.catalog import TOY_CLASSES, voc_palette
+from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.images import read_image
 from wsss_lab.data.masks import save_label
 from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
+from wsss_lab.evaluate.overlays import write_overlay
 from wsss_lab.evaluate.trained import Trained, choose_device
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.methods.common.base import SegOutput
 from wsss_lab.models.backbones import build_backbone
+from wsss_lab.outputs import guard_outputs
 
 WEIGHTS = "toy_cnn_tags"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -84,6 +85,8 @@ def predict_folder(
     trained: Trained | None = None,
     soft: bool = False,
     device: str = "auto",
+    overwrite: bool = False,
+    inputs: Iterable[Path] = (),
 ) -> Iterator[str]:
     """Write `<name>.png` (palette mask) and `<name>_overlay.jpg` for every image.
 
@@ -96,15 +99,20 @@ def predict_folder(
             classifier.
         soft: also write `<name>.npz` with `probs`, float16 (k1, h, w), and the class names.
         device: "auto", "cpu" or "cuda".
+        overwrite: replace files that are there; an input is never replaced.
+        inputs: further files that must not be replaced.
 
     Yields:
         One line per image: its name and what was found.
 
     Raises:
         FileNotFoundError: no such file, or no image in the folder.
+        FileExistsError: a result would replace an image, or a file that is there already.
         ValueError: an image cannot be read, or two images share a name.
     """
     files = _image_files(source)
+    read = [*files, *inputs, *([trained.file] if trained else [])]
+    guard_outputs(_results(out, files, soft), read, overwrite=overwrite)
     label, classes = _labeller(trained, threshold, device, soft)
     for file in files:
         pixels = read_image(file, exif=True)
@@ -136,6 +144,12 @@ def _image_files(source: Path) -> list[Path]:
             f"images: {source} has several images named {twice}; their masks would have one name"
         )
     return files
+
+
+def _results(out: Path, files: list[Path], soft: bool) -> list[Path]:
+    """List the files that will be written for some images."""
+    endings = (".png", "_overlay.jpg", *([".npz"] if soft else []))
+    return [out / f"{file.stem}{ending}" for file in files for ending in endings]
 
 
 Labeller = Callable[[Tensor], tuple[np.ndarray, Tensor | None, str]]
@@ -214,9 +228,4 @@ def _write_soft(path: Path, probs: Tensor, classes: tuple[str, ...]) -> None:
 def _write(out: Path, name: str, pixels: np.ndarray, mask: np.ndarray) -> None:
     """Palette mask and overlay."""
     save_label(out / f"{name}.png", mask)
-    blend = 0.5 * pixels + 0.5 * voc_palette()[mask]
-    overlay = np.where(mask[:, :, None] > 0, blend, pixels).astype(np.uint8)
-    picture = Image.fromarray(overlay)
-    write_atomically(
-        out / f"{name}_overlay.jpg", lambda file: picture.save(file, "JPEG", quality=92)
-    )
+    write_overlay(out / f"{name}_overlay.jpg", pixels, mask)

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from wsss_lab import IGNORE
 from wsss_lab.evaluate.regions import RegionCounts
 from wsss_lab.metrics import (
     ConfusionMatrix,
@@ -24,6 +25,11 @@ from wsss_lab.metrics import (
 
 ORACLE = "+true tags"
 """Ending of the names of all scores for which the true tags were used."""
+
+
+def shows_nothing(truth: Int[Tensor, "b h w"]) -> Bool[Tensor, "b"]:
+    """Find the images that show no class at all, but background and pixels left out."""
+    return ~((truth > 0) & (truth != IGNORE)).flatten(1).any(1)
 
 
 class Scores:
@@ -40,6 +46,7 @@ class Scores:
         self.labels: dict[str, ConfusionMatrix] = {}
         self.sweeps: dict[str, ThresholdSweep] = {}
         self.regions: dict[str, RegionCounts] = defaultdict(RegionCounts)
+        self.alarms: dict[str, Tensor] = {}
         self.images = 0
         self.tag_rows: list[tuple[Tensor, Tensor]] = []
 
@@ -50,6 +57,15 @@ class Scores:
         if kind not in self.labels:
             self.labels[kind] = ConfusionMatrix(self.num_classes).to(pred.device)
         self.labels[kind].update(pred, truth)
+
+    def add_alarms(
+        self, kind: str, pred: Int[Tensor, "b h w"], truth: Int[Tensor, "b h w"]
+    ) -> None:
+        """Count predicted objects in images whose truth shows no class; 255 is left out."""
+        seen, empty = truth != IGNORE, shows_nothing(truth)
+        found = ((pred > 0) & seen).flatten(1)[empty].sum(1)
+        counts = torch.stack([empty.sum(), (found > 0).sum(), found.sum(), seen[empty].sum()])
+        self.alarms[kind] = self.alarms.get(kind, 0) + counts.cpu()
 
     def add_cam(
         self,
@@ -75,6 +91,8 @@ class Scores:
             self.sweeps.setdefault(kind, ThresholdSweep(self.num_classes, self.grid)).merge(sweep)
         for kind, counts in other.regions.items():
             self.regions[kind].merge(counts)
+        for kind, numbers in other.alarms.items():
+            self.alarms[kind] = self.alarms.get(kind, 0) + numbers
         self.images += other.images
         self.tag_rows += other.tag_rows
         return self
@@ -107,6 +125,9 @@ class Evaluation:
     """`map`: mean over classes of the average precision; `map_samples`: over images (CoSA)."""
     regions: dict[str, dict[str, Any]] = field(default_factory=dict)
     """`context` and `coverage` of toy scenes, see `wsss_lab.evaluate.regions`."""
+    alarms: dict[str, dict[str, float]] = field(default_factory=dict)
+    """False alarms in images whose truth shows no class: their number (`images`), the share of
+    them in which something is predicted, and the share of their pixels."""
 
     def table(self) -> str:
         """Every report, with a warning above those that used the true tags."""
@@ -119,6 +140,12 @@ class Evaluation:
                 blocks.append(
                     f"best of {len(sweep.thresholds)} thresholds, chosen on the truth: "
                     f"{sweep.best_threshold:.2f} gives mIoU {100 * sweep.best_miou:.2f} %"
+                )
+            if kind in self.alarms:
+                alarms = self.alarms[kind]
+                blocks.append(
+                    f"false alarms: in {100 * alarms['share']:.2f} % of {alarms['images']} images "
+                    f"without any class, on {100 * alarms['pixel_share']:.2f} % of their pixels"
                 )
         if self.tags:
             blocks.append("  ".join(f"tag {name} {value:.4f}" for name, value in self.tags.items()))
@@ -134,6 +161,8 @@ class Evaluation:
             }
         for kind, numbers in self.regions.items():
             found[kind] = found.get(kind, {}) | numbers
+        for kind, shares in self.alarms.items():
+            found[kind] = found.get(kind, {}) | {"false_alarms": shares}
         return found | ({"tags": self.tags} if self.tags else {})
 
 
@@ -169,7 +198,18 @@ def summarise(
             )
             reports[kind] = Report.from_confusion(result.confusion[at], stated, class_names)
     regions = {kind: counts.as_dict() for kind, counts in scores.regions.items()}
-    return Evaluation(reports, sweeps, _tag_scores(scores), regions)
+    return Evaluation(reports, sweeps, _tag_scores(scores), regions, _alarms(scores))
+
+
+def _alarms(scores: Scores) -> dict[str, dict[str, float]]:
+    """Shares of false alarms by kind; nothing where every image shows a class."""
+    found = {}
+    for kind, counts in scores.alarms.items():
+        images, alarmed, wrong, pixels = counts.tolist()
+        if images:
+            shares = {"share": alarmed / images, "pixel_share": wrong / max(1, pixels)}
+            found[kind] = {"images": images, **shares}
+    return found
 
 
 def _tag_scores(scores: Scores) -> dict[str, float]:
@@ -180,3 +220,26 @@ def _tag_scores(scores: Scores) -> dict[str, float]:
         return {}  # a data set without tags
     samples = average_precision(logits.T, tags.T).nanmean()
     return {"map": float(tag_map(logits, tags)), "map_samples": float(samples)}
+
+
+def side_by_side(found: Evaluation) -> str:
+    """MIoU of every kind, without the true tags and with them, one row each.
+
+    Args:
+        found: of `evaluate` with `tags_at_test=True`; a missing column shows dashes.
+    """
+    cells: dict[str, list[str]] = {}
+    for kind, report in found.reports.items():
+        name = kind.removesuffix(ORACLE)
+        if report.protocol.thresholds.startswith("fixed"):
+            name += f", threshold {report.protocol.thresholds}"
+        cells.setdefault(name, ["-", "-"])[kind.endswith(ORACLE)] = f"{100 * report.miou:.2f}"
+    for kind, sweep in found.sweeps.items():
+        name = f"{kind.removesuffix(ORACLE)}, best threshold of this list (an oracle, too)"
+        told = kind.endswith(ORACLE)
+        best = f"{100 * sweep.best_miou:.2f} at {sweep.best_threshold:.2f}"
+        cells.setdefault(name, ["-", "-"])[told] = best
+    wide = max((len(name) for name in cells), default=0)
+    head = f"{'mIoU in %':<{wide}}  {'no true tags':>16}  {'true tags (oracle)':>18}"
+    rows = [f"{name:<{wide}}  {plain:>16}  {told:>18}" for name, (plain, told) in cells.items()]
+    return "\n".join([head, *rows])

@@ -16,6 +16,7 @@ import safetensors.torch
 import timm
 from torch import Tensor
 
+from wsss_lab.config import write_atomically, write_text_atomically
 from wsss_lab.models import keymaps
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone, count_parameters
@@ -147,10 +148,11 @@ def save_backbone_weights(
     if file.suffix != ".safetensors":
         raise ValueError(f"path must end in .safetensors, got {file.name!r}")
     state = {key: value.contiguous() for key, value in backbone.net.state_dict().items()}
-    safetensors.torch.save_file(state, file)
+    data = safetensors.torch.save(state)
+    write_atomically(file, lambda target: target.write(data))
     facts = {"backbone": backbone.name, "parameters": count_parameters(backbone.net)}
     text = json.dumps(facts | dict(metrics or {}), indent=2)
-    file.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    write_text_atomically(file.with_suffix(".json"), text + "\n")
 
 
 def toy_metrics(name: str) -> dict[str, Any]:

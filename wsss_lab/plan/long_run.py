@@ -9,6 +9,7 @@ from typing import Any
 
 from wsss_lab.data.errors import DataError
 from wsss_lab.data.random_images import random_data
+from wsss_lab.data.truth import lacks_truth
 from wsss_lab.evaluate.scores import ORACLE
 from wsss_lab.plan.plan import Plan, data_report
 from wsss_lab.runs.examples import examples
@@ -194,6 +195,8 @@ class LongRun:
         """
         if not metrics:
             return LEFT_OUT
+        if "no_score" in metrics["results"]:
+            return metrics["results"]["no_score"]
         data = self.config.data
         tables = [self._table(metrics["results"]["val"], data.split_of("val"), "segmentation")]
         found = metrics["results"]
@@ -228,7 +231,7 @@ class LongRun:
 
         Args:
             role: "train", whose tags are told, with pseudo-labels and truth where there are any;
-                or "val", about which nothing is told.
+                or "val", about which nothing is told; without pixel truth training images again.
             count: of images; 0 reads nothing.
 
         Returns:
@@ -241,6 +244,8 @@ class LongRun:
         some = dataclasses.replace(
             data, count=min(data.count, count), val_count=min(data.val_count, count)
         )
+        if not train and lacks_truth(data):
+            role = "train"
         try:
             images = load_data(some, role, masks=True)
         except DataError:  # training images need no masks

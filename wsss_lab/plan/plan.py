@@ -19,6 +19,7 @@ from torch import nn
 from wsss_lab.config import RunConfig
 from wsss_lab.data.config import DataConfig, build_dataset
 from wsss_lab.data.errors import DataError, Problem
+from wsss_lab.data.truth import lacks_truth
 from wsss_lab.plan.probe import Probe
 from wsss_lab.train.checkpoint import checkpoint_files
 
@@ -45,7 +46,8 @@ def data_report(data: DataConfig, look: int = 16, workers: int = 8) -> str:
     lines = [f"data: {data.name}" + (f" in {data.root}" if data.root else ", drawn on the fly")]
     names: dict[str, Sequence[str]] = {}
     problems: list[str] = []
-    for role in ("train", "val"):
+    roles = ("train",) if lacks_truth(data) else ("train", "val")
+    for role in roles:
         images: Any = build_dataset(data, role)
         names[role] = images.class_names
         opened = _open_some(images, look, workers, problems)
@@ -56,7 +58,9 @@ def data_report(data: DataConfig, look: int = 16, workers: int = 8) -> str:
     if problems:
         more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
         raise DataError("\n".join([*problems[:SHOWN], *more]))
-    if list(names["train"]) != list(names["val"]):
+    if len(roles) == 1:
+        lines.append("val:   no masks, so the run ends without scores")
+    elif list(names["train"]) != list(names["val"]):
         raise Problem(
             str(data.root),
             f"the lists have other classes: {list(names['train'])} and {list(names['val'])}",

@@ -6,6 +6,7 @@
 | labels: its maps, cut at a threshold that no truth has chosen | `labels/NAME.png` |
 | masks: train `SegNetwork` on these labels | `model.safetensors` |
 | evaluate: both on the validation list, in one pass each | `metrics.json` |
+| instead, where there is no mask to compare with | `overlays/`, `metrics.json` |
 
 There is no single released code for this baseline. All settings here are ours; where they follow a
 habit of the field, the docstring says so.
@@ -30,19 +31,13 @@ from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.weights import load_backbone_weights, load_strictly
 from wsss_lab.recipes.cam_baseline_plan import plan
+from wsss_lab.runs.contents import LABELS
 from wsss_lab.runs.folder import RunFolder, device_name, restore
+from wsss_lab.runs.labels import label_stage
+from wsss_lab.runs.lists import finish_unscored, load_lists
 from wsss_lab.runs.recipe import Recipe, find_crf
 from wsss_lab.runs.scoring import score, score_training_maps
-from wsss_lab.runs.stages import (
-    Log,
-    PseudoLabelled,
-    fit_stage,
-    label_stage,
-    launch,
-    load_data,
-    require_images,
-    seeded,
-)
+from wsss_lab.runs.stages import Log, PseudoLabelled, fit_stage, launch, seeded
 
 NAME = "cam_baseline"
 
@@ -153,7 +148,9 @@ def seg_views(config: Config) -> MultiScale:
     return MultiScale(logits=rule)
 
 
-def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> dict[str, Any]:
+def train(
+    config: Config, out: Path, resume: bool = False, log: Log = print, overwrite: bool = False
+) -> dict[str, Any]:
     """Run all stages, or go on with those that are not done.
 
     Args:
@@ -161,6 +158,7 @@ def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> 
         out: folder of the run.
         resume: go on with the run in `out`.
         log: gets lines of text.
+        overwrite: replace a run that `out` holds.
 
     Returns:
         The content of `metrics.json`.
@@ -169,14 +167,14 @@ def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> 
         ValueError, FileExistsError, FileNotFoundError: settings, data or folder do not fit.
         OutputError: a result cannot be written.
     """
-    folder = RunFolder(out, NAME, config, resume)
+    folder = RunFolder(out, NAME, config, resume, overwrite)
     find_crf(config.test.crf)  # a misspelt name ends here, not after two trainings
     fabric, log = launch(config.run, log)
-    images, val = load_data(config.data, "train"), load_data(config.data, "val")
-    require_images(images, config.run.batch)
+    images, val = load_lists(config.data, log, batch=config.run.batch)
     seeded(config.run.seed)
     classifier = build(config, images.num_classes)  # and missing weights end here
     folder.begin()
+    fabric.barrier()  # a replaced run is gone before any process looks for its stages
     facts = {
         "method": NAME,
         "classes": ["background", *images.class_names],
@@ -190,21 +188,23 @@ def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> 
     fit_stage(folder, "tags", classifier, images, config.run, config.optim,
               weights=target, facts=facts | part, **common)  # fmt: skip
     # 2. its class maps, cut at a threshold that no truth has chosen -> pseudo-labels
-    label_stage(classifier, images, out / "labels", views=cam_views(config),
+    label_stage(classifier, images, out / LABELS, views=cam_views(config),
                 threshold=config.threshold, band=config.band, batch=config.test.batch,
                 workers=config.run.workers, fabric=fabric, log=log)  # fmt: skip
     # 3. pseudo-labels -> a segmentation network, which needs no tags afterwards
     classes = images.num_classes + 1
-    network, labelled = (
-        build_network(config, classes),
-        PseudoLabelled(images, out / "labels", classes),
-    )
+    network = build_network(config, classes)
+    labelled = PseudoLabelled(images, out / LABELS, classes)
     target, part = out / "model.safetensors", {"part": "SegNetwork"}
     fit_stage(folder, "masks", network, labelled, mask_run(config), config.mask_optim,
               weights=target, facts=facts | part, **common)  # fmt: skip
-    # 4. both against the truth
+    # 4. both against the truth, if there is one
+    if val is None:
+        results = finish_unscored(images, out, LABELS, fabric=fabric, log=log)
+    else:
+        results = _score(config, classifier, network, val, fabric, log)
     return folder.write_metrics(
-        _score(config, classifier, network, val, fabric, log),
+        results,
         seed=config.run.seed,
         device=device_name(fabric.device),
         weights=facts["weights"],

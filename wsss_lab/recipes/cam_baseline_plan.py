@@ -15,8 +15,10 @@ from wsss_lab.plan.plan import (
 )
 from wsss_lab.plan.probe import Blank, Probe, dealt_out, probe_images, probe_training
 from wsss_lab.runs.folder import device_name
+from wsss_lab.runs.labels import label_stage
+from wsss_lab.runs.lists import load_lists
 from wsss_lab.runs.scoring import score
-from wsss_lab.runs.stages import FirstImages, label_stage, load_data, seeded, silent
+from wsss_lab.runs.stages import FirstImages, seeded, silent
 from wsss_lab.train.devices import make_fabric
 
 
@@ -43,7 +45,7 @@ def plan(
     """
     from wsss_lab.recipes import cam_baseline as recipe  # which names this plan in its table
 
-    train, val = data or (load_data(config.data, "train"), load_data(config.data, "val"))
+    train, val = data or load_lists(config.data, silent)
     seeded(config.run.seed)
     networks: dict[str, Any] = {
         "tags": recipe.build(config, train.num_classes),
@@ -70,7 +72,8 @@ def plan(
             score(network, some, views[1], alone, fabric)
             score(classifier, some, views[0], alone, fabric)
 
-        probes["evaluate"] = dealt_out(probe_images(both, val, images), config.run)
+        if val is not None:
+            probes["evaluate"] = dealt_out(probe_images(both, val, images), config.run)
     stages = []
     for name, weights in (("tags", "model.safetensors"), ("masks", "../model.safetensors")):
         done = steps_done(out / name, weights, runs[name].steps)
@@ -78,7 +81,8 @@ def plan(
         stages.append(Stage(name, runs[name].steps, "steps", done, probes.get(name), batch))
     there = len(list((out / "labels").glob("*.png")))
     stages.insert(1, Stage("labels", len(train), "images", there, probes.get("labels")))
-    stages.append(Stage("evaluate", len(val), "images", 0, probes.get("evaluate")))
+    if val is not None:
+        stages.append(Stage("evaluate", len(val), "images", 0, probes.get("evaluate")))
     notes = plan_notes(config.run, probes, config.report_train)
     return Plan(tuple(stages), device_name(fabric.device), disk, free_disk(out), notes)
 

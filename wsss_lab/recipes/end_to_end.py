@@ -7,6 +7,7 @@ built. Everything else is the same for all of them and stands here. What a run l
 |---|---|
 | fit | `checkpoints/`, `log.csv`, at its end `model.safetensors` |
 | evaluate: segmentation and class maps on the validation list, in one pass | `metrics.json` |
+| instead, where there is no mask to compare with | `labels/`, `overlays/`, `metrics.json` |
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +29,10 @@ from wsss_lab.methods.common.published import Published
 from wsss_lab.models.keymaps import Table
 from wsss_lab.models.weights import load_strictly
 from wsss_lab.recipes.end_to_end_plan import StepKind, any_step, plan
+from wsss_lab.runs.contents import LABELS
 from wsss_lab.runs.folder import RunFolder, device_name, restore
+from wsss_lab.runs.labels import label_stage
+from wsss_lab.runs.lists import finish_unscored, load_lists
 from wsss_lab.runs.recipe import Recipe, find_crf, find_views
 from wsss_lab.runs.scoring import TestConfig, count_classes, released_preset, score
 from wsss_lab.runs.stages import (
@@ -36,8 +40,6 @@ from wsss_lab.runs.stages import (
     OnStep,
     fit_stage,
     launch,
-    load_data,
-    require_images,
     seeded,
 )
 from wsss_lab.runs.start import start_method
@@ -131,7 +133,12 @@ class EndToEnd:
         )
 
     def train(
-        self, config: Any, out: Path, resume: bool = False, log: Log = print
+        self,
+        config: Any,
+        out: Path,
+        resume: bool = False,
+        log: Log = print,
+        overwrite: bool = False,
     ) -> dict[str, Any]:
         """Train and score, or go on with what is not done.
 
@@ -140,6 +147,7 @@ class EndToEnd:
             out: folder of the run.
             resume: go on with the run in `out`.
             log: gets lines of text.
+            overwrite: replace a run that `out` holds.
 
         Returns:
             The content of `metrics.json`.
@@ -148,19 +156,18 @@ class EndToEnd:
             ValueError, FileExistsError, FileNotFoundError: settings, data or folder do not fit.
             OutputError: a result cannot be written.
         """
-        folder = RunFolder(out, self.name, config, resume)
+        folder = RunFolder(out, self.name, config, resume, overwrite)
         find_crf(config.test.crf)  # misspelt names end here, not after the training
-        views = self.views(config)
+        self.views(config)
         fabric, log = launch(config.run, log)
         wanted = config.run.steps * config.run.batch
-        images = load_data(config.data, "train", wanted=wanted)
-        require_images(images, config.run.batch)
-        val = load_data(config.data, "val")
+        images, val = load_lists(config.data, log, batch=config.run.batch, wanted=wanted)
         seeded(config.run.seed)
         method = self.build(config, images.num_classes, True)  # missing weights are reported here
         start_method(method, config.start, self.name, config.method.backbone)
         plugged = with_consistency(method, config.acr)  # and backbones without attention here
         folder.begin()
+        fabric.barrier()  # a replaced run is gone before any process looks for its stages
         facts = {
             "method": self.name,
             "part": type(method).__name__,
@@ -183,15 +190,28 @@ class EndToEnd:
             on_step=self.watcher(method, images, config, fabric, out) if self.watcher else None,
         )
         method.eval()
-        found = score(method, val, views, config, fabric, config.test.cam_threshold)
-        log(f"\nvalidation list\n{found.table()}")
-        more = self.report(method, config, fabric, out, log) if self.report else {}
         return folder.write_metrics(
-            {"val": found.as_dict(), **more},
+            self._results(method, config, images, val, out, fabric, log),
             seed=config.run.seed,
             device=device_name(fabric.device),
             weights=config.weights,
         )
+
+    def _results(
+        self, method: Method, config: Any, images: Any, val: Any, out: Path, fabric: Any, log: Log
+    ) -> dict[str, Any]:
+        """Scores on the validation list; without one, labels of the training images to look at."""
+        views, test = self.views(config), config.test
+        if val is None:
+            threshold = 0.4 if test.cam_threshold is None else test.cam_threshold
+            label_stage(method, images, out / LABELS, views=views, threshold=threshold,
+                        segment=True, batch=test.batch, workers=config.run.workers,
+                        fabric=fabric, log=log)  # fmt: skip
+            return finish_unscored(images, out, LABELS, fabric=fabric, log=log)
+        found = score(method, val, views, config, fabric, test.cam_threshold)
+        log(f"\nvalidation list\n{found.table()}")
+        more = self.report(method, config, fabric, out, log) if self.report else {}
+        return {"val": found.as_dict(), **more}
 
     def load_method(self, facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> Method:
         """The network of a weights file that `train` wrote, in eval mode.

@@ -15,9 +15,10 @@ from wsss_lab.methods.common.base import Method
 from wsss_lab.plan.plan import Plan, Stage, free_disk, plan_notes, steps_done, training_disk
 from wsss_lab.plan.probe import Probe, dealt_out, probe_images, probe_training
 from wsss_lab.runs.folder import device_name
+from wsss_lab.runs.lists import load_lists
 from wsss_lab.runs.recipe import find_views
 from wsss_lab.runs.scoring import score
-from wsss_lab.runs.stages import load_data, seeded
+from wsss_lab.runs.stages import seeded, silent
 from wsss_lab.train.devices import make_fabric
 
 SHOWN_STEPS = 16
@@ -67,7 +68,7 @@ def plan(
         ValueError, FileNotFoundError: settings or data do not fit.
     """
     run = config.run
-    train, val = data or (load_data(config.data, "train"), load_data(config.data, "val"))
+    train, val = data or load_lists(config.data, silent)
     seeded(run.seed)
     method = build(config, train.num_classes, True)
     fabric = make_fabric(dataclasses.replace(run, devices=1, nodes=1))
@@ -82,15 +83,18 @@ def plan(
             probes[kind] = probe_training(method, train, run, config.optim, config.data, steps, at)
         method.to(fabric.device).eval()
         alone = dataclasses.replace(config, run=dataclasses.replace(run, workers=0))
-        views, at = find_views(config.test.views), config.test.cam_threshold
-        timed = probe_images(
-            lambda some: score(method, some, views, alone, fabric, at), val, images
-        )
-        probes["evaluate"] = dealt_out(timed, run)
+
+        def test(some: Any) -> None:
+            views, at = find_views(config.test.views), config.test.cam_threshold
+            score(method, some, views, alone, fabric, at)
+
+        if val is not None:
+            probes["evaluate"] = dealt_out(probe_images(test, val, images), run)
     stages = [
         Stage(kind, count, "steps", done[kind], probes.get(kind), run.batch)
         for kind, count in Counter(kinds).items()
     ]
-    stages.append(Stage("evaluate", len(val), "images", 0, probes.get("evaluate")))
+    if val is not None:
+        stages.append(Stage("evaluate", len(val), "images", 0, probes.get("evaluate")))
     notes = plan_notes(run, probes, getattr(config, "report", 0))
     return Plan(tuple(stages), device_name(fabric.device), disk, free_disk(out), notes)

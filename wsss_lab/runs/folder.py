@@ -30,6 +30,7 @@ from wsss_lab.config import (
     write_atomically,
     write_json,
 )
+from wsss_lab.runs.contents import discard_run, require_inputs_elsewhere
 
 FREE = ("accumulate", "accelerator", "devices", "nodes", "workers", "log_every", "save_every")
 FREE_TO_CHANGE = frozenset({*FREE, "keep", "progress", "tensorboard", "root"})
@@ -100,15 +101,19 @@ class RunFolder:
         method: name of the method.
         config: its settings.
         resume: go on with what is there.
+        overwrite: replace a run that is there; its files go when this one begins.
 
     Raises:
         FileExistsError: the folder holds a run and `resume` is off, or something else.
         ValueError: the run in it is of another method or has other settings.
     """
 
-    def __init__(self, out: Path, method: str, config: Any, resume: bool):
+    def __init__(self, out: Path, method: str, config: Any, resume: bool, overwrite: bool = False):
         self.path, self.method, self.config = out, method, config
+        self.overwrite = overwrite
         self.started: dict[str, Any] | None = None
+        if resume and overwrite:
+            raise ValueError("overwrite: goes on with nothing; leave out --resume or --overwrite")
         if not is_first_process():
             return
         self.started = self._check(resume)
@@ -123,10 +128,14 @@ class RunFolder:
             return None
         if not (out / "config.json").is_file():
             raise FileExistsError(f"out: {out} has other content; choose a new or empty folder")
+        if self.overwrite:
+            read_run(out)  # a `config.json` of something else ends here
+            require_inputs_elsewhere(self.config, out)
+            return None
         if not resume:
             raise FileExistsError(
-                f"out: {out} holds a run already; add --resume to go on with it, or choose "
-                "another folder"
+                f"out: {out} holds a run already; add --resume to go on with it, --overwrite to "
+                "replace it, or choose another folder"
             )
         there = read_run(out)
         if there["method"] != self.method:
@@ -158,6 +167,8 @@ class RunFolder:
                 "versions": versions(),
             }
             if is_first_process():
+                if self.overwrite:
+                    discard_run(self.path)
                 write_json(self.path / "config.json", self.started)
         elif is_first_process():
             _require_writable(self.path)

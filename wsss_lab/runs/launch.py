@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from wsss_lab.runs.contents import undo_failed_start
 from wsss_lab.runs.folder import RunFolder
 from wsss_lab.runs.recipe import find_recipe
 
@@ -36,7 +37,8 @@ def run_or_resume(
     """
     recipe = find_recipe(method)
     if config.run.devices == 1:
-        return recipe.train(config, out, resume=True, log=log)
+        with undo_failed_start(out):
+            return recipe.train(config, out, resume=True, log=log)
     RunFolder(out, method, config, resume=True).begin()
     run, data = config.run, config.data
     options = ["--run.devices", run.devices, "--run.nodes", run.nodes]

@@ -27,7 +27,12 @@ class Train(Protocol):
     """Train and score, or go on with what a folder holds; return the content of `metrics.json`."""
 
     def __call__(  # noqa: D102
-        self, config: Any, out: Path, resume: bool = False, log: Log = print
+        self,
+        config: Any,
+        out: Path,
+        resume: bool = False,
+        log: Log = print,
+        overwrite: bool = False,
     ) -> dict[str, Any]: ...
 
 

@@ -1,44 +1,34 @@
-"""Stages that recipes are made of: train, label, score. Each may be killed and started again."""
+"""The stage that trains, and the images it takes; it may be killed and started again.
 
-import itertools
+The stage that labels is `wsss_lab.runs.labels`, scores are `wsss_lab.runs.scoring`.
+"""
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, UInt8
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset
 
-from wsss_lab.cam import cam_to_label
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig, build_dataset
 from wsss_lab.data.loader import StepLoader
-from wsss_lab.data.masks import read_mask, save_label
+from wsss_lab.data.masks import read_mask
 from wsss_lab.data.sample import Sample
 from wsss_lab.data.sampling import weights_of
 from wsss_lab.data.toy import ToyWorld
 from wsss_lab.data.transform import TrainingTransform
-from wsss_lab.evaluate.evaluate import by_shape
-from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
 from wsss_lab.methods.common.base import Method, StepOutput
 from wsss_lab.models.weights import load_strictly
 from wsss_lab.runs.folder import RunFolder, read_tensors, save_weights
 from wsss_lab.train.devices import make_fabric, require_even_shares
 from wsss_lab.train.fit import fit
 
-CHUNK = 64
-"""Images that are labelled together; all or none of them are done again after a kill."""
-
 Log = Callable[[str], None]
 OnStep = Callable[[int, StepOutput], None]
 """See `wsss_lab.train.fit.fit`."""
-LabelRule = Callable[
-    [UInt8[Tensor, "b 3 h w"], Float[Tensor, "b k h w"], Float[Tensor, "b k"]],
-    Int[Tensor, "b h w"],
-]
-"""(images 0..255, class maps 0..1, true tags) -> labels, 255 where undecided."""
 
 
 class InMemory(Dataset[Sample]):
@@ -261,88 +251,18 @@ def fit_stage(
     return method.eval()
 
 
-@torch.no_grad()
-def label_stage(
-    method: Method,
-    dataset: Any,
-    out: Path,
-    *,
-    views: MultiScale,
-    threshold: float = 0.4,
-    band: tuple[float, float] | None = None,
-    rule: LabelRule | None = None,
-    batch: int,
-    workers: int,
-    fabric: Fabric,
-    log: Log,
-) -> None:
-    """Write the class maps of a data set, made into labels, as palette PNGs `NAME.png`.
-
-    Only tagged classes can win, and truth is not looked at. Images are handled in chunks that are
-    the same in every run, because a batch's composition may change the last bit of a result. A
-    chunk whose files are all there is passed over.
-
-    Args:
-        method: gives class maps; in eval mode.
-        dataset: images, tags, names.
-        out: folder of the label images.
-        views: scales and flips.
-        threshold: background score, 0..1.
-        band: see `cam_to_label`.
-        rule: makes labels of maps instead of threshold and band.
-        batch: images per forward pass, at most.
-        workers: processes that read images.
-        fabric: chunk `c` is done by the process `c % world`.
-        log: gets a line per ten chunks.
-    """
-    names = _names(dataset)
-    chunks = [range(i, min(i + CHUNK, len(names))) for i in range(0, len(names), CHUNK)]
-    mine = chunks[fabric.global_rank :: fabric.world_size]
-    todo = [c for c in mine if not all((out / f"{names[i]}.png").is_file() for i in c)]
-    device = next(method.parameters()).device
-    wanted: Any = Subset(dataset, [i for chunk in todo for i in chunk])
-    samples = iter(DataLoader(wanted, batch_size=None, num_workers=workers))
-    for number, chunk in enumerate(todo):
-        for group in by_shape(itertools.islice(samples, len(chunk)), batch):
-            pixels = torch.stack([s["image"] for s in group]).to(device).float() / 255
-            tags = torch.stack([s["tags"] for s in group]).to(device)
-            told = tags if method.uses_tags else None
-            cam = multi_scale_predict(method.predict, pixels, views, told).cam
-            if cam is None:
-                raise ValueError(f"{type(method).__name__} gives no class maps to label with")
-            if rule is None:
-                made = cam_to_label(cam, tags, threshold, band=band)
-            else:
-                made = rule(torch.stack([s["image"] for s in group]).to(device), cam, tags)
-            labels = made.to(torch.uint8).cpu()
-            for sample, label in zip(group, labels, strict=True):
-                save_label(out / f"{sample['name']}.png", label.numpy())
-        if number % 10 == 0:
-            log(f"labels: {chunk.stop}/{len(names)} images")
-    fabric.barrier()
-
-
-def _names(dataset: Any) -> list[str]:
-    """Names of all images, without reading them where the data set knows them."""
-    names = getattr(dataset, "names", None)
-    return list(names) if names is not None else [dataset[i]["name"] for i in range(len(dataset))]
-
-
 def seeded(seed: int) -> None:
     """Seed torch before new heads are made, so that a stage does not depend on the one before."""
     torch.manual_seed(seed)
 
 
 __all__ = [
-    "CHUNK",
     "CachedToyWorld",
     "FirstImages",
     "InMemory",
-    "LabelRule",
     "OnStep",
     "PseudoLabelled",
     "fit_stage",
-    "label_stage",
     "launch",
     "load_data",
     "require_images",

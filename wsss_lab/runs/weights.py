@@ -14,7 +14,8 @@ from typing import Any
 from wsss_lab.config import provenance, write_json
 from wsss_lab.data.catalog import DATASETS
 from wsss_lab.data.config import DataConfig
-from wsss_lab.evaluate.evaluate import evaluate, side_by_side
+from wsss_lab.evaluate.evaluate import evaluate
+from wsss_lab.evaluate.scores import side_by_side
 from wsss_lab.evaluate.trained import Trained, choose_device
 from wsss_lab.runs.folder import plain, read_facts, restore
 from wsss_lab.runs.identify import released_by

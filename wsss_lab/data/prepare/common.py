@@ -17,12 +17,21 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from wsss_lab.config import write_text_atomically
 from wsss_lab.data.catalog import ARCHIVES, DATASETS, Archive
 from wsss_lab.data.errors import Problem
 from wsss_lab.data.prepare.download import fetch
 
 RECORD = "prepared.json"
 """File name of the record: derived files, rules and source archives."""
+
+_VOC = "VOCdevkit/VOC2012"
+DERIVED = (
+    *("tags.csv", "tags_*.csv", "masks/*"),
+    *(f"{_VOC}/{part}" for part in ("tags.csv", "SegmentationClassAug/*")),
+    f"{_VOC}/ImageSets/Segmentation/train_aug.txt",
+)
+"""Files that preparations make of the archives."""
 
 BROKEN = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
 """Exceptions of the standard library for incomplete archives."""
@@ -52,10 +61,28 @@ def progress(items: Iterable[Job], label: str, total: int | None = None) -> Iter
 def fetch_all(
     kind: str, root: Path, download: bool, archives: Mapping[str, Archive] | None
 ) -> dict[str, Path]:
-    """Return all archives of a data set, verified, in `root/archives`."""
+    """Return all archives of a data set, verified, in `root/archives`.
+
+    Raises:
+        DataError: an archive cannot be had, or the folder holds somebody's own data set.
+    """
+    _require_own(root)
     catalogue = archives or ARCHIVES
     names = DATASETS[kind].archives
     return {name: fetch(catalogue[name], root / "archives", download) for name in names}
+
+
+def _require_own(root: Path) -> None:
+    """Refuse a folder with tags or masks that no preparation has written: it would replace them."""
+    if (root / "archives" / "CHECKSUMS.json").is_file():
+        return
+    for pattern in DERIVED:
+        for path in sorted(root.glob(pattern)):
+            raise Problem(
+                str(path),
+                "is there already, and not from here; it would be replaced",
+                "Choose a new folder, or move it away",
+            ).error()
 
 
 def broken(path: Path, error: Exception) -> Problem:
@@ -188,7 +215,7 @@ def write_record(
         "sha256": {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in tag_files},
         "masks_sha256": masks or {},
     }
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    write_text_atomically(path, json.dumps(record, indent=2) + "\n")
 
 
 def archive_hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:

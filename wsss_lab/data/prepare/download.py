@@ -16,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from wsss_lab.config import write_text_atomically
 from wsss_lab.data.catalog import Archive
 from wsss_lab.data.errors import Problem
 
@@ -210,4 +211,4 @@ def verify(archive: Archive, path: Path, target: Path | None = None) -> None:
     source = "published" if archive.md5 else "computed from the first file seen; none is published"
     if {key: seen.get(key) for key in found} != found:
         known[archive.name] = {**found, "url": archive.url, "checksum_source": source}
-        record.write_text(json.dumps(known, indent=2) + "\n")
+        write_text_atomically(record, json.dumps(known, indent=2) + "\n")

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from wsss_lab.config import write_text_atomically
 from wsss_lab.data.catalog import VOC_CLASSES, Archive
 from wsss_lab.data.errors import Problem
 from wsss_lab.data.layouts import read_list
@@ -73,7 +74,7 @@ def prepare_voc(
     counts["trainval"] = len(read_list(voc / "ImageSets/Segmentation/trainval.txt"))
     common.require_counts(voc, "voc", counts, published=archives is None)
     text = "".join(f"{name}\n" for name in lists["train_aug"])
-    (voc / "ImageSets/Segmentation/train_aug.txt").write_text(text)
+    write_text_atomically(voc / "ImageSets/Segmentation/train_aug.txt", text)
     names = [*lists["train_aug"], *lists["val"]]
     boxes = {
         n: tags_from_boxes(voc / f"Annotations/{n}.xml", VOC_CLASSES, difficult) for n in names

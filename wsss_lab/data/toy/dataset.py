@@ -1,6 +1,7 @@
 """The toy world as a data set, as stacked tensors, and as a folder in the layout of PASCAL VOC."""
 
 import csv
+import io
 import multiprocessing
 import sys
 import warnings
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from wsss_lab.config import write_atomically, write_text_atomically
 from wsss_lab.data.catalog import TOY_CLASSES, voc_palette
 from wsss_lab.data.sample import Sample
 from wsss_lab.data.toy.knobs import ToyKnobs
@@ -24,6 +26,9 @@ from wsss_lab.data.toy.scene import SPLITS, Scene, scene
 
 TOY_VERSION = "toy-1"
 """Version of the scenes; changed whenever a pixel of any scene changes."""
+
+
+TAGS_HEADER = ",".join(["name", *TOY_CLASSES]) + "\n"
 
 
 class ToySample(Sample):
@@ -241,24 +246,38 @@ def write_voc(
     folders = [out / "JPEGImages", out / "SegmentationClass", out / "ImageSets" / "Segmentation"]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-    (out / "classes.txt").write_text("\n".join(("background", *TOY_CLASSES)) + "\n")
+    write_text_atomically(out / "classes.txt", "\n".join(("background", *TOY_CLASSES)) + "\n")
     palette = voc_palette().ravel().tolist()
     rows = []
     for index in range(count):
         drawn, name = world.scene(index), world.name(index)
-        Image.fromarray(drawn.image).save(folders[0] / f"{name}.jpg", quality=95)
         mask = Image.fromarray(drawn.mask, mode="P")
         mask.putpalette(palette)
-        mask.save(folders[1] / f"{name}.png")
+        _write_picture(folders[0] / f"{name}.jpg", Image.fromarray(drawn.image), quality=95)
+        _write_picture(folders[1] / f"{name}.png", mask)
         rows.append([name, *drawn.tags.tolist()])
-    fresh = not (out / "tags.csv").exists()
-    with (out / "tags.csv").open("a", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if fresh:
-            writer.writerow(["name", *TOY_CLASSES])
-        writer.writerows(rows)
-    (folders[2] / f"{split}.txt").write_text("".join(f"{row[0]}\n" for row in rows))
+    text, tags = io.StringIO(newline=""), out / "tags.csv"
+    text.write(tags.read_text() if tags.exists() else TAGS_HEADER)
+    known = {line.partition(",")[0] for line in text.getvalue().splitlines()}
+    csv.writer(text, lineterminator="\n").writerows(row for row in rows if row[0] not in known)
+    write_text_atomically(tags, text.getvalue())
+    write_text_atomically(folders[2] / f"{split}.txt", "".join(f"{row[0]}\n" for row in rows))
     return out
+
+
+def _write_picture(path: Path, picture: Image.Image, **options: Any) -> None:
+    """Write an image file atomically; one that an interrupted export has left may be there.
+
+    Raises:
+        FileExistsError: another file of this name is there.
+    """
+    content = io.BytesIO()
+    picture.save(content, "JPEG" if path.suffix == ".jpg" else "PNG", **options)
+    if path.exists():
+        if path.read_bytes() != content.getvalue():
+            raise FileExistsError(f"out: {path} is another picture; choose a new or empty folder")
+        return
+    write_atomically(path, lambda file: file.write(content.getvalue()))
 
 
 def _check_target(out: Path, split: str) -> None:
@@ -269,7 +288,9 @@ def _check_target(out: Path, split: str) -> None:
     if listed.exists():
         raise FileExistsError(f"out: {out} already has a split {split!r}; choose another folder")
     classes = out / "classes.txt"
-    if not classes.is_file() or classes.read_text().split() != ["background", *TOY_CLASSES]:
+    tags = out / "tags.csv"
+    ours = classes.is_file() and classes.read_text().split() == ["background", *TOY_CLASSES]
+    if not ours or (tags.exists() and not tags.read_text().startswith(TAGS_HEADER)):
         raise FileExistsError(f"out: {out} has other content; choose a new or empty folder")
 
 

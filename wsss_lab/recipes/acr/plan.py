@@ -19,9 +19,11 @@ from wsss_lab.recipes.acr.stages import (
     stage_runs,
 )
 from wsss_lab.runs.folder import device_name
+from wsss_lab.runs.labels import LabelRule, label_stage
+from wsss_lab.runs.lists import load_lists
 from wsss_lab.runs.recipe import find_views
 from wsss_lab.runs.scoring import score
-from wsss_lab.runs.stages import LabelRule, label_stage, load_data, seeded, silent
+from wsss_lab.runs.stages import seeded, silent
 from wsss_lab.train.devices import make_fabric
 
 LABELS = {"fit": "labels", "affinity": "propagated"}
@@ -49,7 +51,7 @@ def plan(
     Raises:
         ValueError, FileNotFoundError: settings or data do not fit.
     """
-    train, val = data or (load_data(config.data, "train"), load_data(config.data, "val"))
+    train, val = data or load_lists(config.data, silent)
     runs, networks = stage_runs(config), _networks(config, train.num_classes)
     disk = training_disk(list(networks.values()), [runs[stage] for stage in networks])
     fabric = make_fabric(dataclasses.replace(config.run, devices=1, nodes=1))
@@ -65,9 +67,9 @@ def plan(
         for name, rule in rules.items():
             probes[name], size = _probe_labels(config, localiser, rule, train, fabric, images)
             disk += size * len(train) / 1e9
-        probes["evaluate"] = _probe_scoring(
-            config, localiser, networks.get("masks"), val, fabric, images
-        )
+        if val is not None:
+            last = networks.get("masks")
+            probes["evaluate"] = _probe_scoring(config, localiser, last, val, fabric, images)
     stages = []
     for stage, run in ((name, runs[name]) for name in networks):
         weights = "../model.safetensors" if stage == "masks" else "model.safetensors"
@@ -77,7 +79,8 @@ def plan(
             name = LABELS[stage]
             there = len(list((out / name).glob("*.png")))
             stages.append(Stage(name, len(train), "images", there, probes.get(name)))
-    stages.append(Stage("evaluate", len(val), "images", 0, probes.get("evaluate")))
+    if val is not None:
+        stages.append(Stage("evaluate", len(val), "images", 0, probes.get("evaluate")))
     notes = plan_notes(config.run, probes, config.report_train)
     return Plan(tuple(stages), device_name(fabric.device), disk, free_disk(out), notes)
 

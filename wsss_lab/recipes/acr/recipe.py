@@ -9,6 +9,7 @@ affinity: train `AffinityNetwork` on these labels                     `affinity/
 propagate: maps walk along affinities, then the CRF                   `propagated/NAME.png`
 masks: train `DeepLabV2` or `SegNetwork` on the last labels           `model.safetensors`
 evaluate: on the validation list; maps and labels of training images  `metrics.json`
+instead, where there is no mask to compare with                       `overlays/`, `metrics.json`
 ====================================================================  =============================
 
 `propagation="crf"` leaves out the third and the fourth stage, `until="maps"` all between the first
@@ -50,6 +51,7 @@ from wsss_lab.recipes.acr.stages import (
     stage_runs,
 )
 from wsss_lab.runs.folder import RunFolder, device_name, restore
+from wsss_lab.runs.lists import finish_unscored, load_lists
 from wsss_lab.runs.recipe import find_crf, find_views
 from wsss_lab.runs.scoring import (
     count_classes,
@@ -60,8 +62,6 @@ from wsss_lab.runs.scoring import (
 from wsss_lab.runs.stages import (
     Log,
     launch,
-    load_data,
-    require_images,
     seeded,
 )
 from wsss_lab.runs.start import start_method
@@ -143,7 +143,9 @@ def build(config: Config, classes: int, pretrained: bool, **options: Any) -> ACR
     return ACR(backbone, classes, config.method)
 
 
-def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> dict[str, Any]:
+def train(
+    config: Config, out: Path, resume: bool = False, log: Log = print, overwrite: bool = False
+) -> dict[str, Any]:
     """Run all stages, or go on with those that are not done.
 
     Args:
@@ -151,6 +153,7 @@ def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> 
         out: folder of the run.
         resume: go on with the run in `out`.
         log: takes lines of text.
+        overwrite: replace a run that `out` holds.
 
     Returns:
         The content of `metrics.json`.
@@ -159,7 +162,7 @@ def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> 
         ValueError, FileExistsError, FileNotFoundError: settings, data or folder do not fit.
         OutputError: a result cannot be written.
     """
-    folder = RunFolder(out, NAME, config, resume)
+    folder = RunFolder(out, NAME, config, resume, overwrite)
     for name in (config.test.crf, config.label_crf, config.affinity.crf):
         find_crf(name)
     find_views(config.test.views)
@@ -167,14 +170,15 @@ def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> 
     runs = stage_runs(config)
     for run in runs.values():
         require_even_shares(run, fabric.world_size)
-    images, val = load_data(config.data, "train"), load_data(config.data, "val")
+    batch = max(run.batch for run in runs.values())
+    images, val = load_lists(config.data, log, batch=batch)
     if config.until == "masks":
         require_weights(config)
     seeded(config.run.seed)
     method = build(config, images.num_classes, True)
     start_method(method, config.start, NAME, config.backbone)
-    require_images(images, max(run.batch for run in runs.values()))
     folder.begin()
+    fabric.barrier()  # a replaced run is gone before any process looks for its stages
     origin = {
         "seed": config.run.seed,
         "device": device_name(fabric.device),
@@ -182,18 +186,28 @@ def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> 
     }
     stages = Stages(folder, config, runs, images, fabric, log)
     localiser = Localiser(stages.fit(method)).eval()
-    if config.until == "maps":
-        return folder.write_metrics(_score(config, localiser, None, val, fabric, log), **origin)
+    return folder.write_metrics(_results(stages, localiser, val), **origin)
+
+
+def _results(stages: Stages, localiser: Localiser, val: Any) -> dict[str, Any]:
+    """Run the stages after the maps; scores, or without truth overlays of the last labels."""
+    config, fabric, log, out = stages.config, stages.fabric, stages.log, stages.folder.path
+    if config.until == "maps" and val is not None:
+        return _score(config, localiser, None, val, fabric, log)
     stages.label("labels", localiser, label_rule(config))
-    folders = {"sure": out / "labels"}
-    if config.propagation == "affinity":
-        rule = walk_rule(config, stages.affinity(folders["sure"]))
-        stages.label("propagated", localiser, rule)
-        folders["propagated"] = out / "propagated"
-    network = stages.masks(list(folders.values())[-1])
+    folders, network = {"sure": out / "labels"}, None
+    if config.until == "masks":
+        if config.propagation == "affinity":
+            rule = walk_rule(config, stages.affinity(folders["sure"]))
+            stages.label("propagated", localiser, rule)
+            folders["propagated"] = out / "propagated"
+        network = stages.masks(list(folders.values())[-1])
+    if val is None:
+        last = list(folders.values())[-1].name
+        return finish_unscored(stages.images, out, last, fabric=fabric, log=log)
     results = _score(config, localiser, network, val, fabric, log)
     labels = score_labels(localiser, folders, config, fabric, log)
-    return folder.write_metrics(results | ({"train_labels": labels} if labels else {}), **origin)
+    return results | ({"train_labels": labels} if labels else {})
 
 
 def _score(

@@ -21,14 +21,8 @@ from wsss_lab.models.base import Backbone
 from wsss_lab.models.weights import load_backbone_weights
 from wsss_lab.recipes.acr.config import NAME, Config
 from wsss_lab.runs.folder import RunFolder
-from wsss_lab.runs.stages import (
-    LabelRule,
-    Log,
-    PseudoLabelled,
-    fit_stage,
-    label_stage,
-    seeded,
-)
+from wsss_lab.runs.labels import LabelRule, label_stage
+from wsss_lab.runs.stages import Log, PseudoLabelled, fit_stage, seeded
 
 
 def stage_runs(config: Config) -> dict[str, RunConfig]:

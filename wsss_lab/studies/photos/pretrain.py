@@ -25,6 +25,7 @@ import torch
 import tyro
 from torch import nn
 
+from wsss_lab.config import write_atomically
 from wsss_lab.studies.photos.foretell import build_pair, losses
 from wsss_lab.studies.photos.photos import (
     is_held_out,
@@ -133,7 +134,6 @@ class Run:
     def save(self) -> None:
         """Write the checkpoint; a stop in the middle leaves the one before."""
         target = self.settings.state
-        target.parent.mkdir(parents=True, exist_ok=True)
         facts = {k: str(v) for k, v in dataclasses.asdict(self.settings).items()}
         state = {
             "student": self.student.state_dict(),
@@ -146,8 +146,7 @@ class Run:
             "settings": facts,
             "started_from": self.started_from,
         }
-        torch.save(state, target.with_suffix(".tmp"))
-        target.with_suffix(".tmp").replace(target)
+        write_atomically(target, lambda file: torch.save(state, file))
 
     def update(self, photos: list[Any]) -> dict[str, float]:
         """Train on one batch of random crops."""

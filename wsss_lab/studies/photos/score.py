@@ -18,7 +18,7 @@ import tyro
 from jaxtyping import Float
 from torch import Tensor
 
-from wsss_lab.config import provenance
+from wsss_lab.config import provenance, write_atomically, write_text_atomically
 from wsss_lab.metrics.tags import average_precision
 from wsss_lab.models.base import count_parameters
 from wsss_lab.models.lite0_vit import HEADS_PREFIX, PACKAGED, STEM_PREFIX
@@ -248,10 +248,10 @@ def pack(settings: PhotoScore) -> dict[str, Any]:
         "note": settings.note,
         **provenance(used, seed=int(used["seed"]), device="cpu"),
     }
-    settings.out.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.torch.save_file(state, settings.out)
+    data = safetensors.torch.save(state)
+    write_atomically(settings.out, lambda file: file.write(data))
     text = json.dumps(CARD | card, indent=2, ensure_ascii=False)
-    settings.out.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+    write_text_atomically(settings.out.with_suffix(".json"), text + "\n")
     return card
 
 

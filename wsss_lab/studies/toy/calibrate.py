@@ -19,12 +19,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import tyro
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from wsss_lab import IGNORE
 from wsss_lab.cam import FUSIONS, multi_scale_cam, normalize_cam
-from wsss_lab.config import OptimConfig, RunConfig, provenance, write_json
+from wsss_lab.config import OptimConfig, RunConfig, provenance, write_atomically, write_json
 from wsss_lab.data.augment import augment
 from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.loader import StepSampler
@@ -277,7 +277,8 @@ def run_seed(settings: Calibrate, seed: int, worlds: Mapping[str, ToyTensors]) -
     }
     if settings.pack and seed == settings.seeds[0]:
         state = {k: v.half().contiguous() for k, v in classifier.state_dict().items()}
-        save_file(state, settings.pack)
+        data = save(state)
+        write_atomically(settings.pack, lambda file: file.write(data))
     if settings.mask_epochs:
         numbers["mask_miou"] = mask_quality(
             train_masks(settings, seed, worlds["train"]), worlds["val"]

@@ -1,0 +1,86 @@
+"""Commands on folders of images and masks: `predict`, and `eval` of label images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Name and outline what is in images: a mask and an overlay per image, no tags needed."""
+
+    images: Positional[Path]
+    """An image file, or a folder of them."""
+    out: Path
+    """Folder for the masks and overlays."""
+    weights: Path | None = None
+    """Folder of a trained run, its model.safetensors, or a released checkpoint; else the packaged
+    toy classifier."""
+    threshold: float = 0.4
+    """Background threshold on normalised class activation maps, 0..1."""
+    soft: bool = False
+    """Also write the class probabilities, <name>.npz."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    overwrite: bool = False
+    """Replace masks and overlays that are there already. Images are never replaced."""
+
+    def run(self) -> int:
+        """Write `<name>.png` and `<name>_overlay.jpg` per image."""
+        from wsss_lab.evaluate.predict import predict_folder
+        from wsss_lab.registry import used_files
+
+        trained, inputs = None, used_files()
+        if self.weights is not None:
+            from wsss_lab.runs.contents import files_beside
+            from wsss_lab.runs.weights import load_trained
+
+            trained = load_trained(self.weights)
+            inputs += files_beside(self.weights)
+        options: dict[str, Any] = {"trained": trained, "soft": self.soft}
+        options |= {"overwrite": self.overwrite, "inputs": inputs}
+        for line in predict_folder(
+            self.images, self.out, self.threshold, device=self.device, **options
+        ):
+            print(line)
+        return 0
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Compare masks with the truth, class by class; or `eval METHOD --weights FILE` a network."""
+
+    pred: Path
+    """Folder of predicted masks, `<name>.png`, palette or grey."""
+    truth: Path
+    """Folder of true masks, `<name>.png`; pixels of 255 are left out."""
+    list: Path
+    """Text file with one image name a line."""
+    classes: int = 21
+    """Number of classes with background."""
+    json: bool = False
+    """Print machine-readable JSON instead of the table."""
+    unlabelled: Literal["wrong", "ignored", "error"] = "wrong"
+    """Predicted pixels of 255, as pseudo-labels have them: count them as wrong, leave them out of
+    the score, or refuse them."""
+    ignore: int | None = None
+    """Value of pixels without a class in both folders, for example 255; those of the predictions
+    are left out, as with `--unlabelled ignored`."""
+
+    def run(self) -> int:
+        """Print the report."""
+        from wsss_lab.evaluate.directories import run_eval
+        from wsss_lab.metrics import Protocol
+
+        reading = self.unlabelled if self.ignore is None else "ignored"
+        return run_eval(
+            self.pred,
+            self.truth,
+            self.list,
+            self.classes,
+            as_json=self.json,
+            protocol=Protocol(unlabelled=reading),
+            ignore=255 if self.ignore is None else self.ignore,
+        )

@@ -1,0 +1,65 @@
+"""Options of the command line: their types and help, and parsing in which an error is one line."""
+
+import contextlib
+import dataclasses
+import io
+import re
+from typing import Annotated, Any
+
+import tyro
+
+PROGRAM = "python -m wsss_lab"
+
+
+def setting(kind: Any, text: str) -> Any:
+    """Type of an option, with its help."""
+    return Annotated[kind, tyro.conf.arg(help=text)]
+
+
+def default_of(value: Any) -> Any:
+    """Default of a field that is itself a dataclass."""
+    return dataclasses.field(default=value)
+
+
+def unnamed(kind: Any) -> Any:
+    """Type of settings whose names come without a prefix."""
+    return Annotated[kind, tyro.conf.arg(name="")]
+
+
+def option(arguments: list[str], name: str) -> str | None:
+    """Value of `--name value` or `--name=value`, the last one as in tyro, if it is there."""
+    found = None
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument == f"--{name}":
+            found = following
+        elif argument.startswith(f"--{name}="):
+            found = argument.partition("=")[2]
+    return found
+
+
+def parse(kind: Any, arguments: list[str] | None, **options: Any) -> Any:
+    """Parse arguments with tyro.
+
+    Args:
+        kind: dataclass, or union of dataclasses, whose fields are the options.
+        arguments: words of the command line; None takes those of this process.
+        **options: of `tyro.cli`.
+
+    Raises:
+        ValueError: they do not fit; one line says why.
+    """
+    caught = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(caught):
+            return tyro.cli(kind, args=arguments, **options)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ValueError(_one_line(caught.getvalue())) from None
+
+
+def _one_line(text: str) -> str:
+    """The sentences of a box drawn on the terminal, without the box."""
+    rows = [re.sub(r"[\u2500-\u257f]+", " ", row).strip() for row in text.splitlines()]
+    rows = [row for row in rows if row and row not in ("Parsing error", "Required options")]
+    return re.sub(r"\s+", " ", " ".join(rows))

@@ -1,0 +1,33 @@
+"""Whether a data set has pixel truth at all; training needs none, scores do."""
+
+from pathlib import Path
+
+from wsss_lab.data.config import DataConfig
+from wsss_lab.data.errors import DataError
+from wsss_lab.data.layouts import voc_root
+
+
+def lacks_truth(data: DataConfig) -> bool:
+    """Whether this is a folder of somebody's own without a single mask.
+
+    Where there are some masks, a missing one is a fault of the folder; and a list to evaluate on
+    that the settings name is wanted.
+
+    Args:
+        data: settings of the data set; own folders, and folders in VOC's layout, may lack truth.
+    """
+    if data.val_split or data.root is None:
+        return False
+    if data.name == "folder":
+        return not _holds_png(Path(data.root) / "masks")
+    if data.name == "voc":
+        try:
+            folder = voc_root(data.root)
+        except DataError:  # no such layout: reading it tells more
+            return False
+        return not any(map(_holds_png, folder.glob("SegmentationClass*")))
+    return False
+
+
+def _holds_png(folder: Path) -> bool:
+    return folder.is_dir() and any(f.suffix.lower() == ".png" for f in folder.iterdir())

@@ -1,0 +1,134 @@
+"""The stage that labels training images with a trained network, and pictures of the labels."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from wsss_lab.cam import cam_to_label
+from wsss_lab.data.masks import read_mask, save_label
+from wsss_lab.evaluate.evaluate import by_shape
+from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
+from wsss_lab.evaluate.overlays import write_overlay
+from wsss_lab.methods.common.base import Method
+from wsss_lab.runs.stages import Log
+
+CHUNK = 64
+"""Images that are labelled together; all or none of them are done again after a kill."""
+PICTURES = 200
+"""Training images of which overlays are written, at most."""
+
+LabelRule = Callable[
+    [UInt8[Tensor, "b 3 h w"], Float[Tensor, "b k h w"], Float[Tensor, "b k"]],
+    Int[Tensor, "b h w"],
+]
+"""(images 0..255, class maps 0..1, true tags) -> labels, 255 where undecided."""
+
+
+@torch.no_grad()
+def label_stage(
+    method: Method,
+    dataset: Any,
+    out: Path,
+    *,
+    views: MultiScale,
+    threshold: float = 0.4,
+    band: tuple[float, float] | None = None,
+    rule: LabelRule | None = None,
+    segment: bool = False,
+    batch: int,
+    workers: int,
+    fabric: Fabric,
+    log: Log,
+) -> None:
+    """Write the class maps of a data set, made into labels, as palette PNGs `NAME.png`.
+
+    Only tagged classes can win, and truth is not looked at. Images are handled in chunks that are
+    the same in every run, because a batch's composition may change the last bit of a result. A
+    chunk whose files are all there is passed over.
+
+    Args:
+        method: gives class maps; in eval mode.
+        dataset: images, tags, names.
+        out: folder of the label images.
+        views: scales and flips.
+        threshold: background score, 0..1.
+        band: see `cam_to_label`.
+        rule: makes labels of maps instead of threshold and band.
+        segment: label with the method's segmentation, where it has one, instead of maps.
+        batch: images per forward pass, at most.
+        workers: processes that read images.
+        fabric: chunk `c` is done by the process `c % world`.
+        log: gets a line per ten chunks.
+    """
+    names = _names(dataset)
+    chunks = [range(i, min(i + CHUNK, len(names))) for i in range(0, len(names), CHUNK)]
+    mine = chunks[fabric.global_rank :: fabric.world_size]
+    todo = [c for c in mine if not all((out / f"{names[i]}.png").is_file() for i in c)]
+    device = next(method.parameters()).device
+    wanted: Any = Subset(dataset, [i for chunk in todo for i in chunk])
+    samples = iter(DataLoader(wanted, batch_size=None, num_workers=workers))
+    for number, chunk in enumerate(todo):
+        for group in by_shape(itertools.islice(samples, len(chunk)), batch):
+            pixels = torch.stack([s["image"] for s in group]).to(device).float() / 255
+            tags = torch.stack([s["tags"] for s in group]).to(device)
+            told = tags if method.uses_tags else None
+            output = multi_scale_predict(method.predict, pixels, views, told)
+            if segment and output.logits is not None:
+                made = tagged_segmentation(output.logits, tags)
+            elif output.cam is None:
+                raise ValueError(f"{type(method).__name__} gives no class maps to label with")
+            elif rule is None:
+                made = cam_to_label(output.cam, tags, threshold, band=band)
+            else:
+                images = torch.stack([s["image"] for s in group]).to(device)
+                made = rule(images, output.cam, tags)
+            labels = made.to(torch.uint8).cpu()
+            for sample, label in zip(group, labels, strict=True):
+                save_label(out / f"{sample['name']}.png", label.numpy())
+        if number % 10 == 0:
+            log(f"labels: {chunk.stop}/{len(names)} images")
+    fabric.barrier()
+
+
+def _names(dataset: Any) -> list[str]:
+    """Names of all images, without reading them where the data set knows them."""
+    names = getattr(dataset, "names", None)
+    return list(names) if names is not None else [dataset[i]["name"] for i in range(len(dataset))]
+
+
+def tagged_segmentation(
+    logits: Float[Tensor, "b k1 h w"], tags: Float[Tensor, "b k"]
+) -> Int[Tensor, "b h w"]:
+    """Label every pixel by the largest logit of background and the tagged classes."""
+    absent = F.pad(tags <= 0, (1, 0))[:, :, None, None]
+    return logits.masked_fill(absent, torch.finfo(logits.dtype).min).max(dim=1).indices
+
+
+def write_overlays(dataset: Any, labels: Path, out: Path, *, fabric: Fabric) -> int:
+    """Write `NAME_overlay.jpg` of the first images: the image under its label's colours.
+
+    Args:
+        dataset: images and names, of at most `PICTURES` of which pictures are written.
+        labels: folder of the label images.
+        out: folder of the pictures.
+        fabric: image `i` is done by the process `i % world`.
+
+    Returns:
+        Number of pictures, over all processes.
+    """
+    count = min(PICTURES, len(dataset))
+    for index in range(fabric.global_rank, count, fabric.world_size):
+        sample = dataset[index]
+        label = read_mask(labels / f"{sample['name']}.png", 256)
+        pixels = sample["image"].permute(1, 2, 0).numpy()
+        write_overlay(out / f"{sample['name']}_overlay.jpg", pixels, label)
+    fabric.barrier()
+    return count

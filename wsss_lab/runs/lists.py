@@ -1,0 +1,69 @@
+"""Lists of a run: images to train on, and images to evaluate on where there is pixel truth."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from wsss_lab.data.config import DataConfig
+from wsss_lab.data.truth import lacks_truth
+from wsss_lab.runs.contents import OVERLAYS
+from wsss_lab.runs.labels import write_overlays
+from wsss_lab.runs.stages import Log, load_data, require_images
+
+NO_TRUTH = "no pixel truth: the data set has no masks"
+"""Reason in `metrics.json` for a run without scores."""
+
+
+def load_lists(
+    data: DataConfig, log: Log, *, batch: int = 1, wanted: int | None = None
+) -> tuple[Any, Any | None]:
+    """Load the images to train on and those to evaluate on.
+
+    Args:
+        data: which ones.
+        log: gets a line where there is no truth, and one where images have no class.
+        batch: images of a step; the training list has to fill one.
+        wanted: see `load_data`.
+
+    Returns:
+        Both lists; None for the second where the data set has no pixel truth at all.
+
+    Raises:
+        DataError: a file is missing or wrong.
+        ValueError: fewer images than `batch`, or none with a class.
+    """
+    images = load_data(data, "train", wanted=wanted)
+    require_images(images, batch)
+    tags = getattr(images, "tags", None)
+    if tags is not None and (none := int((tags.sum(1) == 0).sum())):
+        if none == len(images):
+            raise ValueError("data: no training image has a class; there is nothing to learn")
+        log(f"negatives: {none} of {len(images)} training images have no class")
+    if not lacks_truth(data):
+        return images, load_data(data, "val")
+    log(
+        f"no scores: {data.root} has no masks to compare with; training on tags alone, up to "
+        "pseudo-labels and overlays to look at"
+    )
+    return images, None
+
+
+def finish_unscored(
+    images: Any, out: Path, labels: str, *, fabric: Fabric, log: Log
+) -> dict[str, Any]:
+    """Write overlays of the pseudo-labels, the end of a run that cannot be scored.
+
+    Args:
+        images: training list.
+        out: the run's folder.
+        labels: folder of the label images, below it.
+        fabric: launched; every process takes its share of the pictures.
+        log: gets a line that names the folders.
+
+    Returns:
+        Results for `metrics.json`: no score, and why.
+    """
+    count = write_overlays(images, out / labels, out / OVERLAYS, fabric=fabric)
+    log(f"pseudo-labels: {out / labels}; {count} of them over their images: {out / OVERLAYS}")
+    return {"val": {}, "no_score": NO_TRUTH}
