@@ -1,7 +1,4 @@
-"""CoSA's evaluation end to end on the tiny network, against recorded maps, labels and scores.
-
-The network's weights (5 MB) are not part of this repository; `--golden` brings them.
-"""
+"""CoSA's evaluation end to end on the tiny network, against recorded maps, labels and scores."""
 
 from dataclasses import replace
 
@@ -137,7 +134,6 @@ def colours(backbone, image):
 def test_cosa_labels_after_the_crf(golden):
     """With the library's own mean field on the lattice, which is not pydensecrf's to the bit."""
     z = golden("cosa")("evaluate.npz")
-    pytest.importorskip("wsss_lab.refine")
     crf, name = resolve_crf("cosa-eval")
     method = Tiny(golden("cosa")("tiny_weights.npz"))
     side = method.backbone.net.patch_embed.img_size[0]
