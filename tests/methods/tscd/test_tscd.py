@@ -266,6 +266,15 @@ def test_decay_all_groups_of_the_optimiser():
     for some in (groups, ours):
         found = [id(p) for g in some for p in g["params"]]
         assert len(found) == len(set(found)) == len(list(method.parameters()))
+    # in the order of the docstring: each in two, but the norms, and the classifier has no vector
+    net = method.network
+    assert [(g["lr"], g["weight_decay"]) for g in ours] == [
+        (6e-5, 0.01), (6e-5, 0.0), (0.0, 0.0), (6e-4, 0.01), (6e-4, 0.0), (6e-4, 0.01), (6e-4, 0.0),
+    ]  # fmt: skip
+    assert [sum(p.numel() for p in g["params"]) for g in ours[3:5]] == [
+        net.tag_head.linear.weight.numel() + net.affinity_head.weight.numel(),
+        net.affinity_head.bias.numel(),
+    ]
     free = make(freeze_norms=False).param_groups(6e-5, 6e-4, 0.01)
     assert all(g["lr"] > 0 for g in free)
     assert any(g["lr"] == 0 for g in ours)
