@@ -95,6 +95,25 @@ def test_training_step_is_that_written_out(preset):
     torch.testing.assert_close(out.parts["cam"], cam_loss.mean(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("preset", ["voc-released", "voc"])
+def test_loss_is_the_weighted_sum_of_its_parts(preset):
+    """Terms as large as here show every weight; the energy of a picture this small is below 1e-4."""
+    method = make(preset)
+    big = dict(zip(("seg", "cam", "energy", "separation"), (7.0, 11.0, 130.0, 17.0), strict=True))
+    if method.config.separation == "none":
+        del big["separation"]
+    big = {name: torch.tensor(value) for name, value in big.items()}
+    method._swapped_losses = lambda *_: big
+    out = step(method)
+    weights = method.config.weights
+    wanted = out.parts["tags"] + out.parts["aux_tags"]
+    for name, value in big.items():
+        wanted = wanted + getattr(weights, name) * value
+    torch.testing.assert_close(out.loss, wanted)
+    warm = step(make(preset), at=START)
+    torch.testing.assert_close(warm.loss, warm.parts["tags"] + warm.parts["aux_tags"])
+
+
 def test_labels_and_losses_stay_in_float32_under_autocast():
     exact = step(make())
     with torch.autocast("cpu", torch.bfloat16):

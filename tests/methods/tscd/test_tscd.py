@@ -63,6 +63,18 @@ def step(method, at=START + 1, **changes):
     return method.training_step(batch() | changes, at)
 
 
+@pytest.mark.parametrize("preset", ["voc-released", "voc"])
+def test_loss_is_the_weighted_sum_of_its_parts(preset):
+    """Terms as large as here show every weight; the energy of a picture this small does not."""
+    method = make(preset)
+    names = ("tags", "seg", "energy", "affinity", "scd", *(["er"] if "rel" in preset else []))
+    big = {name: torch.tensor(3.0 + 10 * i) for i, name in enumerate(names)}
+    method._losses = lambda *_: (big, {})
+    weights = method.config.weights
+    wanted = big["tags"] + sum(getattr(weights, name) * big[name] for name in names[1:])
+    torch.testing.assert_close(step(method).loss, wanted)
+
+
 # --- quirks --------------------------------------------------------------------------------------
 
 
