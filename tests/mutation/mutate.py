@@ -1,6 +1,7 @@
 """Put small faults into the library, one at a time, and list those that no test notices.
 
     python tests/mutation/mutate.py map map.json              # which test calls which function
+    python tests/mutation/mutate.py map map.json --only tests/refine        # some of them anew
     python tests/mutation/mutate.py run map.json report.json  # 60 numbers, 60 operators
     python tests/mutation/mutate.py again map.json report.json new.json   # only its survivors
 
@@ -117,19 +118,20 @@ def pytest_in_fork(arguments: list[str], plugins: list, before=None) -> int:
     return -1
 
 
-def record(out: Path, golden: str) -> None:
-    """Run all tests once and write what each calls."""
+def record(out: Path, golden: str, only: list[str]) -> None:
+    """Run tests once and write what each calls; `only` some renews their entries."""
     import pytest
 
     recorder = Recorder()
-    tests = [str(ROOT / test) for test in (*TESTS, *PRESETS) if (ROOT / test).exists()]
+    tests = only or [test for test in (*TESTS, *PRESETS) if (ROOT / test).exists()]
     pytest.main([*tests, "-p", "no:cacheprovider", "--golden", golden], plugins=[recorder])
+    known = json.loads(out.read_text()) if only else {}
     found = {
         name: {"seconds": round(entry["seconds"], 3), "calls": sorted(entry["calls"])}
         for name, entry in recorder.tests.items()
         if "out" not in entry
     }
-    out.write_text(json.dumps(found))
+    out.write_text(json.dumps(known | found))
 
 
 def chooser(path: Path, seconds: float):
@@ -222,6 +224,7 @@ def main() -> None:
     parser.add_argument("report", type=Path, nargs="?")
     parser.add_argument("new", type=Path, nargs="?")
     parser.add_argument("--golden", default="auto")
+    parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--constants", type=int, default=60)
     parser.add_argument("--operators", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
@@ -229,7 +232,7 @@ def main() -> None:
     args = parser.parse_args()
     os.chdir(ROOT)
     if args.what == "map":
-        record(args.map, args.golden)
+        record(args.map, args.golden, args.only)
         return
     preload()
     if args.what == "run":

@@ -97,7 +97,7 @@ def test_training_step_is_that_written_out(preset):
 
 @pytest.mark.parametrize("preset", ["voc-released", "voc"])
 def test_loss_is_the_weighted_sum_of_its_parts(preset):
-    """Terms as large as here show every weight; the energy of a picture this small is below 1e-4."""
+    """Terms as large as here show every weight; the energy of a small picture does not."""
     method = make(preset)
     big = dict(zip(("seg", "cam", "energy", "separation"), (7.0, 11.0, 130.0, 17.0), strict=True))
     if method.config.separation == "none":
