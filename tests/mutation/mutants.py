@@ -82,8 +82,9 @@ class _Visitor(ast.NodeVisitor):
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         self.names.append(node.name)
         self.functions += 1
-        for default in (*node.args.defaults, *filter(None, node.args.kw_defaults)):
-            self.visit(default)
+        if not _refuses(node):
+            for default in (*node.args.defaults, *filter(None, node.args.kw_defaults)):
+                self.visit(default)
         for statement in node.body:
             self.visit(statement)
         self.functions -= 1
@@ -152,6 +153,11 @@ class _Visitor(ast.NodeVisitor):
             return  # offsets count bytes
         function = ".".join(self.names) if self.functions else ""
         self.found.append(Mutant(self.path, kind, line, start, end, text[start:end], new, function))
+
+
+def _refuses(node: ast.FunctionDef) -> bool:
+    """Whether a function does nothing but raise: its defaults mean nothing."""
+    return isinstance(node.body[-1], ast.Raise) and len(node.body) <= 2
 
 
 def mutants_of(path: Path) -> list[Mutant]:
