@@ -33,6 +33,8 @@ def test_loss_is_the_sum_in_the_docstring():
         torch.testing.assert_close(out.loss, wanted)
         assert p["share"] == share
         assert (p["student_kd"] > 0) == (share > 0)
+        assert (p["student_ce"] == 0) == (share == 1)  # what does not count is exactly 0
+        assert p["student_kd"] == 0 or share > 0
 
 
 def test_arms_agree_until_warm_up_ends_and_not_after():

@@ -1,5 +1,7 @@
 """Labels and losses of CoSA against their definitions, and its techniques in the step."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -218,3 +220,16 @@ def test_separation_infonce_by_hand():
     fewer = torch.tensor([[True, False], [True, False]])
     wanted = torch.stack([losses[0], losses[2]]).mean()
     torch.testing.assert_close(separation_infonce(cam, features, front, back, fewer), wanted)
+
+
+@pytest.mark.parametrize("form", ["margin", "infonce"])
+def test_a_single_sure_cell_is_a_region(form):
+    cam, features = torch.zeros(1, 1, 2, 2), torch.eye(4).view(1, 4, 2, 2)
+    front = torch.tensor([[[[True, False], [False, False]]]])
+    back = torch.tensor([[[[False, False], [False, True]]]])
+    present = torch.tensor([[True]])
+    if form == "margin":
+        assert separation_margin(cam, front, back, present, margin=0.5) == 0.5
+    else:  # both directions are equally near to the map's
+        loss = separation_infonce(cam, features, front, back, present)
+        assert float(loss) == pytest.approx(math.log(2))
