@@ -19,6 +19,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -59,6 +60,17 @@ class Recorder:
 
     def pytest_runtest_teardown(self, item) -> None:
         sys.setprofile(None)
+
+
+class Witness:
+    """Pytest plug-in: the first test that failed, written to a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def pytest_runtest_logreport(self, report) -> None:
+        if report.failed:
+            self.file.write_text(report.nodeid)
 
 
 class Faulty(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
@@ -162,14 +174,19 @@ def chooser(path: Path, seconds: float):
     return choose
 
 
-def survives(mutant: Mutant, tests: list[str], golden: str) -> bool:
-    """Whether all tests pass with the fault."""
+def noticed_by(mutant: Mutant, tests: list[str], golden: str) -> str | None:
+    """The test that fails with the fault, or what else does; None if all pass."""
 
     def install() -> None:
         sys.meta_path.insert(0, Faulty(mutant))
 
     arguments = [*tests, "-x", "-q", "-p", "no:cacheprovider", "--golden", golden]
-    return pytest_in_fork(arguments, [], install) == 0
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "failed"
+        status = pytest_in_fork(arguments, [Witness(file)], install)
+        if status == 0:
+            return None
+        return file.read_text() if file.exists() else "time limit" if status < 0 else "import"
 
 
 def preload() -> None:
@@ -202,10 +219,18 @@ def run(args: argparse.Namespace, mutants: list[Mutant], out: Path) -> None:
     results: list[dict] = []
     for number, mutant in enumerate(mutants, 1):
         tests, began = choose(mutant), time.monotonic()
-        alive = not tests or survives(mutant, tests, args.golden)
+        by = noticed_by(mutant, tests, args.golden) if tests else None
         path, line, change = key_of(mutant)
-        results.append({"survived": alive, "tests": len(tests), **mutant._asdict(), "code": line})
-        state = "SURVIVED" if alive else "noticed"
+        results.append(
+            {
+                "survived": by is None,
+                "by": by,
+                "tests": len(tests),
+                **mutant._asdict(),
+                "code": line,
+            }
+        )
+        state = "SURVIVED" if by is None else "noticed"
         took = time.monotonic() - began
         print(
             f"{number}/{len(mutants)} {state} {path}:{mutant.line} {change} ({took:.0f} s)",
