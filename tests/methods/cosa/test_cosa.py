@@ -222,3 +222,9 @@ def test_main_names_are_in_the_package():
     assert all(getattr(package, name) is not None for name in package.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Cosa'"):
         package.Cosa  # noqa: B018
+
+
+def test_a_toy_transformer_gives_the_auxiliary_level_unless_told_otherwise():
+    toy = settings("toy", backbone="toy_vit", aux_level=-2)
+    assert cosa_backbone(toy, "random").levels == (2,)  # of four blocks
+    assert cosa_backbone(toy, "random", levels=(-3,)).levels == (1,)
