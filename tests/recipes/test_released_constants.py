@@ -9,6 +9,8 @@ import dataclasses
 import pytest
 import torch
 
+from wsss_lab import IGNORE
+from wsss_lab.config import IMAGENET_MEAN, IMAGENET_STD
 from wsss_lab.evaluate.evaluate import resolve_crf
 from wsss_lab.evaluate.inference import VIEWS
 from wsss_lab.refine import PAMR, PAR, VARM, DenseCRF, DenseEnergyLoss
@@ -193,11 +195,6 @@ def test_acr_trains_everything_at_one_rate():
 
 def test_colours_and_labels():
     """ImageNet's mean and deviation (TSCD 5, CoSA 4, ACR 4, ASDT 1.8), 255 for no label."""
-    from wsss_lab import IGNORE
-    from wsss_lab.methods.common.base import normalize
-
     assert IGNORE == 255
-    for value in (0.0, 1.0):
-        found = normalize(torch.full((1, 3, 1, 1), value)).flatten()
-        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-        torch.testing.assert_close(found, (value - mean) / std)
+    assert IMAGENET_MEAN == (0.485, 0.456, 0.406)
+    assert IMAGENET_STD == (0.229, 0.224, 0.225)
