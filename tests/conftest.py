@@ -1,20 +1,18 @@
 """Shared fixtures; `--golden DIR` points the golden tests at another folder."""
 
 import os
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-
-HERE = Path(__file__).parent
+from recordings import folder_of, recordings
 
 
 def pytest_addoption(parser):
     parser.addoption(
         "--golden",
-        default=str(HERE / "golden" / "recorded"),
-        help="folder with one sub-folder per method (tscd, asdt, acr, cosa) of recorded arrays",
+        default="auto",
+        help="folder with one sub-folder per method (tscd, asdt, acr, cosa) of recorded arrays; "
+        "auto: ../shared/golden where it lies beside the checkout, else the committed share",
     )
     parser.addoption(
         "--photos",
@@ -23,27 +21,22 @@ def pytest_addoption(parser):
     )
 
 
-class Golden:
-    """The recorded arrays of one method; a missing file skips the test by name."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def __call__(self, name: str) -> dict[str, np.ndarray]:
-        path = self.folder / name
-        if not path.is_file():
-            pytest.skip(f"golden file {self.folder.name}/{name} is not here")
-        if path.suffix != ".npz":
-            return path
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+def pytest_terminal_summary(terminalreporter, config):
+    skipped = [
+        r for r in terminalreporter.stats.get("skipped", []) if "plain clone" in str(r.longrepr)
+    ]
+    if skipped:
+        terminalreporter.write_line(
+            f"{len(skipped)} golden tests skipped: their recordings are not part of a plain clone "
+            "(tests/golden/elsewhere.txt); --golden DIR names a whole set"
+        )
 
 
 @pytest.fixture
 def golden(request):
     """`golden("tscd")("cam_fusion.npz")` -> arrays by name."""
-    root = Path(request.config.getoption("--golden"))
-    return lambda method: Golden(root / method)
+    root = folder_of(request.config.getoption("--golden"))
+    return lambda method: recordings(root, method)
 
 
 @pytest.fixture(autouse=True)

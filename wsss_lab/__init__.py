@@ -10,7 +10,7 @@ letter     meaning
 ``k1``     ``k + 1``: foreground classes and background (index 0)
 ``h w``    pixels
 ``gh gw``  cells of a feature or token grid
-``n``      tokens
+``n``      a list of places: tokens, neighbours of a pixel, sampled points
 ``a``      attention heads
 ``l``      layers
 ``d``      feature width (channels)

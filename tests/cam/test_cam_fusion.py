@@ -59,7 +59,7 @@ RULES = [
 
 @pytest.mark.parametrize("fusion", RULES)
 def test_fusion_by_hand(fusion):
-    views = [torch.randn(4, 3, max(2, int(6 * s)), max(2, int(5 * s))) for s in fusion.scales]
+    views = [torch.randn(6, 3, max(2, int(6 * s)), max(2, int(5 * s))) for s in fusion.scales]
     size = (13, 11)
     torch.testing.assert_close(fuse_cams(views, size, fusion), by_hand(views, size, fusion))
 

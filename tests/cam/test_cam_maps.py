@@ -152,3 +152,15 @@ def test_own_rule_and_bad_arguments():
         normalize_cam(torch.ones(1, 1, 2, 2), "minmax")
     with pytest.raises(ValueError, match="cam must be"):
         normalize_cam(torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_grad_cam_keeps_the_graph_only_if_asked(keep):
+    features = torch.rand(2, 3, 4, 4, requires_grad=True)
+    logits = features.square().mean((2, 3))
+    first = grad_cam(features, logits, retain_graph=keep)
+    if keep:
+        assert torch.equal(grad_cam(features, logits), first)
+    else:
+        with pytest.raises(RuntimeError, match="second time"):
+            grad_cam(features, logits)

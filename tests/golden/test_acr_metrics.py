@@ -30,10 +30,9 @@ def test_acr_sweep(recorded):
 
 
 def test_acr_default_thresholds_are_the_recorded_ones(recorded):
-    default = ThresholdSweep(2).thresholds
-    if len(recorded["thresholds"]) != len(default):
-        pytest.skip("recorded with other thresholds than the 100 of the released code")
-    assert torch.equal(default, torch.from_numpy(recorded["thresholds"]).float())
+    assert torch.equal(
+        ThresholdSweep(2).thresholds, torch.from_numpy(recorded["thresholds"]).float()
+    )
 
 
 def test_acr_label_maps(recorded):

@@ -3,21 +3,24 @@
 import dataclasses
 
 import numpy as np
+import pytest
 import torch
 
-from wsss_lab.methods.acr.config import VOC_OPTIM
+from wsss_lab.runs.recipe import find_preset
 from wsss_lab.train.optim import build_optimizer, lr_factor, set_learning_rate
 
 
 def settings(z, total):
-    return dataclasses.replace(
-        VOC_OPTIM,
-        lr=float(z["base_lr"]),
-        momentum=float(z["momentum"]),
-        weight_decay=float(z["weight_decay"]),
-        power=float(z["poly_power"]),
-        decay_steps=int(z[total]),
-    )
+    """The preset's; only the number of steps is that of the recording."""
+    optim = find_preset("acr", "voc-released").optim
+    for name, ours in (
+        ("base_lr", optim.lr),
+        ("momentum", optim.momentum),
+        ("weight_decay", optim.weight_decay),
+        ("poly_power", optim.power),
+    ):
+        assert ours == pytest.approx(float(z[name]), rel=1e-6), name
+    return dataclasses.replace(optim, decay_steps=int(z[total]))
 
 
 def test_acr_learning_rates(golden):
@@ -27,6 +30,8 @@ def test_acr_learning_rates(golden):
         (z["voc_steps"], z["voc_lr"], "voc_max_step"),
     ):
         optim = settings(z, total)
+        if total == "voc_max_step":
+            assert optim == find_preset("acr", "voc-released").optim
         found = [optim.lr * lr_factor(int(step), int(z[total]) + 1, optim) for step in steps]
         np.testing.assert_allclose(found, rates, rtol=1e-9)
 

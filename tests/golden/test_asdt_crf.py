@@ -2,7 +2,7 @@
 
 import torch
 
-from wsss_lab.methods.asdt.values import CRFS
+from wsss_lab.runs.recipe import find_crf, find_preset
 
 
 def check(out, wanted):
@@ -24,17 +24,18 @@ def test_asdt_teacher_a(golden):
     for case in cases(z):
         cams = z[f"{case}_norm_cam"][z[f"{case}_label"] > 0]
         image = z[f"{case}_image"].permute(2, 0, 1)[None]
-        for alpha in (4, 32):
+        config = find_preset("asdt", "voc-released").method
+        for alpha in config.exponents:
             scores = torch.cat([(1 - cams.amax(0, keepdim=True)) ** alpha, cams])
-            out = CRFS["cam"](image, scores[None])[0]
-            check(out, z[f"{case}_crf_a{alpha}"])
+            check(config.cam_crf(image, scores[None])[0], z[f"{case}_crf_a{alpha:.0f}"])
 
 
 def test_asdt_teacher_b(golden):
     z = {k: torch.from_numpy(v) for k, v in golden("asdt")("teacher2_and_inference.npz").items()}
     for case in cases(z):
         image = z[f"{case}_image"].permute(2, 0, 1)[None]
-        out = CRFS["seg"](image, z[f"{case}_prob"][None])[0]
+        crf = find_preset("asdt", "voc-released").method.seg_crf
+        out = crf(image, z[f"{case}_prob"][None])[0]
         check(out, z[f"{case}_crf"])
         assert (out.argmax(0) != z[f"{case}_label"]).float().mean() < 1e-3
 
@@ -44,5 +45,6 @@ def test_asdt_inference(golden):
     z = {k: torch.from_numpy(v) for k, v in golden("asdt")("teacher2_and_inference.npz").items()}
     for case in cases(z):
         image = z[f"{case}_image"].permute(2, 0, 1)[None]
-        out = CRFS["seg"](image, z[f"{case}_fused"][None])[0]
+        crf = find_crf(find_preset("asdt", "voc-released").test.crf)
+        out = crf(image, z[f"{case}_fused"][None])[0]
         assert (out.argmax(0) != z[f"{case}_fused_crf_label"]).float().mean() < 1e-3

@@ -5,12 +5,20 @@ import torch
 import torch.nn.functional as F
 
 from wsss_lab.refine import DenseEnergyLoss
+from wsss_lab.runs.recipe import find_preset
 
 
 @pytest.mark.parametrize("sampling", ["legacy", "modern"])
 def test_asdt_energy_and_gradient(golden, sampling):
     z = {k: torch.from_numpy(v) for k, v in golden("asdt")("joint_loss.npz").items()}
-    loss_of = DenseEnergyLoss(weight=float(z["weight"]), old_resize=sampling == "legacy")
+    config = find_preset("asdt", "voc-released").method
+    assert config.energy_weight == pytest.approx(float(z["weight"]))
+    loss_of = DenseEnergyLoss(
+        config.energy_weight,
+        config.energy_sigma_rgb,
+        config.energy_sigma_xy,
+        old_resize=sampling == "legacy",
+    )
     cases = [name[:-4] for name in z if name.endswith("_ori")]
     assert cases
     for case in cases:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from wsss_lab.methods.asdt.losses import first_part, hard_distillation, two_part_ce
+from wsss_lab.runs.recipe import find_preset
 
 
 def test_asdt_two_part_ce(golden):
@@ -22,7 +23,9 @@ def test_asdt_two_part_ce(golden):
 def test_asdt_distillation_in_a_pulse(golden):
     z = {k: torch.from_numpy(v) for k, v in golden("asdt")("distill_pulse.npz").items()}
     logits = z["student_logits"].requires_grad_()
-    loss = z["w_pgt"] * hard_distillation(logits, z["teacher2_label"].long())
+    weight = find_preset("asdt", "voc").method.kd_weight
+    assert weight == pytest.approx(float(z["w_pgt"]))
+    loss = weight * hard_distillation(logits, z["teacher2_label"].long())
     loss.backward()
     assert loss.item() == pytest.approx(float(z["loss"]), rel=1e-5)
     torch.testing.assert_close(logits.grad, z["grad"], atol=1e-6, rtol=0)

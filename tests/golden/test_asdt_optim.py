@@ -1,21 +1,26 @@
 """Learning rates and SGD of ASDT's released code: a momentum of 1e-5, and a frozen last rate."""
 
-import dataclasses
-
 import numpy as np
 import torch
 
-from wsss_lab.methods.asdt.config import OPTIM
+from wsss_lab.runs.recipe import RECIPES, find_preset
 from wsss_lab.train.optim import build_optimizer, lr_factor, set_learning_rate
 
 
 def test_asdt_optimizer(golden):
     z = golden("asdt")("optimizer.npz")
     steps, rates = z["step_and_lr"][:, 0].astype(int), z["step_and_lr"][:, 1:]
-    optim = dataclasses.replace(OPTIM, decay_steps=int(steps[-1]))
-    peaks = rates[0]
+    preset = find_preset("asdt", "voc-released")
+    optim = preset.optim
+    assert (optim.decay_steps, preset.run.steps) == (steps[-1], steps[-1] + 1)
+    with torch.device("meta"):
+        method = RECIPES["asdt"].build(preset, 20, False)
+    head_lr = optim.lr * optim.head_lr_factor
+    released = method.param_groups(optim.lr, head_lr, optim.weight_decay)
+    peaks = [group["lr"] for group in released]
+    decays = [group["weight_decay"] for group in released]
+    np.testing.assert_allclose(peaks, rates[0], rtol=1e-9)
     weights = [torch.nn.Parameter(torch.tensor([1.0, -2.0])) for _ in peaks]
-    decays = [optim.weight_decay, 0.0] * (len(peaks) // 2)  # weights decay, biases do not
     groups = [
         {"params": [weight], "lr": lr, "weight_decay": decay}
         for weight, lr, decay in zip(weights, peaks, decays, strict=True)

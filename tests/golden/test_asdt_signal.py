@@ -7,6 +7,7 @@ import torch
 
 from wsss_lab.methods.asdt.released import released_wave
 from wsss_lab.methods.asdt.signal import pulse_signal
+from wsss_lab.runs.recipe import find_preset
 
 
 def last_without_pulse(arrays):
@@ -18,6 +19,9 @@ def last_without_pulse(arrays):
 def test_asdt_signal(golden):
     arrays = golden("asdt")("pw_signal.npz")
     warmup = last_without_pulse(arrays)
+    config = find_preset("asdt", "voc-released").method
+    assert (config.period, config.duty) == released_wave(150, 6)
+    assert (config.warmup, config.phase) == (warmup, 0)
     steps = torch.from_numpy(arrays["iters"])
     found = 0
     for name, wanted in arrays.items():

@@ -1,7 +1,4 @@
-"""CoSA's evaluation end to end on the tiny network, against recorded maps, labels and scores.
-
-The network's weights (5 MB) are not part of this repository; `--golden` brings them.
-"""
+"""CoSA's evaluation end to end on the tiny network, against recorded maps, labels and scores."""
 
 from dataclasses import replace
 

@@ -1,9 +1,12 @@
 """CoSA: searched thresholds, the queue and the slow average of the original code."""
 
+from dataclasses import replace
+
 import torch
 
 from wsss_lab.methods.cosa.mixture import best_split, fit_mixture, mixture_bands, mixture_split
-from wsss_lab.methods.cosa.threshold import RingQueue, ThresholdSearch
+from wsss_lab.methods.cosa.threshold import RingQueue, threshold_searches
+from wsss_lab.runs.recipe import find_preset
 
 
 def arrays(golden):
@@ -60,9 +63,11 @@ def test_cosa_queue(golden):
 def test_cosa_slow_average(golden, monkeypatch):
     z = arrays(golden)
     start = 0.25  # from the description that comes with the arrays
-    search = ThresholdSearch(RingQueue(1, 1), start, 0.7, how="bands", momentum=0.99).double()
+    config = replace(find_preset("cosa", "voc-released").method, search="bands", low=start)
+    search, _ = (search.double() for search in threshold_searches(config))
+    cells = config.queue_grid[0] * config.queue_grid[1]
     for raw, expected in zip(z["f64_ema_in"], z["f64_ema_out"], strict=True):
         monkeypatch.setattr(search, "search", lambda _, raw=raw: (raw, torch.ones_like(raw)))
         search.thresholds = search.thresholds.double()
-        low, _ = search(torch.zeros(1, 1, dtype=torch.float64))
+        low, _ = search(torch.zeros(1, cells, dtype=torch.float64))
         torch.testing.assert_close(low, expected, rtol=0, atol=1e-7)

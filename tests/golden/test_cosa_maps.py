@@ -10,6 +10,7 @@ from wsss_lab.methods.cosa.labels import sampled_target, soft_target, teacher_ca
 from wsss_lab.methods.cosa.network import CoSANetwork, forward_views
 from wsss_lab.methods.cosa.released import load_released
 from wsss_lab.models.backbones import build_backbone
+from wsss_lab.runs.recipe import find_preset
 
 
 def tiny_network(weights):
@@ -47,7 +48,7 @@ def close(got, expected, atol=2e-5):
 def test_cosa_maps_of_the_training_step(golden, network):
     z = {k: torch.from_numpy(v) for k, v in golden("cosa")("multi_scale_cam.npz").items()}
     size = tuple(z["x"].shape[-2:])
-    scales = values.CAM_FUSION.scales
+    scales = find_preset("cosa", "voc-released").method.scales
     views = forward_views(network, z["x"], scales)
     everything = torch.ones(z["cam"].shape[:2])
     index, present = present_classes(everything)

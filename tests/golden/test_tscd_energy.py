@@ -17,7 +17,9 @@ def recorded(golden):
 
 def test_tscd_energy_and_gradient(recorded):
     z = recorded
-    loss_of = DenseEnergyLoss(*z["params"].tolist())
+    loss_of = DenseEnergyLoss()
+    constants = loss_of.weight, loss_of.sigma_rgb, loss_of.sigma_xy, loss_of.scale
+    assert constants == pytest.approx(z["params"].tolist(), rel=1e-6)
     logits = z["logits"].requires_grad_()
     valid = box_to_valid(z["img_box"], tuple(logits.shape[-2:]))
     loss = loss_of(logits.softmax(1), z["img"] * STD + MEAN, valid, z["label"])

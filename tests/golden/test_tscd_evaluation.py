@@ -14,7 +14,7 @@ from wsss_lab.evaluate.inference import (
 )
 from wsss_lab.methods.common.base import SegOutput
 from wsss_lab.metrics import ConfusionMatrix, mean_iou, tag_f1
-from wsss_lab.runs.recipe import find_views
+from wsss_lab.runs.recipe import find_preset, find_views
 
 
 def predictor(golden):
@@ -53,7 +53,7 @@ def test_tscd_validation(golden):
         predictor(golden), torch.from_numpy(z["x"])[None], find_views("tscd-val")
     )
     tags = torch.from_numpy(z["cls_label"])
-    background = 0.45  # of the released validation; not in the file
+    background = find_preset("tscd", "voc-released").test.cam_threshold  # not in the file
     found = {
         "seg_pred": output.logits.argmax(1),
         "cam_label": cam_to_label(output.cam, tags, background),

@@ -14,7 +14,7 @@ from wsss_lab.methods.tscd.network import TSCDNetwork
 from wsss_lab.methods.tscd.released import load_released
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.refine import radius_mask, random_walk
-from wsss_lab.runs.recipe import find_views
+from wsss_lab.runs.recipe import find_preset, find_views
 
 
 def released(state):
@@ -110,7 +110,7 @@ def test_tscd_forward_of_validation(golden):
         outputs.affinity,
         torch.from_numpy(z["cls_label"]),
         mask=radius_mask(*grid, int(z["radius"])),
-        background=0.35,  # of the released validation; not in the file
+        background=find_preset("tscd", "voc-released").method.low,  # not in the file
     )
     full = torch.nn.functional.interpolate(propagated, image.shape[2:], mode="bilinear")
     np.testing.assert_array_equal(full.argmax(1)[0].numpy(), z["ref_label"])

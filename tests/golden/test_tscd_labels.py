@@ -3,11 +3,18 @@
 import torch
 
 from wsss_lab.cam import box_to_valid, cam_to_label
+from wsss_lab.runs.recipe import find_preset
 
 
 def test_tscd_cam_to_label(golden):
     z = {k: torch.from_numpy(v) for k, v in golden("tscd")("cam_to_label.npz").items()}
     background, high, low = (float(t) for t in z["thresholds"].double().mul(1e6).round().div(1e6))
+    preset = find_preset("tscd", "voc-released")
+    assert (background, high, low) == (
+        preset.test.cam_threshold,
+        preset.method.high,
+        preset.method.low,
+    )
     cam, tags = z["cam"], z["cls_label"]
     valid = box_to_valid(z["img_box"], tuple(cam.shape[-2:]))
     plain = cam_to_label(cam, tags, background)

@@ -7,19 +7,26 @@ import pytest
 import torch
 
 from wsss_lab.methods.tscd.config import OPTIM
+from wsss_lab.runs.recipe import RECIPES, find_preset
 from wsss_lab.train.optim import build_optimizer, lr_factor, set_learning_rate
+
+
+def released_groups(config):
+    with torch.device("meta"):
+        method = RECIPES["tscd"].build(config, 20, False)
+    optim = config.optim
+    return method.param_groups(optim.lr, optim.lr * optim.head_lr_factor, optim.weight_decay)
 
 
 @pytest.mark.parametrize("name", ["voc", "coco"])
 def test_tscd_learning_rates(golden, name):
     z = golden("tscd")(f"lr_schedule_{name}.npz")
-    optim = dataclasses.replace(
-        OPTIM,
-        power=float(z["power"]),
-        warmup=int(z["warmup_iter"]),
-        warmup_start=float(z["warmup_ratio_f64"]),
-    )
-    factors = np.array([lr_factor(int(step), int(z["max_iter"]), optim) for step in z["step"]])
+    config = find_preset("tscd", f"{name}-released")
+    optim, steps = config.optim, config.run.steps
+    assert steps == int(z["max_iter"])
+    rates = [group["lr"] for group in released_groups(config)]
+    np.testing.assert_allclose(rates, z["base_lr_f64"], rtol=1e-12)
+    factors = np.array([lr_factor(int(step), steps, optim) for step in z["step"]])
     np.testing.assert_allclose(
         factors[:, None] * z["base_lr_f64"], z["lr_f64"], rtol=1e-9, atol=1e-18
     )

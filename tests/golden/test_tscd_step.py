@@ -9,7 +9,7 @@ from test_tscd_forward import tiny
 
 from wsss_lab.cam import box_to_valid, cam_to_label
 from wsss_lab.methods.tscd import views
-from wsss_lab.methods.tscd.config import PRESETS, RELEASED, LossWeights
+from wsss_lab.methods.tscd.config import PRESETS, RELEASED
 from wsss_lab.methods.tscd.keymap import KEYMAP as KEYS
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.models import keymaps
@@ -21,15 +21,13 @@ BACKGROUND = 0.45  # of the logged label; not in the file
 class Iteration:
     """The recorded iteration, repeated with our method."""
 
-    def __init__(self, golden, **quirks):
-        self.z = z = golden("tscd")("train_step_tiny.npz")
+    def __init__(self, golden, *needed, **quirks):
+        self.z = z = golden("tscd")("train_step_tiny.npz", *needed)
         network = tiny(golden, dropout=0.0)
         config = replace(
             PRESETS["voc-released"],
             hidden=network.seg_head.fuse.out_channels,
-            points=z["coords1"].shape[1],
             quirks=replace(RELEASED, **quirks),
-            weights=LossWeights(*(float(w) for w in np.round(z["weights"][[1, 2, 3, 4, 5]], 6))),
         )
         self.method = TSCD(network.backbone, network.tag_head.linear.out_features, config)
         self.method.network.load_state_dict(network.state_dict())
@@ -47,8 +45,6 @@ class Iteration:
             self.out = self.method.training_step(self.batch, config.warmup + 1)
 
     def recorded(self, key):
-        if key not in self.z:
-            pytest.skip(f"golden file tscd/train_step_tiny.npz is here without {key}")
         return torch.from_numpy(np.asarray(self.z[key]))
 
 
@@ -74,6 +70,15 @@ def test_tscd_step_losses(iteration):
     total = iteration.recorded("total").squeeze()
     torch.testing.assert_close(iteration.out.loss.detach(), total, rtol=1e-6, atol=2e-6)
     assert not iteration.out.parts["er"].requires_grad
+
+
+def test_tscd_step_constants_are_those_of_the_preset(iteration):
+    """The step above runs with the preset's own; the recording states them once more."""
+    config, z = iteration.method.config, iteration.z
+    weights = config.weights
+    ours = [1.0, weights.seg, weights.energy, weights.affinity, weights.scd, weights.er]
+    np.testing.assert_allclose(ours, z["weights"], rtol=1e-6)
+    assert z["coords1"].shape[1:3] == (config.points, config.points)
 
 
 def test_tscd_step_labels(iteration):
@@ -110,7 +115,7 @@ def test_tscd_step_labels(iteration):
     ],
 )
 def test_tscd_step_intermediates(golden, key, panel, every):
-    it = Iteration(golden)
+    it = Iteration(golden, key)
     expected = it.recorded(key)
     found = it.out.panels[panel]
     if every > 1:

@@ -105,3 +105,18 @@ def test_box_bad_input():
         refine_in_box(PAR(), images, masks, torch.tensor([[0, 1, 0, 8]]))
     with pytest.raises(ValueError, match="down_scale"):
         refine_in_box(PAR(), images, masks, boxes, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "result"),
+    [
+        (torch.float64, torch.float64),
+        (torch.float32, torch.float32),
+        (torch.bfloat16, torch.float32),
+    ],
+)
+def test_results_are_float32_or_double_as_the_masks(kind, result):
+    images, masks = torch.rand(3, 3, 12, 10), torch.rand(3, 5, 12, 10)
+    assert refine_present(PAR(), images, masks.to(kind), TAGS).dtype == result
+    boxes = torch.tensor([[0, 12, 0, 10]]).repeat(3, 1)
+    assert refine_in_box(PAR(), images, masks.to(kind), boxes).dtype == result

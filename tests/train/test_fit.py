@@ -175,6 +175,34 @@ def test_on_step_sees_every_step_after_its_update():
     assert not method.training
 
 
+def test_on_step_sees_the_whole_batch_under_accumulation():
+    """Loss and terms are those of all parts, as in the log; panels are the last part's."""
+    images, tags = data()
+    batches = in_memory(images, tags, StepSampler(64, 8))
+    seen = {}
+
+    class Shown(Colours):
+        def training_step(self, batch, step):
+            output = super().training_step(batch, step)
+            return StepOutput(output.loss, output.parts, {"images": batch["images"]})
+
+    def trained(accumulate):
+        torch.manual_seed(0)
+        outputs = seen[accumulate] = []
+        config = dataclasses.replace(CONFIG, accumulate=accumulate, log_every=1, steps=5)
+        look = lambda step, output: outputs.append(output)  # noqa: E731
+        return fit(Shown(), batches, config, OPTIM, log=None, on_step=look)
+
+    history = trained(4)
+    trained(1)
+    for entry, parts, whole in zip(history, seen[4], seen[1], strict=True):
+        assert float(parts.loss) == pytest.approx(entry["loss"])
+        assert float(parts.parts["tags"]) == pytest.approx(entry["tags"])
+        torch.testing.assert_close(parts.loss, whole.loss, rtol=1e-5, atol=1e-6)
+        assert not parts.loss.requires_grad
+        assert torch.equal(parts.panels["images"], whole.panels["images"][3::4])
+
+
 def test_batches_of_another_size_than_the_run_are_refused():
     images, tags = data()
     batches = in_memory(images, tags, StepSampler(64, 4))

@@ -1,10 +1,10 @@
-"""Methods: one folder per paper, with the same file names in each.
+"""Methods: one folder per paper, with one name for the same thing in all of them.
 
 =================  =================================================================================
 ``config``         settings and presets; quirks of a released code apart
 ``network``        layers
 ``losses``         the paper's equations, pure functions
-``labels``         how pseudo-labels are made
+``labels``         how pseudo-labels are made (ACR: ``localisation``, how class maps are)
 ``method``         the training step: start reading here
 ``values``         frozen values: fusion and normalisation of maps, CRFs, published results
 ``released``       what only the released code does, and its checkpoints

@@ -63,8 +63,10 @@ def fit(
         out: folder for `checkpoints/`, `log.csv` and what the guard saves; None writes nothing.
         resume: go on from the newest sound checkpoint in `out`; if False, one there is an error.
         log: gets one line of text every `run.log_every` steps; None for silence.
-        on_step: called with step and output after every update. On a GPU, steps that follow one
-            with a loss that is not finite may be called again.
+        on_step: called with step and output after every update. Loss and parts are those of this
+            process's whole share of the batch, detached: means over the accumulated parts; panels
+            are those of the last part. On a GPU, steps that follow one with a loss that is not
+            finite may be called again.
 
     Returns:
         One entry per logged step: step, loss, its parts, learning rate factor and images/s.
@@ -134,7 +136,7 @@ def fit(
 
         journal.count(run.batch)
         if on_step:
-            on_step(step, output)
+            on_step(step, _of_all_parts(numbers, output))
             model.train()
         if log_due:
             journal.enter(step, _as_floats(fabric, numbers), factor)
@@ -191,6 +193,12 @@ def _detached(output: StepOutput) -> dict[str, Tensor]:
 def _means(found: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Loss and terms over the accumulated parts of a batch, on the device."""
     return {name: torch.stack([each[name] for each in found]).mean() for name in found[0]}
+
+
+def _of_all_parts(numbers: dict[str, Tensor], last: StepOutput) -> StepOutput:
+    """Loss and terms of all accumulated parts, with the panels of the last one."""
+    parts = {name: numbers[name] for name in last.parts}
+    return StepOutput(numbers["loss"], parts, last.panels)
 
 
 def _as_floats(fabric: Fabric, numbers: dict[str, Tensor]) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Optimisers and learning rate schedules: sane ones, and exactly those of the released codes.
 
 What the four released codes do differs from what their arguments suggest. All of it is expressed by
-values of `OptimConfig`, which stand in each method's `config` as `OPTIM`:
+values of `OptimConfig`, which stand in each method's `config` as `OPTIM` (ACR: `VOC_OPTIM`,
+`COCO_OPTIM`):
 
 * TSCD, CoSA: the warm-up rises from 1e-6 of the rate, and the polynomial decay is counted from step
   0, so that the rate drops when the warm-up ends (`decay_from="start"`).

@@ -10,7 +10,7 @@ import torch
 
 from wsss_lab.methods import acr as package
 from wsss_lab.methods.acr.config import PRESETS, RELEASED, ACRConfig, ACRQuirks
-from wsss_lab.methods.acr.losses import activation_consistency, affinity_consistency
+from wsss_lab.methods.acr.losses import activation_consistency, affinity_consistency, consistency
 from wsss_lab.methods.acr.method import ACR
 from wsss_lab.methods.acr.views import NAMED_VIEWS, Flip, Scale, Shift, Turn
 from wsss_lab.models.attention import attention_layers, record_attention
@@ -177,6 +177,9 @@ def test_quirk_raw_rows():
         assert rule(first, second, Shift(0, 1), (2, 3), renormalise=False) > 1e-3
         flip = [rule(first, second, Flip(), (2, 3), renormalise=on) for on in (True, False)]
         assert flip[0] == flip[1]
+    both = consistency([(first, second)], Shift(0, 1), (2, 3))
+    assert set(both) == {"activation", "affinity"}
+    assert max(both.values()) < 1e-6  # ours is the default
     data, losses = batch(), {}
     for view in (Shift(1, 0), Flip()):
         models = [acr(quirks=ACRQuirks(raw_rows=raw)) for raw in (False, True)]

@@ -15,7 +15,8 @@ from tiny_asdt import PULSE, QUIET, SIDE, K, batch, make, settings, step, toward
 from wsss_lab import IGNORE
 from wsss_lab.config import RunConfig
 from wsss_lab.methods.asdt.config import ARMS, CLASSES, OPTIM, PRESETS, RUNS, arm
-from wsss_lab.methods.asdt.losses import fused_probs
+from wsss_lab.methods.asdt.labels import TeacherLabel
+from wsss_lab.methods.asdt.losses import fused_probs, hard_distillation
 from wsss_lab.methods.asdt.method import ASDT
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.train.fit import fit
@@ -33,6 +34,8 @@ def test_loss_is_the_sum_in_the_docstring():
         torch.testing.assert_close(out.loss, wanted)
         assert p["share"] == share
         assert (p["student_kd"] > 0) == (share > 0)
+        assert (p["student_ce"] == 0) == (share == 1)  # what does not count is exactly 0
+        assert p["student_kd"] == 0 or share > 0
 
 
 def test_arms_agree_until_warm_up_ends_and_not_after():
@@ -85,6 +88,16 @@ def test_student_loss_leaves_teachers_alone(kd):
     assert grads[0] is None
     assert grads[1] is None
     assert grads[2].abs().sum() > 0 or kd != "hard"
+
+
+def test_a_pixel_at_the_least_confidence_counts():
+    method = make(kd="hard_conf", kd_confidence=0.75)
+    sure = torch.tensor([[[0.75, 0.5, 0.9]]])
+    probs = torch.stack([sure, 1 - sure], dim=1)
+    label, logits = torch.tensor([[[0, 0, 0]]]), torch.randn(1, K + 1, 1, 3)
+    b = TeacherLabel(label, probs, torch.tensor([[0, 1]]))
+    wanted = hard_distillation(logits, torch.tensor([[[0, IGNORE, 0]]]))
+    assert torch.equal(method._distillation(logits, b), wanted)
 
 
 def test_no_student():

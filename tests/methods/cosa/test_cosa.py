@@ -95,6 +95,25 @@ def test_training_step_is_that_written_out(preset):
     torch.testing.assert_close(out.parts["cam"], cam_loss.mean(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("preset", ["voc-released", "voc"])
+def test_loss_is_the_weighted_sum_of_its_parts(preset):
+    """Terms as large as here show every weight; the energy of a small picture does not."""
+    method = make(preset)
+    big = dict(zip(("seg", "cam", "energy", "separation"), (7.0, 11.0, 130.0, 17.0), strict=True))
+    if method.config.separation == "none":
+        del big["separation"]
+    big = {name: torch.tensor(value) for name, value in big.items()}
+    method._swapped_losses = lambda *_: big
+    out = step(method)
+    weights = method.config.weights
+    wanted = out.parts["tags"] + out.parts["aux_tags"]
+    for name, value in big.items():
+        wanted = wanted + getattr(weights, name) * value
+    torch.testing.assert_close(out.loss, wanted)
+    warm = step(make(preset), at=START)
+    torch.testing.assert_close(warm.loss, warm.parts["tags"] + warm.parts["aux_tags"])
+
+
 def test_labels_and_losses_stay_in_float32_under_autocast():
     exact = step(make())
     with torch.autocast("cpu", torch.bfloat16):
@@ -203,3 +222,9 @@ def test_main_names_are_in_the_package():
     assert all(getattr(package, name) is not None for name in package.__all__)
     with pytest.raises(AttributeError, match="no attribute 'Cosa'"):
         package.Cosa  # noqa: B018
+
+
+def test_a_toy_transformer_gives_the_auxiliary_level_unless_told_otherwise():
+    toy = settings("toy", backbone="toy_vit", aux_level=-2)
+    assert cosa_backbone(toy, "random").levels == (2,)  # of four blocks
+    assert cosa_backbone(toy, "random", levels=(-3,)).levels == (1,)

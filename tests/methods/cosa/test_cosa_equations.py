@@ -1,5 +1,7 @@
 """Labels and losses of CoSA against their definitions, and its techniques in the step."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -191,3 +193,43 @@ def test_separation_margin_by_hand():
     torch.testing.assert_close(
         separation_margin(cam, front, back, present), torch.stack(gaps).mean()
     )
+
+
+def test_separation_infonce_by_hand():
+    """A class that lacks a region, or is none of the image's, adds nothing."""
+    torch.manual_seed(0)
+    cam, features = torch.randn(2, 2, 5, 5), torch.randn(2, 6, 5, 5)
+    labels = torch.randint(0, 3, (2, 5, 5))
+    labels[1][labels[1] == 2] = IGNORE  # image 1 lacks the second class
+    index = torch.tensor([[0, 1], [0, 1]])
+    present = torch.tensor([[True, True], [True, True]])
+    front, back = certain_regions(labels, index, (5, 5))
+
+    def direction(i, weight):
+        return F.normalize((features[i] * weight).sum((1, 2)), dim=0)
+
+    backs = [direction(i, (labels[i] == 0).float()) for i in (0, 1)]
+    losses = []
+    for i, c in ((0, 0), (0, 1), (1, 0)):
+        query = direction(i, cam[i, c].sigmoid())
+        good = query @ direction(i, (labels[i] == c + 1).float()) / 0.1
+        bad = torch.stack([query @ other / 0.1 for other in backs])
+        losses.append(torch.cat([good[None], bad]).logsumexp(0) - good)
+    wanted = torch.stack(losses).mean()
+    torch.testing.assert_close(separation_infonce(cam, features, front, back, present), wanted)
+    fewer = torch.tensor([[True, False], [True, False]])
+    wanted = torch.stack([losses[0], losses[2]]).mean()
+    torch.testing.assert_close(separation_infonce(cam, features, front, back, fewer), wanted)
+
+
+@pytest.mark.parametrize("form", ["margin", "infonce"])
+def test_a_single_sure_cell_is_a_region(form):
+    cam, features = torch.zeros(1, 1, 2, 2), torch.eye(4).view(1, 4, 2, 2)
+    front = torch.tensor([[[[True, False], [False, False]]]])
+    back = torch.tensor([[[[False, False], [False, True]]]])
+    present = torch.tensor([[True]])
+    if form == "margin":
+        assert separation_margin(cam, front, back, present, margin=0.5) == 0.5
+    else:  # both directions are equally near to the map's
+        loss = separation_infonce(cam, features, front, back, present)
+        assert float(loss) == pytest.approx(math.log(2))

@@ -165,3 +165,12 @@ def test_search_refuses_nonsense():
         ThresholdSearch(RingQueue(4, 4), 0.6, 0.2)
     with pytest.raises(ValueError, match="components"):
         fit_mixture(torch.rand(9), components=4)
+
+
+@pytest.mark.parametrize("how", ["bands", "mixture", "split"])
+def test_values_up_to_the_least_are_left_out(how):
+    search = ThresholdSearch(RingQueue(1, 1), 0.3, 0.7, how, least=0.25)
+    kept = torch.linspace(0.3, 0.9, 40).double() ** 2 + 0.2
+    kept = kept[kept > 0.25]
+    low = torch.tensor([0.0, 0.1, 0.25, 0.25, 0.25, 0.25]).double()
+    assert search.search(torch.cat([low, kept])) == search.search(kept)

@@ -63,6 +63,18 @@ def step(method, at=START + 1, **changes):
     return method.training_step(batch() | changes, at)
 
 
+@pytest.mark.parametrize("preset", ["voc-released", "voc"])
+def test_loss_is_the_weighted_sum_of_its_parts(preset):
+    """Terms as large as here show every weight; the energy of a picture this small does not."""
+    method = make(preset)
+    names = ("tags", "seg", "energy", "affinity", "scd", *(["er"] if "rel" in preset else []))
+    big = {name: torch.tensor(3.0 + 10 * i) for i, name in enumerate(names)}
+    method._losses = lambda *_: (big, {})
+    weights = method.config.weights
+    wanted = big["tags"] + sum(getattr(weights, name) * big[name] for name in names[1:])
+    torch.testing.assert_close(step(method).loss, wanted)
+
+
 # --- quirks --------------------------------------------------------------------------------------
 
 
@@ -266,6 +278,15 @@ def test_decay_all_groups_of_the_optimiser():
     for some in (groups, ours):
         found = [id(p) for g in some for p in g["params"]]
         assert len(found) == len(set(found)) == len(list(method.parameters()))
+    # in the order of the docstring: each in two, but the norms, and the classifier has no vector
+    net = method.network
+    assert [(g["lr"], g["weight_decay"]) for g in ours] == [
+        (6e-5, 0.01), (6e-5, 0.0), (0.0, 0.0), (6e-4, 0.01), (6e-4, 0.0), (6e-4, 0.01), (6e-4, 0.0),
+    ]  # fmt: skip
+    assert [sum(p.numel() for p in g["params"]) for g in ours[3:5]] == [
+        net.tag_head.linear.weight.numel() + net.affinity_head.weight.numel(),
+        net.affinity_head.bias.numel(),
+    ]
     free = make(freeze_norms=False).param_groups(6e-5, 6e-4, 0.01)
     assert all(g["lr"] > 0 for g in free)
     assert any(g["lr"] == 0 for g in ours)

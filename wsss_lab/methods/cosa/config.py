@@ -142,7 +142,8 @@ OPTIM = OptimConfig(
     clip=0.0,
 )
 """Optimiser of the released scripts. The rate drops when the warm-up ends, because the decay is
-counted from step 0. Frozen norms and rates of single parts are in `param_groups`."""
+counted from step 0. Norms are trained like the rest; the rates of single parts are in
+`param_groups`."""
 _VOC = CoSAConfig()
 _COCO = CoSAConfig(warmup=10_000, low=0.25, high=0.65, queue_rows=400)
 PRESETS: dict[str, CoSAConfig] = {

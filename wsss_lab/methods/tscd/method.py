@@ -279,8 +279,9 @@ class TSCD(Method):
         """Group parameters: encoder at `lr`, heads at `head_lr`.
 
         Released: 6e-5, ten times that, decay 0.01. In this order: encoder without norms, its norms
-        (rate 0 if `freeze_norms`), classifier and affinity head, decoder. Every group comes in two,
-        with weight decay and without, unless `quirks.decay_all`.
+        (no decay, and rate 0 if `freeze_norms`), classifier and affinity head, decoder. All but the
+        norms come in two groups, matrices and filters with weight decay, then vectors without; with
+        `quirks.decay_all` in one, with weight decay. Groups without parameters are left out.
         """
         net, config = self.network, self.config
         norm, other = split_norm_parameters(net.backbone)
