@@ -107,7 +107,7 @@ def predict_folder(
     files = _image_files(source)
     label, classes = _labeller(trained, threshold, device, soft)
     for file in files:
-        pixels = read_image(file, exif=True)
+        pixels = read_image(file)
         try:
             mask, probs, said = label(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
         except ValueError as error:
