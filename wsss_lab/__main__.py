@@ -217,19 +217,15 @@ class Predict:
 
     def run(self) -> int:
         """Write `<name>.png` and `<name>_overlay.jpg` per image."""
-        from wsss_lab.evaluate.predict import predict_folder
+        from wsss_lab.evaluate.predict_command import run_predict
 
         trained = None
         if self.weights is not None:
             from wsss_lab.runs.weights import load_trained
 
             trained = load_trained(self.weights)
-        options: dict[str, Any] = {"trained": trained, "soft": self.soft}
-        for line in predict_folder(
-            self.images, self.out, self.threshold, device=self.device, **options
-        ):
-            print(line)
-        return 0
+        options: dict[str, Any] = {"trained": trained, "soft": self.soft, "device": self.device}
+        return run_predict(self.images, self.out, self.threshold, **options)
 
 
 @dataclass(frozen=True)

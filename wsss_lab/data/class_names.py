@@ -13,7 +13,7 @@ from wsss_lab.data.errors import Problem
 from wsss_lab.data.files import read_text
 
 MOST_CLASSES = 254
-"""Foreground classes that masks of 8 bits can tell apart: 0 is background, 255 ignored."""
+"""Largest number of foreground classes in masks of 8 bits: 0 is background, 255 ignored."""
 BACKGROUND = "background"
 
 _BACKGROUND = frozenset(("background", "bg", "backgrounds"))

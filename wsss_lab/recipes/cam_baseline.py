@@ -42,6 +42,7 @@ from wsss_lab.runs.stages import (
     launch,
     load_data,
     require_images,
+    require_one_list_of_classes,
     seeded,
 )
 
@@ -174,10 +175,11 @@ def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> 
     resolve_crf(config.test.crf)  # a misspelt name ends here, not after two trainings
     fabric, log = launch(config.run, log)
     images, val = load_data(config.data, "train"), load_data(config.data, "val")
+    require_one_list_of_classes(images, val)
     require_images(images, config.run.batch)
     seeded(config.run.seed)
     classifier = build(config, images.num_classes)  # and missing weights end here
-    folder.begin()
+    folder.begin(images.class_names)
     facts = {
         "method": NAME,
         "classes": ["background", *images.class_names],

@@ -36,6 +36,7 @@ from wsss_lab.runs.stages import (
     launch,
     load_data,
     require_images,
+    require_one_list_of_classes,
     seeded,
 )
 from wsss_lab.runs.start import start_method
@@ -138,11 +139,13 @@ class EndToEnd:
         images = load_data(config.data, "train", wanted=wanted)
         require_images(images, config.run.batch)
         val = load_data(config.data, "val")
+        require_one_list_of_classes(images, val)
         seeded(config.run.seed)
         method = self.build(config, images.num_classes, True)  # missing weights are reported here
-        start_method(method, config.start, self.name, config.method.backbone)
+        backbone, classes = config.method.backbone, images.class_names
+        start_method(method, config.start, self.name, backbone, classes)
         plugged = with_consistency(method, config.acr)  # and backbones without attention here
-        folder.begin()
+        folder.begin(images.class_names)
         facts = {
             "method": self.name,
             "part": type(method).__name__,

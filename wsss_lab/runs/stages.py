@@ -13,9 +13,11 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from wsss_lab.cam import cam_to_label
 from wsss_lab.config import OptimConfig, RunConfig
+from wsss_lab.data.class_names import BACKGROUND, require_same_classes
 from wsss_lab.data.config import DataConfig, build_dataset
 from wsss_lab.data.loader import StepLoader
 from wsss_lab.data.masks import read_mask, save_label
+from wsss_lab.data.reported import Reported, raising
 from wsss_lab.data.sample import Sample
 from wsss_lab.data.sampling import weights_of
 from wsss_lab.data.toy import ToyWorld
@@ -141,6 +143,26 @@ def require_images(images: Any, batch: int) -> None:
             f"run.batch: {batch} images per step, but the training list has only {len(images)}; "
             "use a smaller batch"
         )
+
+
+def require_one_list_of_classes(images: Any, val: Any) -> None:
+    """Refuse to train on one list of classes and score on another.
+
+    Args:
+        images: data set to train on.
+        val: data set to score on.
+
+    Raises:
+        DataError: the classes differ in a name or in their order.
+    """
+    remedy = "Give both lists the same classes in the same order, for example by classes.txt"
+    require_same_classes(
+        tuple(images.class_names),
+        tuple(val.class_names),
+        "the training list",
+        "the validation list",
+        remedy,
+    )
 
 
 class PseudoLabelled(Dataset[Sample]):
@@ -300,8 +322,9 @@ def label_stage(
     mine = chunks[fabric.global_rank :: fabric.world_size]
     todo = [c for c in mine if not all((out / f"{names[i]}.png").is_file() for i in c)]
     device = next(method.parameters()).device
-    wanted: Any = Subset(dataset, [i for chunk in todo for i in chunk])
-    samples = iter(DataLoader(wanted, batch_size=None, num_workers=workers))
+    wanted: Any = Reported(Subset(dataset, [i for chunk in todo for i in chunk]))
+    samples: Any = raising(DataLoader(wanted, batch_size=None, num_workers=workers))
+    classes = (BACKGROUND, *dataset.class_names) if hasattr(dataset, "class_names") else None
     for number, chunk in enumerate(todo):
         for group in by_shape(itertools.islice(samples, len(chunk)), batch):
             pixels = torch.stack([s["image"] for s in group]).to(device).float() / 255
@@ -316,7 +339,7 @@ def label_stage(
                 made = rule(torch.stack([s["image"] for s in group]).to(device), cam, tags)
             labels = made.to(torch.uint8).cpu()
             for sample, label in zip(group, labels, strict=True):
-                save_label(out / f"{sample['name']}.png", label.numpy())
+                save_label(out / f"{sample['name']}.png", label.numpy(), classes)
         if number % 10 == 0:
             log(f"labels: {chunk.stop}/{len(names)} images")
     fabric.barrier()
@@ -346,6 +369,7 @@ __all__ = [
     "launch",
     "load_data",
     "require_images",
+    "require_one_list_of_classes",
     "seeded",
     "silent",
 ]

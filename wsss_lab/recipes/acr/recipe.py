@@ -62,6 +62,7 @@ from wsss_lab.runs.stages import (
     launch,
     load_data,
     require_images,
+    require_one_list_of_classes,
     seeded,
 )
 from wsss_lab.runs.start import start_method
@@ -155,13 +156,14 @@ def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> 
     for run in runs.values():
         require_even_shares(run, fabric.world_size)
     images, val = load_data(config.data, "train"), load_data(config.data, "val")
+    require_one_list_of_classes(images, val)
     if config.until == "masks":
         require_weights(config)
     seeded(config.run.seed)
     method = build(config, images.num_classes, True)
-    start_method(method, config.start, NAME, config.backbone)
+    start_method(method, config.start, NAME, config.backbone, images.class_names)
     require_images(images, max(run.batch for run in runs.values()))
-    folder.begin()
+    folder.begin(images.class_names)
     origin = {
         "seed": config.run.seed,
         "device": device_name(fabric.device),
