@@ -13,8 +13,8 @@ from wsss_lab.data.datasets import ImageTagDataset
 from wsss_lab.data.errors import DataError
 from wsss_lab.data.files import list_pictures, read_text, readable_suffixes
 from wsss_lab.data.images import read_image
-from wsss_lab.data.lists import name_of_line, read_list
 from wsss_lab.data.masks import write_mask
+from wsss_lab.data.name_lists import name_of_line, read_list
 
 NFC = unicodedata.normalize("NFC", "für")
 NFD = unicodedata.normalize("NFD", "für")

@@ -20,7 +20,7 @@ from wsss_lab.data.class_names import read_classes, require_same_classes
 from wsss_lab.data.errors import OnProblem, Problem, stop
 from wsss_lab.data.files import list_pictures
 from wsss_lab.data.index import Index, join_entries
-from wsss_lab.data.lists import read_list
+from wsss_lab.data.name_lists import read_list
 from wsss_lab.data.tags import class_columns, read_tags
 from wsss_lab.data.voc_layout import index_voc, tag_source, voc_root
 

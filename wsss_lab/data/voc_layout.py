@@ -8,8 +8,8 @@ from wsss_lab.data.class_names import read_classes
 from wsss_lab.data.errors import DataError, OnProblem, Problem, stop
 from wsss_lab.data.files import existing, list_pictures
 from wsss_lab.data.index import Index, join_entries
-from wsss_lab.data.lists import read_list
 from wsss_lab.data.masks import read_mask
+from wsss_lab.data.name_lists import read_list
 from wsss_lab.data.tags import (
     Tags,
     read_tags,

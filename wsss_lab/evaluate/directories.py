@@ -16,8 +16,8 @@ from wsss_lab import IGNORE
 from wsss_lab.data.class_names import BACKGROUND, read_classes, require_same_classes
 from wsss_lab.data.errors import DataError
 from wsss_lab.data.files import composed, existing, read_text
-from wsss_lab.data.lists import name_of_line
 from wsss_lab.data.masks import mask_classes, read_mask
+from wsss_lab.data.name_lists import name_of_line
 from wsss_lab.metrics import ConfusionMatrix, Protocol, Report, pair_counts
 
 SHOWN = 20
@@ -194,7 +194,7 @@ def _names_of_folder(folder: Path, names: Sequence[str]) -> tuple[str, ...] | No
 
 
 def read_names(list_file: str | Path, have: Container[str] = ()) -> list[str]:
-    """Read image names from a list file, see `wsss_lab.data.lists.read_list`.
+    """Read image names from a list file, see `wsss_lab.data.name_lists.read_list`.
 
     Args:
         list_file: text file in UTF-8.
