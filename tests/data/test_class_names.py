@@ -54,6 +54,8 @@ def test_background_and_ignored_are_no_classes_by_whatever_name(tmp_path, text):
         ("0 cat\n1 dog\n", "of which 0 is 'cat'"),
         ("0 background\n1 cat\n255 ignore\n", "expected 0, 1, 2"),
         ("# label:color_rgb:parts:actions\ncat:128,0,0::\n", "no class name but an entry"),
+        ("background,0,0,0\ncat,128,0,0\n", "no class name but an entry"),
+        ("unlabeled\ncat\n", "'unlabeled' comes as class 1"),
         ("background:0,0,0::\ncat:128,0,0::\n", "no class name but an entry"),
     ],
 )

@@ -17,9 +17,9 @@ MOST_CLASSES = 254
 BACKGROUND = "background"
 
 _BACKGROUND = frozenset(("background", "bg", "backgrounds"))
-_IGNORE = frozenset(("ignore", "ignored", "void"))
+_IGNORE = frozenset(("ignore", "ignored", "void", "unlabeled", "unlabelled"))
 _NUMBERED = re.compile(r"(\d+)\s*[\s:,;=]\s*(\S.*)")
-_COLOURED = re.compile(r"[^:]+:\d+,\d+,\d+:.*")
+_COLOURED = re.compile(r"[^:,;]+[:,;\s]\s*\d+[,;\s]\s*\d+[,;\s]\s*\d+.*")
 
 
 def is_background(name: str) -> bool:

@@ -5,6 +5,7 @@ layout. The EXIF entry by which viewers turn phone photos is not applied, becaus
 published data sets are drawn on the stored pixels, and because a mask has no such entry.
 """
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,9 @@ from PIL import Image, UnidentifiedImageError
 
 from wsss_lab.data.errors import DataError, Problem
 from wsss_lab.data.files import readable_suffixes
+
+# what is wrong with a file becomes an error that names it; Pillow's warnings do not
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 T = TypeVar("T")
 
