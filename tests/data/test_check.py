@@ -16,7 +16,7 @@ def voc(tmp_path):
     names = [f"i{i}" for i in range(8)]
     for i, name in enumerate(names):
         (tmp_path / "JPEGImages" / f"{name}.jpg").write_bytes(jpeg(6, 8, seed=i))
-        write_mask(tmp_path / "SegmentationClass" / f"{name}.png", np.full((6, 8), i % 3))
+        write_mask(tmp_path / "SegmentationClass" / f"{name}.png", np.full((6, 8), 1))
     (lists / "train.txt").write_text("".join(f"{n}\n" for n in names[:5]))
     (lists / "val.txt").write_text("".join(f"{n}\n" for n in names[5:]))
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
@@ -56,8 +56,10 @@ def test_all_problems_at_once(voc):
     ]
     for text in expected:
         assert sum(text in line for line in found) == 1, (text, found)
-    # the row of i7 is unreadable, so the list also names an image without tags
-    assert len(found) == len(expected) + 1
+    # the row of i7 is unreadable, so the list also names an image without tags, and that of i4 is
+    # empty, so its mask contradicts it
+    assert sum("i4.png: has pixels of cat, no tag" in line for line in found) == 1
+    assert len(found) == len(expected) + 2, "\n".join(found)
     text, number = check_report(voc, limit=3)
     assert number == len(found)
     assert f"and {number - 3} more" in text
@@ -113,3 +115,83 @@ def test_own_folder_with_several_lists(tmp_path):
     (problem,) = check(tmp_path)
     assert "no mask" in problem.what
     assert "b" in problem.file
+
+
+def own_folder(root, tags, masks=(), classes=""):
+    """Images a, b, ... with one list each of tags, and masks by name."""
+    for file, text in tags.items():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text(text)
+        for line in text.splitlines()[1:]:
+            (root / "images").mkdir(exist_ok=True)
+            (root / "images" / f"{line.split(',')[0]}.png").write_bytes(
+                encoded(Image.new("RGB", (16, 12)), "PNG")
+            )
+    for name, label in dict(masks).items():
+        write_mask(root / "masks" / f"{name}.png", label)
+    if classes:
+        (root / "classes.txt").write_text(classes)
+    return root
+
+
+def test_masks_that_contradict_their_tags_are_problems_of_an_own_folder(tmp_path):
+    full = np.full((12, 16), 1)
+    void = np.where(np.arange(16) < 8, 255, 0) + np.zeros((12, 1), int)
+    masks = {"a": full, "b": full * 2, "c": full * 0, "d": void}
+    text = "name,cat,dog\na,1,0\nb,1,0\nc,1,0\nd,1,0\n"
+    found = "\n".join(map(str, check(own_folder(tmp_path, {"tags.csv": text}, masks))))
+    assert "a.png" not in found
+    assert "b.png: has no pixel of cat, a tag of its image and has pixels of dog, no tag" in found
+    assert "c.png: has no pixel of cat" in found
+    assert "d.png: holds no class, only 0 and 255 (ignored)" in found
+    assert "1 cat, 2 dog" in found
+
+
+def test_a_class_column_that_another_list_lacks_is_a_problem(tmp_path):
+    lists = {"tags_train.csv": "name,cat,dog\na,1,1\n", "tags_val.csv": "name,cat\nb,1\n"}
+    found = check(own_folder(tmp_path, lists))
+    assert any("lacks dog" in p.what and "classes.txt" in p.remedy for p in found)
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    assert check(tmp_path) == []
+
+
+def test_columns_in_another_order_are_noted_and_the_training_list_holds(tmp_path):
+    lists = {"tags_train.csv": "name,dog,cat\na,1,0\n", "tags_val.csv": "name,cat,dog\nb,1,0\n"}
+    text, number = check_report(own_folder(tmp_path, lists))
+    assert number == 0
+    assert "tags_val.csv: its columns are in another order" in text
+    assert "mask value 1 is dog" in text
+
+
+def test_every_unreadable_picture_is_listed_whatever_pillow_raises(tmp_path):
+    root = own_folder(tmp_path, {"tags.csv": "name,cat\na,1\nb,1\nc,1\nd,1\n"})
+    data = bytearray((root / "images" / "b.png").read_bytes())
+    data[8:12] = (5).to_bytes(4, "big")  # a header of 5 bytes: Pillow raises a ValueError
+    (root / "images" / "b.png").write_bytes(data)
+    (root / "images" / "c.png").write_bytes(b"broken")
+    (root / "images" / "d.png").write_bytes(b"")
+    found = [str(problem) for problem in check(root)]
+    assert [line.split(":")[0].rsplit("/", 1)[1] for line in found] == ["b.png", "c.png", "d.png"]
+    assert "0 bytes" in found[2]
+    assert not any("\n" in line for line in found)
+
+
+def test_hidden_lists_are_passed_over_and_skipped_files_named(voc):
+    lists = voc / "ImageSets" / "Segmentation"
+    (lists / "._train.txt").write_bytes(b"\0\5\26\7")  # macOS leaves these on USB sticks
+    (voc / "JPEGImages" / "._i0.jpg").write_bytes(b"\0\5\26\7")
+    (voc / "SegmentationClass" / "._i0.png").write_bytes(b"\0\5\26\7")
+    (voc / "JPEGImages" / "notes.txt").write_text("no image")
+    text, number = check_report(voc)
+    assert number == 0, text
+    assert "skipped 1 file that are no readable image: notes.txt" in text
+
+
+def test_photos_that_viewers_turn_are_counted(voc):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.new("RGB", (8, 6)).save(voc / "JPEGImages" / "i2.jpg", exif=exif)
+    text, number = check_report(voc)
+    assert number == 0
+    assert "1 photo(s) have an EXIF orientation, which is not applied" in text
+    assert "i2.jpg" in text

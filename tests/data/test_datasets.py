@@ -182,20 +182,33 @@ def test_own_folder(own):
     data = ImageTagDataset.folder(own / "photos", own / "mytags.csv")
     assert data.classes == ("cat", "dog")
     assert data.names == ["Side", "grey"]
-    assert data[0]["image"].shape == (3, 8, 4)
+    assert data[0]["image"].shape == (3, 4, 8)  # as stored
     assert data[1]["image"].unique().tolist() == [100]
     assert data.tags.tolist() == [[1, 0], [1, 1]]
     assert "mask" not in data[0]
 
 
 def test_own_folder_with_masks(own):
-    write_mask(own / "masks" / "Side.png", np.full((8, 4), 1))
+    write_mask(own / "masks" / "Side.png", np.full((4, 8), 1))
     write_mask(own / "masks" / "grey.png", np.full((5, 5), 2))
     data = ImageTagDataset.folder(own / "photos", own / "mytags.csv", own / "masks")
     assert data[0]["mask"].unique().tolist() == [1]
-    write_mask(own / "masks" / "Side.png", np.full((4, 8), 1))
-    with pytest.raises(DataError, match="EXIF"):
+    write_mask(own / "masks" / "Side.png", np.full((8, 4), 1))
+    with pytest.raises(DataError, match=r"4 x 8 px.*EXIF orientation 6.*auto-orient"):
         data[0]
+
+
+def test_a_photo_and_a_mask_that_may_be_turned_against_each_other_are_refused(own):
+    """Half a turn keeps the size, so nothing else would show it."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.new("RGB", (8, 4)).save(own / "photos" / "Side.JPG", exif=exif)
+    write_mask(own / "masks" / "Side.png", np.full((4, 8), 1))
+    write_mask(own / "masks" / "grey.png", np.full((5, 5), 2))
+    data = ImageTagDataset.folder(own / "photos", own / "mytags.csv", own / "masks")
+    with pytest.raises(DataError, match=r"Side\.JPG: has the EXIF orientation 3.*auto-orient"):
+        data[0]
+    assert ImageTagDataset.folder(own / "photos", own / "mytags.csv")[0]["image"].shape[1] == 4
 
 
 def test_own_folder_classes_reorder_tags(own):

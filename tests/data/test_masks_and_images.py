@@ -5,7 +5,7 @@ from PIL import Image
 
 from wsss_lab.data.catalog import voc_palette
 from wsss_lab.data.errors import DataError, MissingFileError
-from wsss_lab.data.images import read_image
+from wsss_lab.data.images import read_image, read_orientation
 from wsss_lab.data.masks import read_mask, write_mask
 
 LABEL = np.array([[0, 1, 20], [255, 7, 7]], dtype=np.uint8)
@@ -97,9 +97,15 @@ def test_truncated_photos_are_refused(tmp_path):
         read_image(tmp_path / "a.jpg")
 
 
-def test_exif_orientation_only_on_demand(tmp_path):
+def turned(path, orientation, size=(8, 4), color=0):
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held on its side
-    Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", exif=exif)
+    exif[0x0112] = orientation
+    Image.new("RGB", size, color).save(path, exif=exif)
+
+
+def test_pixels_are_taken_as_stored_whatever_exif_says(tmp_path):
+    turned(tmp_path / "a.jpg", 6)  # the camera was held on its side
     assert read_image(tmp_path / "a.jpg").shape == (4, 8, 3)
-    assert read_image(tmp_path / "a.jpg", exif=True).shape == (8, 4, 3)
+    assert read_orientation(tmp_path / "a.jpg") == 6
+    Image.new("RGB", (8, 4)).save(tmp_path / "b.png")
+    assert read_orientation(tmp_path / "b.png") == 1

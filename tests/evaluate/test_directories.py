@@ -59,18 +59,19 @@ def test_pixels_without_a_class_are_wrong_unless_they_are_left_out(
 
 
 @pytest.mark.parametrize(
-    ("more", "pred", "message"),
+    ("more", "pred", "message", "expected"),
     [
-        (["--unlabelled", "error"], "pred", "255 on 80 labelled pixels"),
-        (["--ignore", "1"], "pred", "ignore: expected a value that is no class, 2..255"),
-        (["--ignore", "256"], "pred", "ignore: expected"),
-        ([], "other", "77"),
-        (["--ignore", "76"], "other", "77"),
+        (["--unlabelled", "error"], "pred", "255 on 80 labelled pixels", 1),
+        (["--ignore", "1"], "pred", "ignore: expected a value that is no class, 2..255", 2),
+        (["--ignore", "256"], "pred", "ignore: expected", 2),
+        ([], "other", "77", 1),
+        (["--ignore", "76"], "other", "77", 1),
     ],
 )
-def test_values_that_are_no_class_are_refused(folders, capsys, more, pred, message):
+def test_values_that_are_no_class_are_refused(folders, capsys, more, pred, message, expected):
+    """Exit code 1 for files that cannot be compared, 2 for a wrong option."""
     code, printed = scores(folders, capsys, *more, pred=pred)
-    assert code == 2
+    assert code == expected
     assert message in printed.err
 
 

@@ -188,7 +188,7 @@ def test_command_prints_a_table_or_json(folders, capsys):
 def test_command_reports_refusal_on_standard_error(folders, capsys):
     root, names, _ = folders
     (root / "pred" / f"{names[0]}.png").unlink()
-    assert run_eval(*arguments(root)) == 2
+    assert run_eval(*arguments(root)) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
     assert names[0] in printed.err

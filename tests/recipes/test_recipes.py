@@ -235,7 +235,7 @@ def test_a_wrong_number_of_classes(world, tmp_path, capsys):
     pred = ["eval", "--pred", world / "SegmentationClass", *truth, "--classes", 3]
     capsys.readouterr()
     assert main([str(a) for a in pred]) == 2
-    assert "class ids" in capsys.readouterr().err
+    assert "classes: expected 11 with background" in capsys.readouterr().err
 
 
 def test_read_only_folder(world, tmp_path, capsys):

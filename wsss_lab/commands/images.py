@@ -29,7 +29,7 @@ class Predict:
 
     def run(self) -> int:
         """Write `<name>.png` and `<name>_overlay.jpg` per image."""
-        from wsss_lab.evaluate.predict import predict_folder
+        from wsss_lab.evaluate.predict_command import run_predict
         from wsss_lab.registry import used_files
 
         trained, inputs = None, used_files()
@@ -39,13 +39,9 @@ class Predict:
 
             trained = load_trained(self.weights)
             inputs += files_beside(self.weights)
-        options: dict[str, Any] = {"trained": trained, "soft": self.soft}
+        options: dict[str, Any] = {"trained": trained, "soft": self.soft, "device": self.device}
         options |= {"overwrite": self.overwrite, "inputs": inputs}
-        for line in predict_folder(
-            self.images, self.out, self.threshold, device=self.device, **options
-        ):
-            print(line)
-        return 0
+        return run_predict(self.images, self.out, self.threshold, **options)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
+from wsss_lab.data.class_names import require_foreground
 from wsss_lab.data.datasets import ImageTagDataset
 from wsss_lab.data.errors import Problem
+from wsss_lab.data.layouts import folder_classes
 from wsss_lab.data.toy import ToyWorld
 from wsss_lab.data.voc_mini import index_voc_mini
 from wsss_lab.registry import Registry
@@ -154,7 +156,11 @@ def build_dataset(
     if found.needs_root and data.root is None:
         raise ValueError(f"root: expected the folder of {data.name}, got None; {found.needs_root}")
     masks = split == "val" if masks is None else masks
-    return found.read(_role(data, split), data.split_of(split), masks)
+    dataset: Any = found.read(_role(data, split), data.split_of(split), masks)
+    require_foreground(dataset.class_names, f"{data.name} {data.split_of(split)}, class names")
+    if masks and isinstance(dataset, ImageTagDataset):
+        dataset.probe_masks()
+    return dataset
 
 
 def _role(data: DataConfig, split: str) -> DataConfig:
@@ -184,28 +190,33 @@ def _stuff10k(data: DataConfig, split: str, masks: bool) -> ImageTagDataset:
 
 
 def _own_folder(data: DataConfig, split: str, masks: bool) -> ImageTagDataset:
+    root = _root(data)
+    chosen = list(dict.fromkeys((data.split_of("train"), data.split_of("val"), split)))
     # `tags.csv` without a list's name is for training; truth goes with a list of its own
-    return _folder(_root(data), split, masks, alone=split == (data.train_split or "train"))
+    listed = {
+        name: _tags_file(root, name, alone=name == (data.train_split or "train")) for name in chosen
+    }
+    if not listed[split].is_file():
+        raise Problem(
+            str(listed[split]),
+            f"the tags of the split {split!r} are not there",
+            "Write a CSV with the header name,tags and one row for each image",
+            missing=True,
+        ).error()
+    classes = folder_classes(root, list(listed.values()))
+    folder = root / "masks" if masks else None
+    return ImageTagDataset.folder(root / "images", listed[split], folder, classes)
 
 
 def _root(data: DataConfig) -> Path:
     return Path(data.root or "")
 
 
-def _folder(root: Path, split: str, masks: bool, alone: bool) -> ImageTagDataset:
-    """Open a user's folder; `alone`: fall back to `tags.csv` if the split has no file."""
+def _tags_file(root: Path, split: str, alone: bool) -> Path:
+    """Tags file of a list; `alone`: fall back to `tags.csv` if the list has none of its own."""
     listed = root / f"tags_{split}.csv"
-    if not listed.is_file():
-        if alone and (root / "tags.csv").is_file():
-            listed = root / "tags.csv"
-        else:
-            raise Problem(
-                str(listed),
-                f"the tags of the split {split!r} are not there",
-                "Write a CSV with the header name,tags and one row for each image",
-                missing=True,
-            ).error()
-    return ImageTagDataset.folder(root / "images", listed, root / "masks" if masks else None)
+    usual = root / "tags.csv"
+    return usual if alone and not listed.is_file() and usual.is_file() else listed
 
 
 def _fill(name: str) -> str:

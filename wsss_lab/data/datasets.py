@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from wsss_lab.data import layouts
 from wsss_lab.data.errors import Problem
-from wsss_lab.data.index import Index, load_entry
+from wsss_lab.data.index import Index, load_entry, probe_masks
 from wsss_lab.data.sample import Sample
 
 
@@ -83,6 +83,15 @@ class ImageTagDataset(Dataset[Sample]):
         if mask is not None:
             sample["mask"] = torch.from_numpy(mask).long()
         return sample
+
+    def probe_masks(self) -> None:
+        """Read some masks of a user's own data: a wrong convention shows before hours of training.
+
+        Raises:
+            DataError: the first problem of these masks.
+        """
+        if self._index.own:
+            probe_masks(self._index)
 
     def __repr__(self) -> str:
         return (
@@ -175,8 +184,8 @@ class ImageTagDataset(Dataset[Sample]):
     ) -> "ImageTagDataset":
         """Read your own images: a folder, and a CSV of tags (both forms in `wsss_lab.data.tags`).
 
-        Images that are not in the CSV are left out. Photos are turned upright by their EXIF
-        orientation, as viewers show them.
+        Images that are not in the CSV are left out. Pixels are taken as they are stored; a photo
+        that viewers show turned (EXIF) and whose mask may belong to either view is refused.
 
         Args:
             images: folder of image files, not searched below its first level.

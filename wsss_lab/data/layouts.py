@@ -4,8 +4,6 @@ Lists and tag files are read; pixels only for `tags="masks"`. Every function tak
 default raises the first problem, `check` collects them all.
 """
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,195 +15,26 @@ from wsss_lab.data.catalog import (
     STUFF_182_NAMES,
     STUFF_CLASSES,
     STUFF_IDS,
-    VOC_CLASSES,
 )
-from wsss_lab.data.errors import DataError, OnProblem, Problem, stop
-from wsss_lab.data.images import IMAGE_SUFFIXES
-from wsss_lab.data.index import Entry, Index
-from wsss_lab.data.masks import read_mask
-from wsss_lab.data.tags import (
-    Tags,
-    read_classes,
-    read_tags,
-    stem,
-    tags_from_boxes,
-    tags_from_mask,
-)
+from wsss_lab.data.class_names import read_classes, require_same_classes
+from wsss_lab.data.errors import OnProblem, Problem, stop
+from wsss_lab.data.files import list_pictures
+from wsss_lab.data.index import Index, join_entries
+from wsss_lab.data.name_lists import read_list
+from wsss_lab.data.tags import class_columns, read_tags
+from wsss_lab.data.voc_layout import index_voc, tag_source, voc_root
 
-
-def voc_root(root: str | Path) -> Path:
-    """Find the folder with `JPEGImages`: `root`, `root/VOC2012` or `root/VOCdevkit/VOC2012`.
-
-    Raises:
-        DataError: none of them has it.
-    """
-    root = Path(root)
-    for folder in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
-        if (folder / "JPEGImages").is_dir():
-            return folder
-    raise Problem(
-        str(root / "JPEGImages"),
-        "this folder is not there, so this is no data set in VOC layout",
-        "Name the folder that holds JPEGImages, or run: python -m wsss_lab data voc --root DIR",
-        missing=True,
-    ).error()
-
-
-def read_list(path: str | Path, on_problem: OnProblem = stop) -> list[str]:
-    """Read the names of a split list, one a line (or VOC's `/JPEGImages/ID.jpg /...png`).
-
-    Raises:
-        DataError: missing, empty, or a name twice.
-    """
-    path = Path(path)
-    if not path.is_file():
-        have = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
-        raise Problem(
-            str(path), "this split list is not there", f"Lists in its folder: {have}", True
-        ).error()
-    lines = [line.split() for line in path.read_text("utf-8-sig").splitlines()]
-    names: dict[str, None] = {}
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
-        name = stem(line[0].rsplit("/", 1)[-1])
-        if name in names:
-            where = f"{path}, line {number}"
-            on_problem(Problem(where, f"the name {name!r} comes twice", "Keep one line for each"))
-        names[name] = None
-    if not names:
-        on_problem(Problem(str(path), "is empty", "Write one image name a line"))
-    return list(names)
-
-
-def _listing(folder: Path, on_problem: OnProblem) -> dict[str, str]:
-    """Return the image paths of one folder by name without ending."""
-    if not folder.is_dir():
-        remedy = "Put the images there, or name the right folder"
-        raise Problem(str(folder), "this folder is not there", remedy, missing=True).error()
-    found: dict[str, str] = {}
-    for file in sorted(os.listdir(folder)):
-        if file.startswith(".") or Path(file).suffix.lower() not in IMAGE_SUFFIXES:
-            continue
-        if stem(file) in found:
-            what = f"has the same name as {Path(found[stem(file)]).name} up to its ending"
-            on_problem(Problem(str(folder / file), what, "Rename one of the two"))
-        found.setdefault(stem(file), str(folder / file))
-    return found
-
-
-def _entries(
-    names: Sequence[str],
-    images: dict[str, str],
-    tags: Tags,
-    masks: Sequence[Path],
-    where: str,
-    on_problem: OnProblem,
-) -> list[Entry]:
-    """Join names, image files, tags, and the mask from the first folder that has one."""
-    have = [(folder, set(os.listdir(folder))) for folder in masks if folder.is_dir()]
-    entries = []
-    for name in names:
-        if name not in images:
-            what = f"lists {name!r}, but there is no such image"
-            on_problem(Problem(where, what, "Copy the image or drop the name", missing=True))
-        elif name not in tags:
-            what = f"lists {name!r}, but the tags do not"
-            on_problem(Problem(where, what, "Add its tags or drop the name"))
-        else:
-            mask = next((str(f / f"{name}.png") for f, s in have if f"{name}.png" in s), None)
-            entries.append(Entry(name, images[name], mask, tags[name]))
-    return entries
-
-
-def index_voc(
-    root: str | Path,
-    split: str = "train_aug",
-    tags: str = "auto",
-    difficult: bool = True,
-    on_problem: OnProblem = stop,
-) -> Index:
-    """Index a data set in VOC layout; see `ImageTagDataset.voc`.
-
-    Raises:
-        DataError: not in that layout, or the first problem.
-    """
-    folder = voc_root(root)
-    names = read_list(folder / "ImageSets" / "Segmentation" / f"{split}.txt", on_problem)
-    listed = folder / "classes.txt"
-    classes = read_classes(listed) if listed.is_file() else VOC_CLASSES
-    masks = (folder / "SegmentationClass", folder / "SegmentationClassAug")
-    found = _voc_tags(folder, names, classes, tags, difficult, masks, on_problem)
-    images = _listing(folder / "JPEGImages", on_problem)
-    where = f"{folder.name}/ImageSets/Segmentation/{split}.txt"
-    entries = _entries(names, images, found, masks, where, on_problem)
-    return Index(entries, classes, len(classes) + 1, check_palette=True)
-
-
-def tag_source(folder: Path) -> str | None:
-    """Source of a VOC layout's tags for `tags="auto"`: "csv", "boxes", or None if it has none."""
-    if (folder / "tags.csv").is_file():
-        return "csv"
-    return "boxes" if (folder / "Annotations").is_dir() else None
-
-
-def _voc_tags(
-    folder: Path,
-    names: list[str],
-    classes: tuple[str, ...],
-    source: str,
-    difficult: bool,
-    masks: Sequence[Path],
-    on_problem: OnProblem,
-) -> Tags:
-    if source == "auto":
-        found = tag_source(folder)
-        if found is None:
-            raise Problem(
-                str(folder / "tags.csv"),
-                "there is neither this file nor a folder Annotations, so no tags",
-                'Write it (name,tags), or pass tags="masks" to derive tags from pixel truth',
-                missing=True,
-            ).error()
-        source = found
-    if source == "csv":
-        return read_tags(folder / "tags.csv", classes, None, on_problem)[1]
-    if source == "none":
-        return dict.fromkeys(names, ())
-    if source == "json":
-        return _json_tags(folder / "image_labels.json", len(classes))
-    if source not in ("boxes", "masks"):
-        raise ValueError(
-            f"tags must be auto, csv, boxes, masks, json or none, got {source!r}; auto is usual"
-        )
-    tags: Tags = {}
-    for name in names:
-        try:
-            if source == "boxes":
-                path = folder / "Annotations" / f"{name}.xml"
-                tags[name] = tags_from_boxes(path, classes, difficult)
-            else:
-                here = [m / f"{name}.png" for m in masks if (m / f"{name}.png").is_file()]
-                path = here[0] if here else masks[0] / f"{name}.png"
-                tags[name] = tags_from_mask(read_mask(path, len(classes) + 1))
-        except DataError as error:
-            on_problem(Problem.of(error))
-    return tags
-
-
-def _json_tags(path: Path, k: int) -> Tags:
-    """Read tags from a JSON file `{name: [mask values 1..k]}`."""
-    try:
-        stored = json.loads(path.read_text())
-        tags = {name: tuple(sorted(int(v) - 1 for v in values)) for name, values in stored.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        remedy = "Expected {name: [class ids 1..k]}"
-        raise Problem(str(path), f"cannot be read ({error})", remedy).error() from error
-    wrong = [name for name, values in tags.items() if any(not 0 <= v < k for v in values)]
-    if wrong:
-        what = f"gives {wrong[0]!r} a class id outside 1..{k}"
-        raise Problem(str(path), what, "Correct the class list or the file").error()
-    return tags
+__all__ = [
+    "folder_classes",
+    "index_coco",
+    "index_folder",
+    "index_stuff10k",
+    "index_voc",
+    "read_list",
+    "stuff_recoding",
+    "tag_source",
+    "voc_root",
+]
 
 
 def index_coco(root: str | Path, split: str = "train", on_problem: OnProblem = stop) -> Index:
@@ -217,9 +46,9 @@ def index_coco(root: str | Path, split: str = "train", on_problem: OnProblem = s
     root = Path(root)
     path = _prepared(root, split, ("train", "val"), "coco")
     _, tags = read_tags(path, COCO_CLASSES, on_problem=on_problem)
-    images = _listing(root / f"{split}2014", on_problem)
+    images = list_pictures(root / f"{split}2014", on_problem)
     masks = (root / "masks" / f"{split}2014",)
-    entries = _entries(list(tags), images, tags, masks, path.name, on_problem)
+    entries = join_entries(list(tags), images, tags, masks, path.name, on_problem)
     return Index(entries, COCO_CLASSES, len(COCO_CLASSES) + 1)
 
 
@@ -241,8 +70,8 @@ def index_stuff10k(
     _, stored = read_tags(path, STUFF_CLASSES, on_problem=on_problem)
     values = {c: int(recode[STUFF_IDS[c]]) for c in range(len(STUFF_CLASSES))}
     tags = {n: tuple(values[c] - 1 for c in cs if values[c] > 0) for n, cs in stored.items()}
-    images = _listing(root / "images", on_problem)
-    entries = _entries(list(tags), images, tags, (root / "masks",), path.name, on_problem)
+    images = list_pictures(root / "images", on_problem)
+    entries = join_entries(list(tags), images, tags, (root / "masks",), path.name, on_problem)
     return Index(entries, classes, 183, recode)
 
 
@@ -300,7 +129,42 @@ def index_folder(
         DataError: the first problem.
     """
     names, tags = read_tags(tags_csv, classes, allow_empty, on_problem)
-    found = _listing(Path(images), on_problem)
+    found = list_pictures(Path(images), on_problem)
     masks = () if masks_dir is None else (Path(masks_dir),)
-    entries = _entries(list(tags), found, tags, masks, str(tags_csv), on_problem)
-    return Index(entries, names, len(names) + 1, exif=True)
+    entries = join_entries(list(tags), found, tags, masks, str(tags_csv), on_problem)
+    return Index(entries, names, len(names) + 1, own=True, drawn_on_view=True)
+
+
+def folder_classes(
+    root: Path, lists: Sequence[Path], notes: list[str] | None = None
+) -> tuple[str, ...] | None:
+    """Return the classes that all tags files of an own folder share.
+
+    Args:
+        root: folder that may hold `classes.txt`.
+        lists: the tags files, that of training first; those that are missing are passed over.
+        notes: gets a line for a list whose columns are in another order than those of the first.
+
+    Returns:
+        those of `classes.txt`, else the columns of the first list that has any, whose order holds
+        for masks and for all lists; None where nothing names an order.
+
+    Raises:
+        DataError: there is no `classes.txt`, and the columns of two lists differ in a name.
+    """
+    if (root / "classes.txt").is_file():
+        return read_classes(root / "classes.txt")
+    known = [(path, class_columns(path)) for path in lists if path.is_file()]
+    named = [(path, columns) for path, columns in known if columns is not None]
+    for path, columns in named[1:]:
+        first, expected = named[0]
+        remedy = "classes.txt beside them, one class a line in the order of the mask values 1, 2"
+        if columns != expected and sorted(columns) == sorted(expected) and notes is not None:
+            notes.append(
+                f"{path.name}: its columns are in another order than those of {first.name}, whose "
+                f"order holds: mask value 1 is {expected[0]}. Write {remedy}."
+            )
+        if sorted(columns) != sorted(expected):
+            owner = f"the columns of {first.name}"
+            require_same_classes(expected, columns, owner, str(path), f"Write {remedy}")
+    return named[0][1] if named else None

@@ -5,140 +5,38 @@ import multiprocessing
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from typing import NotRequired, Protocol, TypedDict, runtime_checkable
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from wsss_lab.data.batch import (
+    LoadedBatch,
+    Samples,
+    Stacked,
+    TrainingSample,
+    Transform,
+    stack_samples,
+)
 from wsss_lab.data.crops import inside
-from wsss_lab.data.errors import DataError, Problem
-from wsss_lab.data.sample import Sample
+from wsss_lab.data.errors import Problem
+from wsss_lab.data.order import StepSampler, permutation
+from wsss_lab.data.reported import Reported
 from wsss_lab.data.sampling import WeightedSampler
 
+__all__ = [
+    "LoadedBatch",
+    "Samples",
+    "StepLoader",
+    "StepSampler",
+    "TrainingSample",
+    "Transform",
+    "permutation",
+]
+
 _IMAGE, _STEP = 1, 2  # streams of random numbers: of one image, and of a whole step
-
-
-def permutation(count: int, seed: int, epoch: int) -> np.ndarray:
-    """Order of one epoch, int64 (count,); the same on every machine for the same arguments."""
-    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(count)
-
-
-class StepSampler:
-    """Endless shuffled batches with random access: step `t` needs no replay of `0..t-1`.
-
-    Every epoch is one permutation of all images; the remainder that does not fill a batch is
-    dropped, as in the usual training loaders.
-
-    Args:
-        count: number of images; at least `batch`.
-        batch: images per step.
-        seed: seed of the order.
-
-    Raises:
-        ValueError: if there are fewer images than one batch needs.
-    """
-
-    def __init__(self, count: int, batch: int, seed: int = 0):
-        if batch < 1:
-            raise ValueError(f"batch: expected at least 1 image per step, got {batch}")
-        if count < batch:
-            raise ValueError(
-                f"count: expected at least one batch of {batch} images, got {count}; "
-                "use a smaller batch or more images"
-            )
-        self.count, self.batch, self.seed = count, batch, seed
-        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
-
-    def __getitem__(self, step: int) -> Tensor:
-        """Return the image indices of a step, int64 (batch,)."""
-        per_epoch = self.count // self.batch
-        epoch, within = divmod(step, per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, permutation(self.count, self.seed, epoch)
-        return torch.from_numpy(self._order[within * self.batch : (within + 1) * self.batch].copy())
-
-
-class TrainingSample(Sample):
-    """Sample as a transform returns it: images of one size, and the box of real pixels."""
-
-    box: NotRequired[tuple[int, int, int, int]]
-    """y0, y1, x0, x1 in px; outside is padding."""
-    strong: NotRequired[Tensor]
-    """uint8 (3, h, w): the same pixels in other colours."""
-    squashed: NotRequired[Tensor]
-    """uint8 (3, h, w): the whole image, neither cut nor mirrored, at the size of the crop."""
-
-
-@runtime_checkable
-class Samples(Protocol):
-    """Map-style data set, e.g. from `wsss_lab.data.config.build_dataset`."""
-
-    def __len__(self) -> int:
-        """Number of images."""
-        ...  # pragma: no cover
-
-    def __getitem__(self, i: int, /) -> Sample:
-        """Return one image."""
-        ...  # pragma: no cover
-
-
-@runtime_checkable
-class Transform(Protocol):
-    """Picklable callable that makes a training sample: `wsss_lab.data.transform.TrainingTransform`.
-
-    An attribute `fill`, RGB in [0, 1], is the colour of the padding outside `box`; without it the
-    padding is left as the transform filled it.
-    """
-
-    def __call__(
-        self, sample: Sample, rng: np.random.Generator, step_rng: np.random.Generator
-    ) -> TrainingSample:
-        """Return one training sample.
-
-        Args:
-            sample: image, tags, name.
-            rng: the image's own random numbers.
-            step_rng: the same numbers for every image of the step.
-        """
-        ...  # pragma: no cover
-
-
-class Stacked(TypedDict):
-    """Samples of one step as a worker hands them over: uint8, on the CPU."""
-
-    images: UInt8[Tensor, "b 3 h w"]
-    tags: Float[Tensor, "b k"]
-    names: list[str]
-    max_tags: int
-    boxes: NotRequired[Int[Tensor, "b 4"]]
-    masks: NotRequired[Int[Tensor, "b h w"]]
-    strong: NotRequired[UInt8[Tensor, "b 3 h w"]]
-    squashed: NotRequired[UInt8[Tensor, "b 3 h w"]]
-
-
-class LoadedBatch(TypedDict):
-    """Batch of one training step; fits `wsss_lab.methods.common.base.Batch`."""
-
-    images: Float[Tensor, "b 3 h w"]
-    """RGB in [0, 1], channels last in memory."""
-    tags: Float[Tensor, "b k"]
-    masks: NotRequired[Int[Tensor, "b h w"]]
-    """int64; 255 also where there is no image."""
-    strong: NotRequired[Float[Tensor, "b 3 h w"]]
-    """RGB in [0, 1]: the same crops in other colours."""
-    squashed: NotRequired[Float[Tensor, "b 3 h w"]]
-    """RGB in [0, 1]: the whole images at the crops' size."""
-    boxes: NotRequired[Int[Tensor, "b 4"]]
-    """int64 y0, y1, x0, x1 of the real pixels in each image; the rest is padding."""
-    valid: NotRequired[Bool[Tensor, "b h w"]]
-    """bool: True inside `boxes`."""
-    names: NotRequired[list[str]]
-    max_tags: NotRequired[int]
-    """Largest number of tags of an image, at least 1; counted on the CPU, so no GPU must wait."""
 
 
 class StepLoader:
@@ -238,7 +136,7 @@ class StepLoader:
             warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
             warnings.filterwarnings("ignore", message="This DataLoader will create")
             loader = DataLoader(
-                _Reported(self._steps),
+                Reported(self._steps),
                 batch_size=None,
                 sampler=_From(step),
                 num_workers=self.workers,
@@ -343,7 +241,7 @@ class _Steps(Dataset[Stacked]):
 
     def __getitem__(self, step: int) -> Stacked:
         indices = self.order[step].tolist()
-        return _stack([self._sample(step, p, indices[p]) for p in self.positions])
+        return stack_samples([self._sample(step, p, indices[p]) for p in self.positions])
 
     def _sample(self, step: int, position: int, index: int) -> TrainingSample:
         sample = self.dataset[index]
@@ -359,49 +257,3 @@ class _Steps(Dataset[Stacked]):
                 f"while making the training sample of image {sample['name']!r} for step {step}"
             )
             raise
-
-
-class _Reported(Dataset[Stacked | Problem]):
-    """Steps that return data errors as `Problem`: an exception in a worker keeps only text."""
-
-    def __init__(self, steps: _Steps):
-        self.steps = steps
-
-    def __getitem__(self, step: int) -> Stacked | Problem:
-        try:
-            return self.steps[step]
-        except DataError as error:
-            return Problem.of(error)
-
-
-def _stack(samples: Sequence[TrainingSample]) -> Stacked:
-    """Stack samples; images are laid out channels last, as decoders write them."""
-    stacked: Stacked = {
-        "images": _stack_images(samples, lambda sample: sample["image"]),
-        "tags": torch.stack([sample["tags"] for sample in samples]),
-        "names": [sample["name"] for sample in samples],
-        "max_tags": max([1, *(int((sample["tags"] > 0).sum()) for sample in samples)]),
-    }
-    whole = (0, stacked["images"].shape[-2], 0, stacked["images"].shape[-1])
-    stacked["boxes"] = torch.tensor([sample.get("box", whole) for sample in samples])
-    if "mask" in samples[0]:
-        stacked["masks"] = torch.stack([sample["mask"] for sample in samples])
-    if "strong" in samples[0]:
-        stacked["strong"] = _stack_images(samples, lambda sample: sample["strong"])
-    if "squashed" in samples[0]:
-        stacked["squashed"] = _stack_images(samples, lambda sample: sample["squashed"])
-    return stacked
-
-
-def _stack_images(
-    samples: Sequence[TrainingSample], get: Callable[[TrainingSample], Tensor]
-) -> Tensor:
-    shapes = {tuple(get(sample).shape): sample["name"] for sample in samples}
-    if len(shapes) > 1:
-        (one, a), (other, b) = list(shapes.items())[:2]
-        raise ValueError(
-            f"images of a batch must have one size, got {one} ({a!r}) and {other} ({b!r}); "
-            "pass a transform that crops"
-        )
-    # stacked as (h, w, 3): `stack` of channels-last images would copy them to channels first
-    return torch.stack([get(sample).permute(1, 2, 0) for sample in samples]).permute(0, 3, 1, 2)

@@ -13,51 +13,28 @@ without a class, unless it is asked for: an image of nothing, a negative.
 
 import csv
 import io
+import json
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from wsss_lab import IGNORE
 from wsss_lab.config import write_text_atomically
+from wsss_lab.data.class_names import (
+    first_twice,
+    foreground,
+    is_background,
+    is_ignore,
+    read_classes,
+    require_foreground,
+)
 from wsss_lab.data.errors import OnProblem, Problem, stop
-from wsss_lab.data.images import IMAGE_SUFFIXES
+from wsss_lab.data.files import composed, read_text, stem
 
 Tags = dict[str, tuple[int, ...]]
 """Class indices (0-based, sorted) by image name."""
-
-
-def stem(name: str) -> str:
-    """Strip an image ending from a file name: `a.b.jpg` -> `a.b`, `a.b` -> `a.b`."""
-    return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in IMAGE_SUFFIXES else name
-
-
-def read_classes(path: str | Path) -> tuple[str, ...]:
-    """Read the foreground classes of a `classes.txt`, one a line, without a first `background`.
-
-    Raises:
-        DataError: missing, empty, or with a class twice.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise Problem(
-            str(path), "this class list is not there", "Write one class name a line", True
-        ).error()
-    names = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
-    names = names[1:] if names[:1] == ["background"] else names
-    if not names or len(set(names)) < len(names):
-        raise Problem(
-            str(path),
-            "is empty" if not names else f"names a class twice: {_first_twice(names)}",
-            "Write each foreground class once, in the order of the mask values 1, 2, ...",
-        ).error()
-    return tuple(names)
-
-
-def _first_twice(names: Iterable[str]) -> str:
-    seen: set[str] = set()
-    return next(n for n in names if n in seen or seen.add(n))  # type: ignore[func-returns-value]
 
 
 def read_tags(
@@ -87,18 +64,15 @@ def read_tags(
         raise Problem(
             str(path), "this tags file is not there", "Write a CSV with the header name,tags", True
         ).error()
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = [(line, [cell.strip() for cell in row]) for line, row in _rows(path, file)]
-    header = rows[0][1] if rows else []
-    if len(header) < 2 or header[0] != "name":
-        raise Problem(
-            str(path),
-            f"its first line is {','.join(header)[:80]!r}, expected name,tags or name,CLASS,...",
-            "Write a comma-separated file with that header",
-        ).error()
+    rows = _read_rows(path)
+    header = _header(path, rows)
     listed = header[1:] != ["tags"]
     if classes is None:
         classes = _classes_beside(path, header, rows, listed)
+    else:
+        require_foreground(classes, f"classes of {path}")
+    if listed:
+        header, rows = _without_background(header, rows, classes)
     index = {name: i for i, name in enumerate(classes)}
     if allow_empty is None:
         allow_empty = listed or len(classes) == 1
@@ -106,7 +80,7 @@ def read_tags(
     if unknown:
         raise _unknown(path, 1, unknown[0], classes).error()
     if listed and len(set(header)) < len(header):
-        what = f"its header names a column twice: {_first_twice(header)}"
+        what = f"its header names a column twice: {first_twice(header)}"
         raise Problem(str(path), what, "Keep one column for each class").error()
     tags: Tags = {}
     for line, row in rows[1:]:
@@ -116,17 +90,59 @@ def read_tags(
     return tuple(classes), tags
 
 
-def _rows(path: Path, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield non-empty rows with their line numbers."""
-    reader = csv.reader(file)
+def class_columns(path: str | Path) -> tuple[str, ...] | None:
+    """Return the foreground classes in the header of a tags file; None in the form `name,tags`.
+
+    Raises:
+        DataError: missing, not such a CSV, or its columns are no list of foreground classes.
+    """
+    path = Path(path)
+    header = _header(path, _read_rows(path))
+    return None if header[1:] == ["tags"] else foreground(header[1:], f"{path}, line 1")
+
+
+def _read_rows(path: Path) -> list[tuple[int, list[str]]]:
+    """Rows that are not empty, with their line numbers."""
+    return [(line, [cell.strip() for cell in row]) for line, row in _rows(path)]
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(io.StringIO(read_text(path), newline=""))
     try:
         for row in reader:
             if any(cell.strip() for cell in row):
                 yield reader.line_num, row
-    except (csv.Error, UnicodeDecodeError) as error:
+    except csv.Error as error:
         raise Problem(
-            str(path), f"is not a UTF-8 CSV file ({error})", "Save it as CSV, UTF-8"
+            str(path), f"is no CSV file ({error})", "Save it as CSV, UTF-8"
         ).error() from error
+
+
+def _header(path: Path, rows: list[tuple[int, list[str]]]) -> list[str]:
+    header = rows[0][1] if rows else []
+    if len(header) < 2 or header[0] != "name":
+        raise Problem(
+            str(path),
+            f"its first line is {','.join(header)[:80]!r}, expected name,tags or name,CLASS,...",
+            "Write a comma-separated file with that header",
+        ).error()
+    return header
+
+
+def _without_background(
+    header: list[str], rows: list[tuple[int, list[str]]], classes: Sequence[str]
+) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Drop columns of background and ignored: every image has them, and no tag means them."""
+    kept = [
+        i
+        for i, name in enumerate(header)
+        if i == 0 or name in classes or not (is_background(name) or is_ignore(name))
+    ]
+    if len(kept) == len(header):
+        return header, rows
+    # a row of another length is left as it is, for the message about it
+    cut = [(line, [row[i] for i in kept] if len(row) == len(header) else row) for line, row in rows]
+    return [header[i] for i in kept], cut
 
 
 def _classes_beside(
@@ -136,7 +152,10 @@ def _classes_beside(
     if beside.is_file():
         return read_classes(beside)
     if listed:
-        return tuple(header[1:])
+        if len(set(header)) < len(header):
+            what = f"its header names a column twice: {first_twice(header)}"
+            raise Problem(str(path), what, "Keep one column for each class").error()
+        return foreground(header[1:], f"{path}, line 1")
     found = sorted({n for _, row in rows[1:] for n in row[-1].split(";") if n.strip()})
     raise Problem(
         str(beside),
@@ -226,7 +245,7 @@ def tags_from_boxes(
         ).error()
     try:
         root = ET.parse(path).getroot()
-    except ET.ParseError as error:
+    except (ET.ParseError, ValueError, OSError) as error:  # ValueError: an unknown encoding
         raise Problem(
             str(path), f"is not XML ({error})", "Prepare the data set again"
         ).error() from error
@@ -234,11 +253,37 @@ def tags_from_boxes(
     for item in root.iterfind("object"):
         if not difficult and (item.findtext("difficult") or "0").strip() == "1":
             continue
-        name = (item.findtext("name") or "").strip()
+        name = composed((item.findtext("name") or "").strip())
         if name not in classes:
             raise _unknown(path, 1, name, classes).error()
         found.add(classes.index(name))
     return tuple(sorted(found))
+
+
+def tags_from_json(path: Path, k: int) -> Tags:
+    """Read tags from a JSON file `{name: [mask values 1..k]}`.
+
+    Raises:
+        DataError: it cannot be read, or a value is no whole number of 1..k.
+    """
+    remedy = "Expected {name: [mask values 1..k]}, whole numbers"
+    text = read_text(path)
+    try:
+        stored = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Problem(str(path), f"cannot be read ({error})", remedy).error() from error
+    if not isinstance(stored, dict):
+        what = f"holds a {type(stored).__name__}, not an object"
+        raise Problem(str(path), what, remedy).error()
+    tags: Tags = {}
+    for name, values in stored.items():
+        if not isinstance(values, list) or any(type(v) is not int for v in values):
+            raise Problem(str(path), f"gives {name!r} {str(values)[:60]}", remedy).error()
+        if any(not 1 <= v <= k for v in values):
+            what = f"gives {name!r} a class id outside 1..{k}"
+            raise Problem(str(path), what, "Correct the class list or the file").error()
+        tags[composed(name)] = tuple(sorted({v - 1 for v in values}))
+    return tags
 
 
 def tags_from_mask(label: np.ndarray) -> tuple[int, ...]:

@@ -16,6 +16,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from wsss_lab.data.errors import DataError
+from wsss_lab.data.reported import Reported, raising
 from wsss_lab.data.sample import Sample
 from wsss_lab.evaluate.directories import SHOWN, evaluate_directories, read_names, run_eval
 from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
@@ -101,10 +103,11 @@ def score_shard(
     device = next(method.parameters()).device
     scores = Scores(num_classes, thresholds)
     mine: Any = Subset(dataset, range(rank, len(dataset), world))  # type: ignore[arg-type]
-    loader: Any = DataLoader(mine, batch_size=None, num_workers=workers, collate_fn=_small)  # type: ignore[arg-type]
+    read: Any = Reported(mine, _small)
+    loader: Any = raising(DataLoader(read, batch_size=None, num_workers=workers))
     was_training = method.training
     method.eval()
-    for group in by_shape(iter(loader), batch):
+    for group in by_shape(loader, batch):
         images = torch.stack([s["image"] for s in group]).to(device)
         truth = _masks(group).to(device).long()
         tags = torch.stack([s["tags"] for s in group]).to(device)
@@ -266,7 +269,7 @@ def _require_classes(output: SegOutput, num_classes: int) -> None:
 def _small(sample: Sample) -> Sample:
     """Masks as bytes: eight times as many images may wait for others of their size."""
     if "mask" not in sample:
-        raise ValueError(
+        raise DataError(
             f"dataset must have masks to be scored, {sample['name']} has none; make it with "
             "masks=True"
         )

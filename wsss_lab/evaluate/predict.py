@@ -3,7 +3,6 @@
 The toy classifier names what is in an image, and its class activation map outlines it.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -19,6 +18,9 @@ from torch import Tensor
 from wsss_lab.cam import normalize_cam
 from wsss_lab.config import write_atomically
 from wsss_lab.data.catalog import TOY_CLASSES
+from wsss_lab.data.class_names import BACKGROUND, require_foreground
+from wsss_lab.data.errors import DataError, OnProblem, Problem
+from wsss_lab.data.files import list_pictures, readable_suffixes, stem
 from wsss_lab.data.images import read_image
 from wsss_lab.data.masks import save_label
 from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
@@ -30,7 +32,6 @@ from wsss_lab.models.backbones import build_backbone
 from wsss_lab.outputs import guard_outputs
 
 WEIGHTS = "toy_cnn_tags"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def toy_classifier() -> TagClassifier:
@@ -87,8 +88,11 @@ def predict_folder(
     device: str = "auto",
     overwrite: bool = False,
     inputs: Iterable[Path] = (),
+    on_problem: OnProblem | None = None,
 ) -> Iterator[str]:
     """Write `<name>.png` (palette mask) and `<name>_overlay.jpg` for every image.
+
+    Pixels are taken as they are stored, see `wsss_lab.data.images`. Masks carry the class names.
 
     Args:
         source: an image file, or a folder of them; subfolders are left alone. No tags are needed.
@@ -101,6 +105,8 @@ def predict_folder(
         device: "auto", "cpu" or "cuda".
         overwrite: replace files that are there; an input is never replaced.
         inputs: further files that must not be replaced.
+        on_problem: called for an image that cannot be done; the others are done all the same. None
+            raises when they are.
 
     Yields:
         One line per image: its name and what was found.
@@ -108,48 +114,76 @@ def predict_folder(
     Raises:
         FileNotFoundError: no such file, or no image in the folder.
         FileExistsError: a result would replace an image, or a file that is there already.
-        ValueError: an image cannot be read, or two images share a name.
+        ValueError: two images share a name, a wrong argument; without `on_problem`, images that
+            cannot be done, named together at the end.
     """
-    files = _image_files(source)
-    read = [*files, *inputs, *([trained.file] if trained else [])]
+    files = image_files(source)
+    read = [*files.values(), *inputs, *([trained.file] if trained else [])]
     guard_outputs(_results(out, files, soft), read, overwrite=overwrite)
     label, classes = _labeller(trained, threshold, device, soft)
-    for file in files:
-        pixels = read_image(file, exif=True)
+    problems: list[Problem] = []
+    for name, file in files.items():
         try:
+            pixels = read_image(file)
             mask, probs, said = label(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
-        except ValueError as error:
-            raise ValueError(f"{file}: {error}") from error
-        _write(out, file.stem, pixels, mask)
+        except (ValueError, MemoryError, RuntimeError) as error:
+            (on_problem or problems.append)(_problem_of(file, error))
+            continue
+        _write(out, name, pixels, mask, classes)
         if probs is not None:
-            _write_soft(out / f"{file.stem}.npz", probs, classes)
+            _write_soft(out / f"{name}.npz", probs, classes)
         yield f"{file.name}: {said}"
+    if problems:
+        raise DataError(" ".join(map(str, problems)))
 
 
-def _image_files(source: Path) -> list[Path]:
-    """Images in a stable order.
+def _problem_of(file: Path, error: Exception) -> Problem:
+    """Return the problem of one image; a defect of the program is raised as it is.
+
+    Raises:
+        RuntimeError: anything but a lack of memory.
+    """
+    if isinstance(error, DataError):
+        return Problem.of(error)
+    if isinstance(error, ValueError):
+        return Problem(str(file), str(error), "Change the image or leave it out")
+    lacking = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    if not lacking and "allocate memory" not in str(error):
+        raise error
+    return Problem(str(file), "is too large for the memory there is", "Scale it down")
+
+
+def image_files(source: Path) -> dict[str, Path]:
+    """Images by name, in a stable order.
 
     Raises:
         FileNotFoundError: there is none.
         ValueError: two would write the same mask.
     """
-    files = [source]
-    if source.is_dir():
-        files = sorted(f for f in source.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file())
-    if not files or not files[0].is_file():
-        raise FileNotFoundError(f"no image at {source}; expected a file or folder of {SUFFIXES}")
-    stems = Counter(file.stem for file in files)
-    if twice := [stem for stem, times in stems.items() if times > 1][:3]:
+    if not source.is_dir():
+        if source.is_file():
+            return {stem(source.name): source}
+        raise FileNotFoundError(f"no image at {source}; expected a file or folder of images")
+    twins: list[Problem] = []
+    found = list_pictures(source, twins.append)
+    if twins:
+        names = list(dict.fromkeys(stem(Path(twin.file).name) for twin in twins))[:3]
         raise ValueError(
-            f"images: {source} has several images named {twice}; their masks would have one name"
+            f"images: {source} has several images named {names}; their masks would have one name"
         )
-    return files
+    if not found.files:
+        note = found.skipped_note()
+        raise FileNotFoundError(
+            f"no image at {source}; expected files of {', '.join(sorted(readable_suffixes()))}"
+            + (f"; {note}" if note else "")
+        )
+    return found.files
 
 
-def _results(out: Path, files: list[Path], soft: bool) -> list[Path]:
-    """List the files that will be written for some images."""
+def _results(out: Path, names: Iterable[str], soft: bool) -> list[Path]:
+    """List the files that will be written for the images of these names."""
     endings = (".png", "_overlay.jpg", *([".npz"] if soft else []))
-    return [out / f"{file.stem}{ending}" for file in files for ending in endings]
+    return [out / f"{name}{ending}" for name in names for ending in endings]
 
 
 Labeller = Callable[[Tensor], tuple[np.ndarray, Tensor | None, str]]
@@ -164,8 +198,9 @@ def _labeller(
     place = choose_device(device)
     if trained is None:
         classifier = toy_classifier().to(place)
-        return _toy_labeller(classifier, threshold, soft), ("background", *TOY_CLASSES)
+        return _toy_labeller(classifier, threshold, soft), (BACKGROUND, *TOY_CLASSES)
     method, views, classes = trained.method.to(place), trained.views, trained.classes
+    require_foreground(classes[1:], f"classes of {trained.file}")  # and they fit into 8 bits
 
     def label(image: Tensor) -> tuple[np.ndarray, Tensor | None, str]:
         pixels = image[None].to(place).float() / 255
@@ -225,7 +260,9 @@ def _write_soft(path: Path, probs: Tensor, classes: tuple[str, ...]) -> None:
     write_atomically(path, lambda file: np.savez_compressed(file, **content))
 
 
-def _write(out: Path, name: str, pixels: np.ndarray, mask: np.ndarray) -> None:
+def _write(
+    out: Path, name: str, pixels: np.ndarray, mask: np.ndarray, classes: tuple[str, ...]
+) -> None:
     """Palette mask and overlay."""
-    save_label(out / f"{name}.png", mask)
+    save_label(out / f"{name}.png", mask, classes)
     write_overlay(out / f"{name}_overlay.jpg", pixels, mask)

@@ -173,7 +173,7 @@ def train(
     images, val = load_lists(config.data, log, batch=config.run.batch)
     seeded(config.run.seed)
     classifier = build(config, images.num_classes)  # and missing weights end here
-    folder.begin()
+    folder.begin(images.class_names)
     fabric.barrier()  # a replaced run is gone before any process looks for its stages
     facts = {
         "method": NAME,

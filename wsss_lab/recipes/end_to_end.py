@@ -164,9 +164,10 @@ class EndToEnd:
         images, val = load_lists(config.data, log, batch=config.run.batch, wanted=wanted)
         seeded(config.run.seed)
         method = self.build(config, images.num_classes, True)  # missing weights are reported here
-        start_method(method, config.start, self.name, config.method.backbone)
+        backbone, classes = config.method.backbone, images.class_names
+        start_method(method, config.start, self.name, backbone, classes)
         plugged = with_consistency(method, config.acr)  # and backbones without attention here
-        folder.begin()
+        folder.begin(images.class_names)
         fabric.barrier()  # a replaced run is gone before any process looks for its stages
         facts = {
             "method": self.name,

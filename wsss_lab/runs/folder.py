@@ -30,6 +30,7 @@ from wsss_lab.config import (
     write_atomically,
     write_json,
 )
+from wsss_lab.data.class_names import require_same_classes
 from wsss_lab.runs.contents import discard_run, require_inputs_elsewhere
 
 FREE = ("accumulate", "accelerator", "devices", "nodes", "workers", "log_every", "save_every")
@@ -153,10 +154,15 @@ class RunFolder:
             leftover.unlink(missing_ok=True)
         return there
 
-    def begin(self) -> dict[str, Any]:
+    def begin(self, classes: Sequence[str] = ()) -> dict[str, Any]:
         """Write `config.json` unless the run has one; returns its content.
 
+        Args:
+            classes: foreground classes of the training list, kept with the run; a run that goes on
+                must have the same.
+
         Raises:
+            DataError: the run was started with other classes.
             OutputError: nothing can be written there.
         """
         if self.started is None:
@@ -165,12 +171,19 @@ class RunFolder:
                 "config": plain(self.config),
                 "git": git_revision(),
                 "versions": versions(),
+                **({"classes": list(classes)} if classes else {}),
             }
             if is_first_process():
                 if self.overwrite:
                     discard_run(self.path)
                 write_json(self.path / "config.json", self.started)
         elif is_first_process():
+            if classes and "classes" in self.started:
+                owner = f"the run in {self.path}"
+                remedy = "Restore the lists of the run, or choose another folder"
+                require_same_classes(
+                    self.started["classes"], classes, owner, "the training list", remedy
+                )
             _require_writable(self.path)
         return self.started
 

@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from wsss_lab.cam import cam_to_label
+from wsss_lab.data.class_names import BACKGROUND
 from wsss_lab.data.masks import read_mask, save_label
+from wsss_lab.data.reported import Reported, raising
 from wsss_lab.evaluate.evaluate import by_shape
 from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
 from wsss_lab.evaluate.overlays import write_overlay
@@ -73,8 +75,9 @@ def label_stage(
     mine = chunks[fabric.global_rank :: fabric.world_size]
     todo = [c for c in mine if not all((out / f"{names[i]}.png").is_file() for i in c)]
     device = next(method.parameters()).device
-    wanted: Any = Subset(dataset, [i for chunk in todo for i in chunk])
-    samples = iter(DataLoader(wanted, batch_size=None, num_workers=workers))
+    wanted: Any = Reported(Subset(dataset, [i for chunk in todo for i in chunk]))
+    samples: Any = raising(DataLoader(wanted, batch_size=None, num_workers=workers))
+    classes = (BACKGROUND, *dataset.class_names) if hasattr(dataset, "class_names") else None
     for number, chunk in enumerate(todo):
         for group in by_shape(itertools.islice(samples, len(chunk)), batch):
             pixels = torch.stack([s["image"] for s in group]).to(device).float() / 255
@@ -92,7 +95,7 @@ def label_stage(
                 made = rule(images, output.cam, tags)
             labels = made.to(torch.uint8).cpu()
             for sample, label in zip(group, labels, strict=True):
-                save_label(out / f"{sample['name']}.png", label.numpy())
+                save_label(out / f"{sample['name']}.png", label.numpy(), classes)
         if number % 10 == 0:
             log(f"labels: {chunk.stop}/{len(names)} images")
     fabric.barrier()

@@ -9,7 +9,12 @@ from wsss_lab.data.config import DataConfig
 from wsss_lab.data.truth import lacks_truth
 from wsss_lab.runs.contents import OVERLAYS
 from wsss_lab.runs.labels import write_overlays
-from wsss_lab.runs.stages import Log, load_data, require_images
+from wsss_lab.runs.stages import (
+    Log,
+    load_data,
+    require_images,
+    require_one_list_of_classes,
+)
 
 NO_TRUTH = "no pixel truth: the data set has no masks"
 """Reason in `metrics.json` for a run without scores."""
@@ -41,7 +46,9 @@ def load_lists(
             raise ValueError("data: no training image has a class; there is nothing to learn")
         log(f"negatives: {none} of {len(images)} training images have no class")
     if not lacks_truth(data):
-        return images, load_data(data, "val")
+        val = load_data(data, "val")
+        require_one_list_of_classes(images, val)
+        return images, val
     log(
         f"no scores: {data.root} has no masks to compare with; training on tags alone, up to "
         "pseudo-labels and overlays to look at"

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wsss_lab.config import OptimConfig, RunConfig
+from wsss_lab.data.class_names import require_same_classes
 from wsss_lab.data.config import DataConfig, build_dataset
 from wsss_lab.data.loader import StepLoader
 from wsss_lab.data.masks import read_mask
@@ -131,6 +132,26 @@ def require_images(images: Any, batch: int) -> None:
             f"run.batch: {batch} images per step, but the training list has only {len(images)}; "
             "use a smaller batch"
         )
+
+
+def require_one_list_of_classes(images: Any, val: Any) -> None:
+    """Refuse to train on one list of classes and score on another.
+
+    Args:
+        images: data set to train on.
+        val: data set to score on.
+
+    Raises:
+        DataError: the classes differ in a name or in their order.
+    """
+    remedy = "Give both lists the same classes in the same order, for example by classes.txt"
+    require_same_classes(
+        tuple(images.class_names),
+        tuple(val.class_names),
+        "the training list",
+        "the validation list",
+        remedy,
+    )
 
 
 class PseudoLabelled(Dataset[Sample]):
@@ -266,6 +287,7 @@ __all__ = [
     "launch",
     "load_data",
     "require_images",
+    "require_one_list_of_classes",
     "seeded",
     "silent",
 ]

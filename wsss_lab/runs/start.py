@@ -5,17 +5,22 @@ short runs are compared, they would all spend most of their time on the same fir
 start from one network that has learned the tags already.
 """
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 from torch import Tensor
 
+from wsss_lab.data.catalog import TOY_CLASSES
+from wsss_lab.data.class_names import require_same_classes
 from wsss_lab.methods.common.base import Method
 from wsss_lab.runs.folder import read_facts
 from wsss_lab.runs.safe_read import read_checkpoint
 
 
-def start_method(method: Method, source: str, name: str, backbone: str) -> None:
+def start_method(
+    method: Method, source: str, name: str, backbone: str, classes: Sequence[str] | None = None
+) -> None:
     """Load the weights of a run's warm-up into a method, in place.
 
     Args:
@@ -24,16 +29,20 @@ def start_method(method: Method, source: str, name: str, backbone: str) -> None:
             `model.safetensors`.
         name: key of the method in `wsss_lab.runs.recipe.RECIPES`.
         backbone: name of its backbone.
+        classes: foreground classes of the method; the start holds a classifier, so its classes are
+            compared by name. None compares nothing.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is of another method or does not fit.
+        ValueError: it is of another method, of other classes, or does not fit.
     """
     if source:
-        method.start_from(read_start(source, name, backbone))
+        method.start_from(read_start(source, name, backbone, classes))
 
 
-def read_start(source: str, name: str, backbone: str) -> dict[str, Tensor]:
+def read_start(
+    source: str, name: str, backbone: str, classes: Sequence[str] | None = None
+) -> dict[str, Tensor]:
     """The tensors of a start, in float32; arguments and errors as for `start_method`."""
     if source == "toy":
         packed = resources.files("wsss_lab") / "weights" / f"{backbone}_{name}.safetensors"
@@ -42,6 +51,7 @@ def read_start(source: str, name: str, backbone: str) -> dict[str, Tensor]:
                 f"start: this installation has no weights of {name} on {backbone}; leave start "
                 "empty, or give the folder of a run"
             )
+        _require_classes(TOY_CLASSES, classes, "those of the packaged weights")
         with resources.as_file(packed) as file:
             return _floats(read_checkpoint(file)[0])
     path = Path(source)
@@ -51,7 +61,19 @@ def read_start(source: str, name: str, backbone: str) -> dict[str, Tensor]:
     facts = read_facts(file)
     if facts is not None and facts.get("method") != name:
         raise ValueError(f"start: {file} is of {facts.get('method')}, not of {name}")
+    stored = (facts or {}).get("classes")
+    if isinstance(stored, list):  # background first
+        _require_classes(stored[1:], classes, f"those of {file}")
     return _floats(read_checkpoint(file)[0])
+
+
+def _require_classes(
+    stored: Sequence[str] | None, classes: Sequence[str] | None, owner: str
+) -> None:
+    """Refuse a classifier of other classes, whose rows would stand for wrong names."""
+    if stored is not None and classes is not None:
+        remedy = "Leave start empty, or start from a run on these classes in this order"
+        require_same_classes(stored, classes, owner, "start: the training list", remedy)
 
 
 def _floats(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from wsss_lab.config import provenance, write_json
 from wsss_lab.data.catalog import DATASETS
+from wsss_lab.data.class_names import BACKGROUND, require_same_classes
 from wsss_lab.data.config import DataConfig
 from wsss_lab.evaluate.evaluate import evaluate
 from wsss_lab.evaluate.scores import side_by_side
@@ -121,18 +122,21 @@ def score_weights(
         Numbers, protocols and provenance, as in a run's `metrics.json`.
 
     Raises:
-        ValueError: the data set has other classes, or no masks; a wrong argument.
+        ValueError: the data set has other classes or another order of them, or no masks; a wrong
+            argument.
         OutputError: `out` cannot be written.
     """
     crf = find_crf(config.crf)
     place = choose_device(config.device)
     images = load_data(config.data, "val", masks=True, wanted=config.first or None)
-    if (k1 := images.num_classes + 1) != len(trained.classes):
-        raise ValueError(
-            f"{trained.file}: the network was trained for {len(trained.classes)} classes with "
-            f"background, {config.data.name} {config.data.split_of('val')} has {k1}; choose the "
-            "data set with --data.name and --data.root"
-        )
+    k1 = images.num_classes + 1
+    require_same_classes(
+        trained.classes,
+        (BACKGROUND, *images.class_names),
+        f"those the network was trained for ({trained.file})",
+        f"{config.data.name} {config.data.split_of('val')}",
+        "Choose the data set with --data.name and --data.root, or write classes.txt in that order",
+    )
     found = evaluate(
         trained.method.to(place),
         FirstImages(images, config.first) if config.first else images,

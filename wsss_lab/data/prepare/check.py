@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,10 @@ from tqdm import tqdm
 
 from wsss_lab.data import layouts
 from wsss_lab.data.errors import DataError, OnProblem, Problem
+from wsss_lab.data.files import list_pictures
+from wsss_lab.data.images import TURN, read_orientation
 from wsss_lab.data.index import Entry, Index, load_entry
+from wsss_lab.data.tags import tags_from_mask
 
 KINDS = ("voc", "coco", "stuff10k", "folder")
 """Layouts that `check` supports. `folder` is a user's own: `images/`, `tags.csv` or one
@@ -33,8 +37,10 @@ def check(root: str | Path, kind: str | None = None, workers: int = 8) -> list[P
     """Read every list, image and mask of a data set and return all problems, without raising.
 
     It finds missing and doubled names, images without tags, tags of unknown classes, rows without a
-    class, broken or truncated files, masks that are missing, lossy, RGB, renumbered, of another
-    size than their image, or with ids that no class has.
+    class, lists whose classes differ in a name or in their order, broken or truncated files, masks
+    that are missing, lossy, RGB, renumbered, of another size than their image, or with ids that no
+    class has. In an own folder also masks that contradict their image's tags; in the published sets
+    some do, and `check_report` counts them.
 
     Args:
         root: the folder.
@@ -83,19 +89,80 @@ def _check(root: Path, kind: str | None, workers: int) -> tuple[list[Problem], l
         for entry in index.entries:
             there = kind == "folder" and entry.mask is not None  # is read, even if not needed
             entries.setdefault(entry.image, (index, entry, masks or there))
+    notes += _skipped(root, kind)
+    contradicting: list[Problem] = []
+    turned: list[str] = []
     with ThreadPoolExecutor(workers) as pool:
         found = pool.map(_check_entry, entries.values())
         for some in tqdm(found, total=len(entries), desc="check", unit="image", disable=None):
-            problems.extend(some)
+            problems.extend(some.problems)
+            contradicting.extend(some.contradictions)
+            turned.extend(some.turned)
+    if any(index.own for index, _, _ in entries.values()):
+        problems += contradicting
+    elif contradicting:
+        one = contradicting[0]
+        some_masks = f"{len(contradicting)} mask(s) contradict their image's tags"
+        notes.append(f"{some_masks}, as some do in this data set; the first: {one.file} {one.what}")
+    if turned:
+        notes.append(
+            f"{len(turned)} photo(s) have an EXIF orientation, which is not applied, the first: "
+            f"{turned[0]}. {TURN}."
+        )
     return list(dict.fromkeys(problems)), notes
 
 
-def _check_entry(item: tuple[Index, Entry, bool]) -> list[Problem]:
+def _skipped(root: Path, kind: str) -> list[str]:
+    """One line on the files among the images that no reader opens."""
+    places = {"voc": ["JPEGImages"], "coco": ["train2014", "val2014"]}.get(kind, ["images"])
+    base = layouts.voc_root(root) if kind == "voc" and find_kind(root) == "voc" else root
+    lines = []
+    for place in places:
+        if (base / place).is_dir():
+            note = list_pictures(base / place, on_problem=lambda _: None).skipped_note()
+            lines += [f"{place}: {note}"] if note else []
+    return lines
+
+
+@dataclass
+class _Found:
+    """What one image and its mask have shown."""
+
+    problems: list[Problem] = field(default_factory=list)
+    contradictions: list[Problem] = field(default_factory=list)
+    turned: list[str] = field(default_factory=list)
+
+
+def _check_entry(item: tuple[Index, Entry, bool]) -> _Found:
+    index, entry, masks = item
+    found = _Found()
     try:
-        load_entry(*item)
+        _, mask = load_entry(index, entry, masks)
+        if read_orientation(entry.image) > 1:
+            found.turned.append(entry.image)
     except DataError as error:
-        return [Problem.of(error)]
-    return []
+        found.problems.append(Problem.of(error))
+        return found
+    if mask is not None:
+        found.contradictions += _contradictions(index, entry, tags_from_mask(mask))
+    return found
+
+
+def _contradictions(index: Index, entry: Entry, seen: tuple[int, ...]) -> list[Problem]:
+    """Return how the classes of a mask differ from the tags of its image."""
+    absent = [index.classes[c] for c in entry.tags if c not in seen]
+    untagged = [index.classes[c] for c in seen if c not in entry.tags]
+    what = [f"has no pixel of {', '.join(absent)}, a tag of its image"] if absent else []
+    what += [f"has pixels of {', '.join(untagged)}, no tag of its image"] if untagged else []
+    remedy = (
+        f"Correct the tags or the mask; mask values are {_values(index.classes)}, 0 is background"
+    )
+    return [Problem(str(entry.mask), " and ".join(what), remedy)] if what else []
+
+
+def _values(classes: tuple[str, ...], most: int = 6) -> str:
+    shown = [f"{i} {name}" for i, name in enumerate(classes[:most], 1)]
+    return ", ".join([*shown, "..."] if len(classes) > most else shown)
 
 
 def _splits(
@@ -105,20 +172,28 @@ def _splits(
     if kind == "voc":
         return _voc_splits(root, problems, notes)
     if kind == "folder":
-        return _folder_splits(root)
+        return _folder_splits(root, problems, notes)
     index = layouts.index_coco if kind == "coco" else layouts.index_stuff10k
     splits = ("train", "val") if kind == "coco" else ("train", "test")
     return [(split, partial(index, root, split), True) for split in splits]
 
 
-def _folder_splits(root: Path) -> list[tuple[str, Callable[..., Index], bool]]:
+def _folder_splits(
+    root: Path, problems: list[Problem], notes: list[str]
+) -> list[tuple[str, Callable[..., Index], bool]]:
     """Return a split per `tags*.csv`; of several, only that of "val" needs a mask per image."""
     masks = root / "masks" if (root / "masks").is_dir() else None
     lists = sorted(root.glob("tags*.csv")) or [root / "tags.csv"]
+    classes = None
+    try:
+        training_first = sorted(lists, key=lambda path: path.stem not in ("tags_train", "tags"))
+        classes = layouts.folder_classes(root, training_first, notes)
+    except DataError as error:
+        problems.append(Problem.of(error))
     return [
         (
             root.name if len(lists) == 1 else path.stem,
-            partial(layouts.index_folder, root / "images", path, masks),
+            partial(layouts.index_folder, root / "images", path, masks, classes),
             masks is not None and (len(lists) == 1 or path.stem == "tags_val"),
         )
         for path in lists
@@ -133,7 +208,8 @@ def _voc_splits(
     except DataError as error:
         problems.append(Problem.of(error))
         return []
-    lists = sorted((folder / "ImageSets" / "Segmentation").glob("*.txt"))
+    found = sorted((folder / "ImageSets" / "Segmentation").glob("*.txt"))
+    lists = [path for path in found if not path.name.startswith(".")]
     if not lists:
         what, remedy = "there are no split lists", "Write train.txt and val.txt, one name a line"
         problems.append(Problem(str(folder / "ImageSets/Segmentation"), what, remedy, missing=True))

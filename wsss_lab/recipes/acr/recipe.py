@@ -176,8 +176,8 @@ def train(
         require_weights(config)
     seeded(config.run.seed)
     method = build(config, images.num_classes, True)
-    start_method(method, config.start, NAME, config.backbone)
-    folder.begin()
+    start_method(method, config.start, NAME, config.backbone, images.class_names)
+    folder.begin(images.class_names)
     fabric.barrier()  # a replaced run is gone before any process looks for its stages
     origin = {
         "seed": config.run.seed,
