@@ -14,6 +14,7 @@ import tyro
 from tyro.conf import Positional, subcommand
 
 from wsss_lab.commands import PROGRAM, parse, plan, score, train
+from wsss_lab.train.environment import require_readable_environment
 
 Split = Literal["pretrain", "train", "val"]
 
@@ -296,6 +297,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; problems with its input or output end in one line and exit code 2."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
+        require_readable_environment()
         given = _use(given)
         commands = {"train": train, "plan": plan, "eval": score}
         if given and given[0] in commands and len(given) > 1 and not given[1].startswith("-"):

@@ -19,15 +19,17 @@ def train(arguments: list[str]) -> int:
     Args:
         arguments: what follows `train`.
     """
+    from wsss_lab.runs.launch import require_run
     from wsss_lab.runs.recipe import find_recipe
 
     method = arguments[0]
     recipe = find_recipe(method)
     preset, out = (_option(arguments, name) for name in ("preset", "out"))
-    if preset is None and "--resume" in arguments and out and (Path(out) / "config.json").exists():
-        from wsss_lab.runs.folder import read_run, restore
+    if _resumes(arguments) and out:
+        there = require_run(Path(out))
+    if preset is None and _resumes(arguments) and out:
+        from wsss_lab.runs.folder import restore
 
-        there = read_run(Path(out))
         if there["method"] != method:
             raise ValueError(f"out: {out} holds a run of {there['method']}, not of {method}")
         default = restore(recipe.config, there["config"])
@@ -52,8 +54,20 @@ def train(arguments: list[str]) -> int:
         prog=f"{PROGRAM} train {method}",
         description=f"{recipe.summary}. The values shown are those of the preset.",
     )
+    if settings.resume:
+        require_run(settings.out)
     recipe.train(settings.config, settings.out, settings.resume)
     return 0
+
+
+def _resumes(arguments: list[str]) -> bool:
+    """Whether `--resume` is given, in one of the forms that tyro knows; the last one counts."""
+    found = False
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name in ("--resume", "--no-resume"):
+            found = (name == "--resume") == (value.lower() not in ("false", "0"))
+    return found
 
 
 def plan(arguments: list[str]) -> int:

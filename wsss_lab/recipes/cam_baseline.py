@@ -23,7 +23,6 @@ from torch import Tensor
 from wsss_lab.cam import Fusion
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
-from wsss_lab.evaluate.evaluate import resolve_crf
 from wsss_lab.evaluate.inference import LOGIT_FUSIONS, Views
 from wsss_lab.methods.cam_baseline import SegNetwork, TagClassifier
 from wsss_lab.methods.common.base import Method
@@ -32,7 +31,8 @@ from wsss_lab.models.base import Backbone
 from wsss_lab.models.weights import load_backbone_weights, load_strictly
 from wsss_lab.recipes.cam_baseline_plan import plan
 from wsss_lab.runs.folder import RunFolder, device_name, restore
-from wsss_lab.runs.recipe import Recipe
+from wsss_lab.runs.owner import own_run
+from wsss_lab.runs.recipe import Recipe, TrainingStage
 from wsss_lab.runs.scoring import score, score_training_maps
 from wsss_lab.runs.stages import (
     Log,
@@ -170,14 +170,32 @@ def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> 
         ValueError, FileExistsError, FileNotFoundError: settings, data or folder do not fit.
         OutputError: a result cannot be written.
     """
-    folder = RunFolder(out, NAME, config, resume)
-    resolve_crf(config.test.crf)  # a misspelt name ends here, not after two trainings
+    with own_run(out, NAME, config, resume, log, training_stages) as folder:
+        return _train(folder, config, log)
+
+
+def training_stages(config: Config) -> list[TrainingStage]:
+    """List what a run with these settings trains."""
+    masks = "mask_steps" if config.mask_steps else "run.steps"
+    return [
+        TrainingStage(lambda classes: build(config, classes), config.run, config.optim),
+        TrainingStage(
+            lambda classes: build_network(config, classes + 1),
+            mask_run(config),
+            config.mask_optim,
+            steps_setting=masks,
+            optim_setting="mask_optim",
+        ),
+    ]
+
+
+def _train(folder: RunFolder, config: Config, log: Log) -> dict[str, Any]:
+    out = folder.path
     fabric, log = launch(config.run, log)
     images, val = load_data(config.data, "train"), load_data(config.data, "val")
     require_images(images, config.run.batch)
     seeded(config.run.seed)
-    classifier = build(config, images.num_classes)  # and missing weights end here
-    folder.begin()
+    classifier = build(config, images.num_classes)
     facts = {
         "method": NAME,
         "classes": ["background", *images.class_names],
@@ -297,4 +315,5 @@ RECIPE = Recipe(
     load_views=load_views,
     plan=plan,
     missing_presets=NO_PRESET,
+    stages=training_stages,
 )

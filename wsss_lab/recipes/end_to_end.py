@@ -19,7 +19,6 @@ from torch import Tensor
 
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
-from wsss_lab.evaluate.evaluate import resolve_crf
 from wsss_lab.evaluate.inference import VIEWS, Views
 from wsss_lab.methods.acr.plugin import ConsistencyConfig, with_consistency
 from wsss_lab.methods.common.base import Method
@@ -27,7 +26,8 @@ from wsss_lab.models.keymaps import Table
 from wsss_lab.models.weights import load_strictly
 from wsss_lab.recipes.end_to_end_plan import StepKind, any_step, plan
 from wsss_lab.runs.folder import RunFolder, device_name, restore
-from wsss_lab.runs.recipe import Recipe
+from wsss_lab.runs.owner import own_run
+from wsss_lab.runs.recipe import Recipe, TrainingStage
 from wsss_lab.runs.scoring import TestConfig, count_classes, released_preset, score
 from wsss_lab.runs.stages import (
     Log,
@@ -38,7 +38,7 @@ from wsss_lab.runs.stages import (
     require_images,
     seeded,
 )
-from wsss_lab.runs.start import start_method
+from wsss_lab.runs.start import read_start, start_method
 
 __all__ = ["EndToEnd", "EndToEndConfig", "TestConfig"]
 
@@ -111,6 +111,7 @@ class EndToEnd:
             tags_note=self.tags_note,
             load_released=self.load_released if self.keymap is not None else None,
             views=self.views,
+            stages=self.training_stages,
         )
 
     def train(
@@ -131,18 +132,31 @@ class EndToEnd:
             ValueError, FileExistsError, FileNotFoundError: settings, data or folder do not fit.
             OutputError: a result cannot be written.
         """
-        folder = RunFolder(out, self.name, config, resume)
-        resolve_crf(config.test.crf)
+        with own_run(out, self.name, config, resume, log, self.training_stages) as folder:
+            return self._train(folder, config, log)
+
+    def training_stages(self, config: Any) -> list[TrainingStage]:
+        """List what a run with these settings trains: the one network."""
+
+        def build(classes: int) -> Method:
+            method = self.build(config, classes, True)
+            if config.start:  # that it fits is seen when the classes are known
+                read_start(config.start, self.name, config.method.backbone)
+            return with_consistency(method, config.acr)  # backbones without attention end here
+
+        return [TrainingStage(build, config.run, config.optim, "method.backbone")]
+
+    def _train(self, folder: RunFolder, config: Any, log: Log) -> dict[str, Any]:
+        out = folder.path
         fabric, log = launch(config.run, log)
         wanted = config.run.steps * config.run.batch
         images = load_data(config.data, "train", wanted=wanted)
         require_images(images, config.run.batch)
         val = load_data(config.data, "val")
         seeded(config.run.seed)
-        method = self.build(config, images.num_classes, True)  # missing weights are reported here
+        method = self.build(config, images.num_classes, True)
         start_method(method, config.start, self.name, config.method.backbone)
-        plugged = with_consistency(method, config.acr)  # and backbones without attention here
-        folder.begin()
+        plugged = with_consistency(method, config.acr)
         facts = {
             "method": self.name,
             "part": type(method).__name__,

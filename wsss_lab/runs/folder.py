@@ -30,6 +30,7 @@ from wsss_lab.config import (
     write_atomically,
     write_json,
 )
+from wsss_lab.train.environment import arithmetic
 
 FREE = ("accumulate", "accelerator", "devices", "nodes", "workers", "log_every", "save_every")
 FREE_TO_CHANGE = frozenset({*FREE, "keep", "progress", "tensorboard", "root"})
@@ -140,8 +141,6 @@ class RunFolder:
                 f"out: {out} holds a run with other settings ({'; '.join(differing[:3])}); use "
                 "its settings, or choose another folder"
             )
-        for leftover in out.rglob(".*.tmp"):  # of a write that was killed
-            leftover.unlink(missing_ok=True)
         return there
 
     def begin(self) -> dict[str, Any]:
@@ -157,6 +156,8 @@ class RunFolder:
                 "git": git_revision(),
                 "versions": versions(),
             }
+            if changed := arithmetic():
+                self.started["environment"] = changed
             if is_first_process():
                 write_json(self.path / "config.json", self.started)
         elif is_first_process():

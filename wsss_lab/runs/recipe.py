@@ -4,15 +4,16 @@
 dataclass alone; nothing outside a method's own folder knows a method by its name.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.registry import Registry
 
 if TYPE_CHECKING:  # the table is asked before torch is needed
-    from torch import Tensor
+    from torch import Tensor, nn
 
     import wsss_lab.evaluate.inference
     from wsss_lab.methods.common.base import Method
@@ -26,6 +27,31 @@ class Train(Protocol):
     def __call__(  # noqa: D102
         self, config: Any, out: Path, resume: bool = False, log: Log = print
     ) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class TrainingStage:
+    """A network that a recipe is going to train, for the look ahead of `runs.preflight`.
+
+    Names of settings are those of the command line.
+    """
+
+    build: "Callable[[int], nn.Module]"
+    """Foreground classes -> the network with the weights it starts from."""
+    run: RunConfig
+    """Length and batch."""
+    optim: OptimConfig
+    """Optimiser."""
+    backbone: str = "backbone"
+    """Setting of its backbone."""
+    weights: str = "weights"
+    """Setting of the weights it starts from."""
+    batch_setting: str = "run.batch"
+    """Setting of the images per step."""
+    steps_setting: str = "run.steps"
+    """Setting of the length."""
+    optim_setting: str = "optim"
+    """Setting of the optimiser."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +85,8 @@ class Recipe:
     """Tensors of a checkpoint of the authors -> network in eval mode, its settings."""
     views: "Callable[[Any], wsss_lab.evaluate.inference.Views] | None" = None
     """Settings -> scales and flips; for released checkpoints."""
+    stages: Callable[[Any], Sequence[TrainingStage]] | None = None
+    """Settings -> what `train` is going to train, to be looked at beforehand."""
 
     def preset(self, name: str) -> Any:
         """Return the settings of a preset.

@@ -17,4 +17,5 @@ RECIPE = Recipe(
     tags_note=recipe.TAGS_NOTE,
     load_released=recipe.load_released,
     views=recipe.views,
+    stages=recipe.training_stages,
 )

@@ -32,7 +32,6 @@ from jaxtyping import Float
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from wsss_lab.evaluate.evaluate import resolve_crf
 from wsss_lab.evaluate.inference import VIEWS, Views
 from wsss_lab.methods.acr import config as acr
 from wsss_lab.methods.acr.keymap import KEYMAP
@@ -47,25 +46,20 @@ from wsss_lab.recipes.acr.stages import (
     Stages,
     build_affinity,
     build_masks,
-    require_weights,
+    later_stages,
     stage_runs,
 )
 from wsss_lab.runs.folder import RunFolder, device_name, restore
+from wsss_lab.runs.owner import own_run
+from wsss_lab.runs.recipe import TrainingStage
 from wsss_lab.runs.scoring import (
     count_classes,
     released_preset,
     score,
     score_training_maps,
 )
-from wsss_lab.runs.stages import (
-    Log,
-    launch,
-    load_data,
-    require_images,
-    seeded,
-)
-from wsss_lab.runs.start import start_method
-from wsss_lab.train.devices import require_even_shares
+from wsss_lab.runs.stages import Log, launch, load_data, seeded
+from wsss_lab.runs.start import read_start, start_method
 
 __all__ = [
     "NAME",
@@ -147,21 +141,29 @@ def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> 
         ValueError, FileExistsError, FileNotFoundError: settings, data or folder do not fit.
         OutputError: a result cannot be written.
     """
-    folder = RunFolder(out, NAME, config, resume)
-    for name in (config.test.crf, config.label_crf, config.affinity.crf):
-        resolve_crf(name)
+    with own_run(out, NAME, config, resume, log, training_stages) as folder:
+        return _train(folder, config, log)
+
+
+def training_stages(config: Config) -> list[TrainingStage]:
+    """List what a run with these settings trains."""
+
+    def transformer(classes: int) -> ACR:
+        if config.start:  # that it fits is seen when the classes are known
+            read_start(config.start, NAME, config.backbone)
+        return build(config, classes, True)
+
+    return [TrainingStage(transformer, config.run, config.optim), *later_stages(config)]
+
+
+def _train(folder: RunFolder, config: Config, log: Log) -> dict[str, Any]:
+    out = folder.path
     fabric, log = launch(config.run, log)
     runs = stage_runs(config)
-    for run in runs.values():
-        require_even_shares(run, fabric.world_size)
     images, val = load_data(config.data, "train"), load_data(config.data, "val")
-    if config.until == "masks":
-        require_weights(config)
     seeded(config.run.seed)
     method = build(config, images.num_classes, True)
     start_method(method, config.start, NAME, config.backbone)
-    require_images(images, max(run.batch for run in runs.values()))
-    folder.begin()
     origin = {
         "seed": config.run.seed,
         "device": device_name(fabric.device),
