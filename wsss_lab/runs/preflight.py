@@ -16,6 +16,7 @@ from torch import nn
 from wsss_lab.config import OptimConfig, OutputError, RunConfig
 from wsss_lab.data.config import build_dataset
 from wsss_lab.data.errors import DataError
+from wsss_lab.data.prepare.check import MOST_CLASSES
 from wsss_lab.evaluate.evaluate import resolve_crf
 from wsss_lab.models.backbones import BACKBONES, build_backbone
 from wsss_lab.models.timm_nets import PREFIX
@@ -24,8 +25,6 @@ from wsss_lab.runs.recipe import Log, TrainingStage
 from wsss_lab.runs.settings import setting_names
 from wsss_lab.train.devices import require_devices, require_even_shares
 
-MOST_CLASSES = 254
-"""Foreground classes that label images can hold beside background (0) and no opinion (255)."""
 OPEN_FILES, OPEN_FILES_PER_WORKER = 128, 32
 """Files that a run has open at once: of its own, and for the batches that a worker has ready."""
 

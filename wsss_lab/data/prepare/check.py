@@ -5,15 +5,20 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from wsss_lab.data import layouts
 from wsss_lab.data.errors import DataError, OnProblem, Problem
 from wsss_lab.data.index import Entry, Index, load_entry
+from wsss_lab.data.tags import tags_from_mask
 
 KINDS = ("voc", "coco", "stuff10k", "folder")
 """Layouts that `check` supports. `folder` is a user's own: `images/`, `tags.csv` or one
 `tags_*.csv` a list, maybe `masks/`."""
+
+MOST_CLASSES = 254
+"""Foreground classes that label images can hold beside background (0) and no opinion (255)."""
 
 _NO_TRUTH = ("test",)  # VOC's list of this name has neither masks nor tags
 
@@ -33,8 +38,9 @@ def check(root: str | Path, kind: str | None = None, workers: int = 8) -> list[P
     """Read every list, image and mask of a data set and return all problems, without raising.
 
     It finds missing and doubled names, images without tags, tags of unknown classes, rows without a
-    class, broken or truncated files, masks that are missing, lossy, RGB, renumbered, of another
-    size than their image, or with ids that no class has.
+    class, empty lists, more classes than label images can hold, broken or truncated files, masks
+    that are missing, lossy, RGB, renumbered, of another size than their image, with ids that no
+    class has, or with classes that contradict the tags of their image.
 
     Args:
         root: the folder.
@@ -80,9 +86,12 @@ def _check(root: Path, kind: str | None, workers: int) -> tuple[list[Problem], l
             problems.append(Problem.of(error))
             continue
         notes.append(f"{split}: {len(index.entries)} images, {len(index.classes)} classes")
+        problems.extend(_list_problems(split, index))
         for entry in index.entries:
             there = kind == "folder" and entry.mask is not None  # is read, even if not needed
-            entries.setdefault(entry.image, (index, entry, masks or there))
+            # an image may be in several lists; one that needs its mask is enough
+            before = entries.get(entry.image, (index, entry, False))[2]
+            entries[entry.image] = (index, entry, masks or there or before)
     with ThreadPoolExecutor(workers) as pool:
         found = pool.map(_check_entry, entries.values())
         for some in tqdm(found, total=len(entries), desc="check", unit="image", disable=None):
@@ -90,12 +99,39 @@ def _check(root: Path, kind: str | None, workers: int) -> tuple[list[Problem], l
     return list(dict.fromkeys(problems)), notes
 
 
+def _list_problems(split: str, index: Index) -> list[Problem]:
+    """Problems of a whole list: nothing in it, or more classes than label images can hold."""
+    found = []
+    if not index.entries:
+        remedy = "Name its images, or remove the list"
+        found.append(Problem(split, "the list is empty, so nothing can be done with it", remedy))
+    if len(index.classes) > MOST_CLASSES:
+        what = f"has {len(index.classes)} classes, but label images have room for {MOST_CLASSES}"
+        found.append(Problem(split, what, "Join or drop classes"))
+    return found
+
+
 def _check_entry(item: tuple[Index, Entry, bool]) -> list[Problem]:
     try:
-        load_entry(*item)
+        _, mask = load_entry(*item)
     except DataError as error:
         return [Problem.of(error)]
-    return []
+    return [] if mask is None else _contradictions(item[0], item[1], mask)
+
+
+def _contradictions(index: Index, entry: Entry, mask: np.ndarray) -> list[Problem]:
+    """A mask of a folder shows a class that the image's tags lack; of other sets, none of them.
+
+    Tags of a prepared data set come from boxes, some of which its masks leave out.
+    """
+    seen, tags = set(tags_from_mask(mask)), set(entry.tags)
+    more = seen - tags
+    if not more or (not index.exif and seen & tags) or not tags:
+        return []
+    shown, told = (", ".join(index.classes[c] for c in sorted(some)) for some in (more, tags))
+    what = f"shows {shown}, but the tags of the image are {told}"
+    remedy = "Correct the tags, the mask, or the order of the classes"
+    return [Problem(str(entry.mask), what, remedy)]
 
 
 def _splits(
@@ -105,21 +141,28 @@ def _splits(
     if kind == "voc":
         return _voc_splits(root, problems, notes)
     if kind == "folder":
-        return _folder_splits(root)
+        return _folder_splits(root, problems)
     index = layouts.index_coco if kind == "coco" else layouts.index_stuff10k
     splits = ("train", "val") if kind == "coco" else ("train", "test")
     return [(split, partial(index, root, split), True) for split in splits]
 
 
-def _folder_splits(root: Path) -> list[tuple[str, Callable[..., Index], bool]]:
+def _folder_splits(
+    root: Path, problems: list[Problem]
+) -> list[tuple[str, Callable[..., Index], bool]]:
     """Return a split per `tags*.csv`; of several, only that of "val" needs a mask per image."""
     masks = root / "masks" if (root / "masks").is_dir() else None
     lists = sorted(root.glob("tags*.csv")) or [root / "tags.csv"]
+    alone = len(lists) == 1
+    if masks is None and any(path.stem == "tags_val" for path in lists):
+        what = "this folder is not there, so nothing can be scored on tags_val.csv"
+        remedy = "Put a mask NAME.png there for each of its images, or do without scores"
+        problems.append(Problem(str(root / "masks"), what, remedy, missing=True))
     return [
         (
-            root.name if len(lists) == 1 else path.stem,
+            root.name if alone else path.stem,
             partial(layouts.index_folder, root / "images", path, masks),
-            masks is not None and (len(lists) == 1 or path.stem == "tags_val"),
+            masks is not None and (alone or path.stem == "tags_val"),
         )
         for path in lists
     ]
