@@ -11,7 +11,6 @@ import json
 import os
 import socket
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -103,7 +102,7 @@ class FolderLock:
             return False
 
 
-_HELD: "weakref.WeakSet[FolderLock]" = weakref.WeakSet()
+_HELD: set[FolderLock] = set()
 
 
 def _forget_all() -> None:
