@@ -155,7 +155,7 @@ class LongRun:
         return cls(method, config, folder, parameters["probe_only"])
 
     def check(self, look: int) -> str:
-        """Look for what would stop the run, and return `wsss_lab.plan.plan.data_report`.
+        """Check what the run needs, and return `wsss_lab.plan.plan.data_report`.
 
         Warnings of `wsss_lab.runs.preflight` come first, one line each.
 

@@ -50,7 +50,7 @@ def run_or_resume(
 
 
 def require_run(out: Path) -> dict[str, Any]:
-    """Return what `config.json` says of the run that is to be resumed.
+    """Return the content of `config.json` of the run that is to be resumed.
 
     Raises:
         FileNotFoundError: there is none, so that other settings would be trained than were asked

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from wsss_lab.config import OutputError
 from wsss_lab.runs.folder import RunFolder, is_first_process
 from wsss_lab.runs.preflight import preflight
 from wsss_lab.runs.recipe import Log, TrainingStage
@@ -64,11 +65,14 @@ def own_run(
         folder.begin()
         for leftover in out.rglob(".*.tmp"):  # of a write that was killed
             leftover.unlink(missing_ok=True)
+        ready = False
         try:
             preflight(config, out, stages(config), log)
+            ready = True
             yield folder
-        except Exception:
-            if new and not _holds_results(out):
+        except Exception as error:
+            full = ready and isinstance(error, OutputError)  # can be resumed where there is space
+            if new and not full and not _holds_results(out):
                 for file in _traces(out):
                     file.unlink(missing_ok=True)
             raise

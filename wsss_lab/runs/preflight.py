@@ -1,4 +1,4 @@
-"""What would stop a run in hours, found in its first seconds: before scenes are drawn.
+"""Checks of a run in its first seconds, before scenes are drawn, instead of failures in hours.
 
 Every message begins with the setting that is at fault, by its name on the command line.
 """
@@ -30,7 +30,7 @@ OPEN_FILES, OPEN_FILES_PER_WORKER = 128, 32
 
 
 def preflight(config: Any, out: Path | None, stages: Sequence[TrainingStage], log: Log) -> None:
-    """Look at everything that a run is going to need.
+    """Check everything that a run is going to need.
 
     Args:
         config: settings of the run.

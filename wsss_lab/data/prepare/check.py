@@ -18,7 +18,7 @@ KINDS = ("voc", "coco", "stuff10k", "folder")
 `tags_*.csv` a list, maybe `masks/`."""
 
 MOST_CLASSES = 254
-"""Foreground classes that label images can hold beside background (0) and no opinion (255)."""
+"""Foreground classes that label images can hold beside background (0) and unlabelled (255)."""
 
 _NO_TRUTH = ("test",)  # VOC's list of this name has neither masks nor tags
 
