@@ -73,8 +73,9 @@ def require_fitting_environment(run: RunConfig) -> None:
     world = run.devices * run.nodes
     if "WORLD_SIZE" in os.environ and (started := _number("WORLD_SIZE")) != world:
         raise ValueError(
-            f"devices: {started} processes were started (WORLD_SIZE), expected {run.devices} "
-            f"devices x {run.nodes} nodes; state both as they were started, or unset WORLD_SIZE"
+            f"devices: {started} processes were started, expected {run.devices} devices x "
+            f"{run.nodes} nodes; state both as they were started, or, if WORLD_SIZE is left over "
+            "from another run, unset it"
         )
     bounds = {"RANK": world, "LOCAL_RANK": run.devices}
     bounds |= dict.fromkeys(("NODE_RANK", "GROUP_RANK"), run.nodes)
