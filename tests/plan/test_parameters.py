@@ -49,3 +49,18 @@ def test_every_full_scale_notebook_looks(tmp_path):
 def test_configure_looks_first():
     with pytest.raises(ValueError, match="stepps"):
         configure("cosa", cells("stepps = 3") | {"preset": "toy"})
+
+
+def test_papermill_with_a_misspelt_parameter_ends_before_anything_is_trained(tmp_path):
+    papermill = pytest.importorskip("papermill")
+    from test_notebooks import FOLDER
+
+    book, out = FOLDER / "train_cam_baseline.ipynb", tmp_path / "run"
+    with pytest.raises(papermill.PapermillExecutionError, match="did you mean steps"):
+        papermill.execute_notebook(
+            str(book),
+            str(tmp_path / "out.ipynb"),
+            {"stepps": 3, "out": str(out)},
+            progress_bar=False,
+        )
+    assert not out.exists()
