@@ -17,6 +17,7 @@ from wsss_lab.commands.data import Data
 from wsss_lab.commands.images import Eval, Predict
 from wsss_lab.commands.methods import plan, score, train
 from wsss_lab.commands.options import PROGRAM, parse
+from wsss_lab.train.environment import require_readable_environment
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; problems with its input or output end in one line and exit code 2."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
+        require_readable_environment()
         given = _use(given)
         commands = {"train": train, "plan": plan, "eval": score}
         if given and given[0] in commands and len(given) > 1 and not given[1].startswith("-"):

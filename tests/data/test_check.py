@@ -105,7 +105,11 @@ def test_own_folder_with_several_lists(tmp_path):
         (tmp_path / "images" / f"{name}.jpg").write_bytes(jpeg())
     (tmp_path / "tags_train.csv").write_text("name,cat\na,1\n")
     (tmp_path / "tags_val.csv").write_text("name,cat\nb,1\n")
+    (problem,) = check(tmp_path)
+    assert "nothing can be scored on tags_val.csv" in str(problem)
+    (tmp_path / "tags_val.csv").rename(tmp_path / "tags_more.csv")
     assert check(tmp_path) == []
+    (tmp_path / "tags_more.csv").rename(tmp_path / "tags_val.csv")
     write_mask(tmp_path / "masks" / "b.png", np.full((12, 16), 1))
     assert check(tmp_path) == []
     write_mask(tmp_path / "masks" / "a.png", np.full((12, 16), 2))
@@ -149,7 +153,7 @@ def test_masks_that_contradict_their_tags_are_problems_of_an_own_folder(tmp_path
 
 def test_a_class_column_that_another_list_lacks_is_a_problem(tmp_path):
     lists = {"tags_train.csv": "name,cat,dog\na,1,1\n", "tags_val.csv": "name,cat\nb,1\n"}
-    found = check(own_folder(tmp_path, lists))
+    found = check(own_folder(tmp_path, lists, {"b": np.full((12, 16), 1)}))
     assert any("lacks dog" in p.what and "classes.txt" in p.remedy for p in found)
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
     assert check(tmp_path) == []
@@ -157,7 +161,7 @@ def test_a_class_column_that_another_list_lacks_is_a_problem(tmp_path):
 
 def test_columns_in_another_order_are_noted_and_the_training_list_holds(tmp_path):
     lists = {"tags_train.csv": "name,dog,cat\na,1,0\n", "tags_val.csv": "name,cat,dog\nb,1,0\n"}
-    text, number = check_report(own_folder(tmp_path, lists))
+    text, number = check_report(own_folder(tmp_path, lists, {"b": np.full((12, 16), 2)}))
     assert number == 0
     assert "tags_val.csv: its columns are in another order" in text
     assert "mask value 1 is dog" in text
@@ -195,3 +199,53 @@ def test_photos_that_viewers_turn_are_counted(voc):
     assert number == 0
     assert "1 photo(s) have an EXIF orientation, which is not applied" in text
     assert "i2.jpg" in text
+
+
+def four_images(root, tags, val, masks, ending=".png"):
+    """Four images of cats and dogs with a list to train on, one to evaluate on, and masks."""
+    (root / "images").mkdir(parents=True)
+    (root / "classes.txt").write_text("cat\ndog\n")
+    for i in range(4):
+        (root / "images" / f"i{i}.png").write_bytes(encoded(Image.new("RGB", (8, 6)), "PNG"))
+    if masks is not None:
+        (root / "masks").mkdir()
+        for i, value in enumerate(masks):
+            (root / "masks" / f"i{i}{ending}").write_bytes(palette_png(np.full((6, 8), value)))
+    (root / "tags.csv").write_text("name,tags\n" + "".join(f"i{i},{t}\n" for i, t in tags))
+    (root / "tags_val.csv").write_text("name,tags\n" + "".join(f"i{i},{t}\n" for i, t in val))
+    return root
+
+
+FOUR = list(enumerate(["cat", "cat", "dog", "dog"]))
+
+
+def test_an_own_folder_in_order_has_no_problems(tmp_path):
+    assert check(four_images(tmp_path, FOUR, FOUR[:2], [1, 1, 2, 2])) == []
+
+
+@pytest.mark.parametrize(
+    ("val", "masks", "ending", "count", "words"),
+    [
+        (FOUR[:2], [], ".png", 2, "there is no mask for this image"),
+        (FOUR[:2], None, ".png", 1, "nothing can be scored"),
+        (FOUR, [2, 2, 1, 1], ".png", 4, "no tag of its image"),
+        ([], [1, 1, 2, 2], ".png", 1, "the list is empty"),
+    ],
+    ids=["images in both lists without masks", "no masks", "masks against tags", "empty list"],
+)
+def test_check_finds_what_would_stop_a_run(tmp_path, val, masks, ending, count, words):
+    problems = check(four_images(tmp_path, FOUR, val, masks, ending))
+    assert [words in str(problem) for problem in problems] == [True] * count
+
+
+def test_check_finds_masks_that_training_would_not_find(tmp_path):
+    """Masks with another ending: found by check exactly if the data set does not open them."""
+    root = four_images(tmp_path, FOUR, FOUR[:2], [1, 1, 2, 2], ".PNG")
+    assert len(check(root)) == 2
+
+
+def test_more_classes_than_label_images_can_hold(tmp_path):
+    root = four_images(tmp_path, FOUR, FOUR, [0, 0, 0, 0])
+    names = ["cat", "dog", *(f"c{i}" for i in range(253))]
+    (root / "classes.txt").write_text("".join(f"{name}\n" for name in names))
+    assert any("masks of 8 bits hold 254" in str(problem) for problem in check(root))

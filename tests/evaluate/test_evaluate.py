@@ -192,3 +192,31 @@ def test_command_reports_refusal_on_standard_error(folders, capsys):
     printed = capsys.readouterr()
     assert printed.out == ""
     assert names[0] in printed.err
+
+
+class ManySizes:
+    """Images of 60 sizes, none of which fills a batch."""
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, index):
+        shape = (33 + index // 10, 33 + index % 10)
+        sample = {"image": torch.zeros(3, *shape, dtype=torch.uint8), "name": str(index)}
+        return sample | {"mask": torch.zeros(shape).long(), "tags": torch.ones(10)}
+
+
+def test_images_that_wait_for_others_of_their_size_hold_no_files_open():
+    """What workers send lies in shared memory: an open file a tensor, 768 at 256 images."""
+    from torch.utils.data import DataLoader
+
+    loader = DataLoader(ManySizes(), batch_size=None, num_workers=1)
+    groups = list(evaluate.by_shape(iter(loader), 8))
+    assert sum(map(len, groups)) == 60
+    assert not any(
+        value.is_shared()
+        for group in groups
+        for sample in group
+        for value in sample.values()
+        if isinstance(value, torch.Tensor)
+    )

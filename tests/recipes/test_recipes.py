@@ -11,6 +11,7 @@ import torch
 import wsss_lab.runs.folder as folder_module
 from wsss_lab.__main__ import main
 from wsss_lab.config import OptimConfig, RunConfig
+from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.config import DataConfig
 from wsss_lab.data.masks import read_mask
 from wsss_lab.data.toy import write_voc
@@ -185,7 +186,7 @@ def test_a_finished_run_can_be_resumed_by_its_own_settings(done, capsys):
 def test_a_checkpoint_of_another_method_is_refused(world, tmp_path, capsys):
     out = tmp_path / "A"
     folder = RunFolder(out, "cam_baseline", settings(world), resume=False)
-    folder.begin()
+    folder.begin(TOY_CLASSES)
     checkpoints = out / "tags" / "checkpoints"
     checkpoints.mkdir(parents=True)
     content = {"format": 1, "method": "Tscd", "step": 1, "model": {}, "optimizer": {}, "rng": []}
@@ -270,7 +271,8 @@ def test_disk_full_at_any_stage_then_resumed(world, tmp_path, capsys, monkeypatc
         assert not any(name.endswith(".tmp") for name in files)
     assert type(out).replace is rename
     capsys.readouterr()
-    assert main([str(a) for a in command(world, out, "--resume")]) == 0
+    resume = () if victim == "config.json" else ("--resume",)  # then there is no run yet
+    assert main([str(a) for a in command(world, out, *resume)]) == 0
     assert (out / "metrics.json").is_file()
     later = snapshot(out)
     for name, content in files.items():

@@ -206,7 +206,7 @@ def test_lacking_weights_are_told_before_anything_is_trained(tmp_path):
     ):
         with pytest.raises(FileNotFoundError, match=r"no weights file no\.pth"):
             acr.train(tiny(**changes), tmp_path / "A", log=silent)
-    with pytest.raises(ValueError, match=r"run\.batch: 9 images"):
+    with pytest.raises(ValueError, match=r"affinity\.batch: 9 images"):
         acr.train(tiny(affinity=AffinityConfig(batch=9)), tmp_path / "A", log=silent)
     with pytest.raises(ValueError, match="crf: expected one of"):
         acr.train(tiny(affinity=AffinityConfig(crf="soft")), tmp_path / "A", log=silent)

@@ -104,7 +104,7 @@ def test_no_recipe_trains_on_one_order_and_scores_on_another(name, tmp_path, mon
     real = lists.load_data
 
     def load(data, split, **options):
-        images = real(dataclasses.replace(data, count=4, val_count=1), split, **options)
+        images = real(dataclasses.replace(data, count=40, val_count=1), split, **options)
         if split == "val":
             images.class_names = images.class_names[::-1]
         return images

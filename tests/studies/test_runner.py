@@ -189,8 +189,7 @@ def test_a_finished_run_whose_runner_was_killed_is_recorded_without_running(plac
     assert error == "ValueError: metric 'val.score': there is no 'score', but []"
 
 
-def test_two_processes_never_work_on_one_run(place, monkeypatch):
-    monkeypatch.setattr("wsss_lab.studies.one.WAIT", 0.0)
+def test_two_processes_never_work_on_one_run(place):
     place.work.mkdir()
     with hold(place.work) as mine:
         assert mine

@@ -15,14 +15,16 @@ def train(arguments: list[str]) -> int:
         arguments: what follows `train`.
     """
     from wsss_lab.runs.contents import undo_failed_start
-    from wsss_lab.runs.folder import is_first_process, read_run, restore
+    from wsss_lab.runs.folder import is_first_process, restore
+    from wsss_lab.runs.launch import require_run
     from wsss_lab.runs.recipe import find_recipe
 
     method = arguments[0]
     recipe = find_recipe(method)
     preset, out = (option(arguments, name) for name in ("preset", "out"))
-    if preset is None and "--resume" in arguments and out and (Path(out) / "config.json").exists():
-        there = read_run(Path(out))
+    if _resumes(arguments) and out:
+        there = require_run(Path(out))
+    if preset is None and _resumes(arguments) and out:
         if there["method"] != method:
             raise ValueError(f"out: {out} holds a run of {there['method']}, not of {method}")
         default = restore(recipe.config, there["config"])
@@ -49,10 +51,22 @@ def train(arguments: list[str]) -> int:
         description=f"{recipe.summary}. The values shown are those of the preset. Images need "
         "tags; without any mask the run ends with labels and overlays, unscored.",
     )
+    if settings.resume:
+        require_run(settings.out)
     more: dict[str, Any] = {"overwrite": True} if settings.overwrite else {}
     with undo_failed_start(settings.out, is_first_process()):
         recipe.train(settings.config, settings.out, settings.resume, **more)
     return 0
+
+
+def _resumes(arguments: list[str]) -> bool:
+    """Whether `--resume` is given, in one of the forms that tyro knows; the last one counts."""
+    found = False
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name in ("--resume", "--no-resume"):
+            found = (name == "--resume") == (value.lower() not in ("false", "0"))
+    return found
 
 
 def plan(arguments: list[str]) -> int:

@@ -70,12 +70,25 @@ def by_shape(
     held: dict[tuple[int, ...], list[Sample]] = defaultdict(list)
     for sample in samples:
         key = tuple(sample["image"].shape[-2:])
-        held[key].append(sample)
+        held[key].append(_unshared(sample))
         if len(held[key]) == batch:
             yield held.pop(key)
         elif sum(map(len, held.values())) >= waiting:
             yield held.pop(max(held, key=lambda k: len(held[k])))
     yield from held.values()
+
+
+def _unshared(sample: Sample) -> Sample:
+    """Copy what a worker has sent: every tensor in shared memory keeps a file open."""
+    copied: Any = {
+        name: value.clone() if isinstance(value, Tensor) and _shared(value) else value
+        for name, value in sample.items()
+    }
+    return copied
+
+
+def _shared(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.is_shared()
 
 
 @torch.no_grad()

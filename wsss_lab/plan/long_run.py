@@ -11,10 +11,12 @@ from wsss_lab.data.errors import DataError
 from wsss_lab.data.random_images import random_data
 from wsss_lab.data.truth import lacks_truth
 from wsss_lab.evaluate.scores import ORACLE
+from wsss_lab.plan.parameters import require_known
 from wsss_lab.plan.plan import Plan, data_report
 from wsss_lab.runs.examples import examples
 from wsss_lab.runs.folder import write_json
 from wsss_lab.runs.launch import run_or_resume
+from wsss_lab.runs.preflight import preflight
 from wsss_lab.runs.published import protocol_in_words, rows_beside
 from wsss_lab.runs.recipe import find_preset, find_recipe
 from wsss_lab.runs.settings import setting_names, with_changes
@@ -60,6 +62,7 @@ def configure(method: str, parameters: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: a name that does not exist, a value of the wrong type, or one that is refused.
     """
+    require_known(parameters)
     config = find_preset(method, parameters["preset"])
     changes = {PARAMETERS[name]: parameters[name] for name in PARAMETERS if name in parameters}
     changes["data.name"] = changes["data.name"] or config.data.name
@@ -153,14 +156,21 @@ class LongRun:
         return cls(method, config, folder, parameters["probe_only"])
 
     def check(self, look: int) -> str:
-        """Return the report of `wsss_lab.plan.plan.data_report`.
+        """Check what the run needs, and return `wsss_lab.plan.plan.data_report`.
+
+        Warnings of `wsss_lab.runs.preflight` come first, one line each.
 
         Raises:
-            ValueError, DataError: see there.
+            ValueError, DataError: see both.
+            FileNotFoundError, ConnectionError: weights that cannot be had.
+            OutputError: too little space on the disk.
         """
         if self.probe_only:
             return "probe only: random images, no data set is read"
-        return data_report(self.config.data, look=look)
+        lines: list[str] = []
+        stages = find_recipe(self.method).stages
+        preflight(self.config, self.folder, stages(self.config) if stages else [], lines.append)
+        return "\n".join([*lines, data_report(self.config.data, look=look)])
 
     def plan(self, steps: int, images: int) -> str:
         """The plan as a table; with `probe_only`, of random images, and kept as `probe.json`.

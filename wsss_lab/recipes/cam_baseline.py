@@ -35,7 +35,8 @@ from wsss_lab.runs.contents import LABELS
 from wsss_lab.runs.folder import RunFolder, device_name, restore
 from wsss_lab.runs.labels import label_stage
 from wsss_lab.runs.lists import finish_unscored, load_lists
-from wsss_lab.runs.recipe import Recipe, find_crf
+from wsss_lab.runs.owner import own_run
+from wsss_lab.runs.recipe import Recipe, TrainingStage
 from wsss_lab.runs.scoring import score, score_training_maps
 from wsss_lab.runs.stages import Log, PseudoLabelled, fit_stage, launch, seeded
 
@@ -167,12 +168,31 @@ def train(
         ValueError, FileExistsError, FileNotFoundError: settings, data or folder do not fit.
         OutputError: a result cannot be written.
     """
-    folder = RunFolder(out, NAME, config, resume, overwrite)
-    find_crf(config.test.crf)  # a misspelt name ends here, not after two trainings
+    with own_run(out, NAME, config, resume, log, training_stages, overwrite) as folder:
+        return _train(folder, config, log)
+
+
+def training_stages(config: Config) -> list[TrainingStage]:
+    """List what a run with these settings trains."""
+    masks = "mask_steps" if config.mask_steps else "run.steps"
+    return [
+        TrainingStage(lambda classes: build(config, classes), config.run, config.optim),
+        TrainingStage(
+            lambda classes: build_network(config, classes + 1),
+            mask_run(config),
+            config.mask_optim,
+            steps_setting=masks,
+            optim_setting="mask_optim",
+        ),
+    ]
+
+
+def _train(folder: RunFolder, config: Config, log: Log) -> dict[str, Any]:
+    out = folder.path
     fabric, log = launch(config.run, log)
     images, val = load_lists(config.data, log, batch=config.run.batch)
     seeded(config.run.seed)
-    classifier = build(config, images.num_classes)  # and missing weights end here
+    classifier = build(config, images.num_classes)
     folder.begin(images.class_names)
     fabric.barrier()  # a replaced run is gone before any process looks for its stages
     facts = {
@@ -296,4 +316,5 @@ RECIPE = Recipe(
     load_views=load_views,
     plan=plan,
     missing_presets=NO_PRESET,
+    stages=training_stages,
 )

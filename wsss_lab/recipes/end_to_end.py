@@ -33,7 +33,8 @@ from wsss_lab.runs.contents import LABELS
 from wsss_lab.runs.folder import RunFolder, device_name, restore
 from wsss_lab.runs.labels import label_stage
 from wsss_lab.runs.lists import finish_unscored, load_lists
-from wsss_lab.runs.recipe import Recipe, find_crf, find_views
+from wsss_lab.runs.owner import own_run
+from wsss_lab.runs.recipe import Recipe, TrainingStage, find_views
 from wsss_lab.runs.scoring import TestConfig, count_classes, released_preset, score
 from wsss_lab.runs.stages import (
     Log,
@@ -42,7 +43,7 @@ from wsss_lab.runs.stages import (
     launch,
     seeded,
 )
-from wsss_lab.runs.start import start_method
+from wsss_lab.runs.start import read_start, start_method
 
 __all__ = ["EndToEnd", "EndToEndConfig", "TestConfig"]
 
@@ -130,6 +131,7 @@ class EndToEnd:
             published=self.published,
             warm_ups=self.warm_ups,
             checkpoint=self.checkpoint,
+            stages=self.training_stages,
         )
 
     def train(
@@ -156,17 +158,32 @@ class EndToEnd:
             ValueError, FileExistsError, FileNotFoundError: settings, data or folder do not fit.
             OutputError: a result cannot be written.
         """
-        folder = RunFolder(out, self.name, config, resume, overwrite)
-        find_crf(config.test.crf)  # misspelt names end here, not after the training
-        self.views(config)
+        with own_run(
+            out, self.name, config, resume, log, self.training_stages, overwrite
+        ) as folder:
+            return self._train(folder, config, log)
+
+    def training_stages(self, config: Any) -> list[TrainingStage]:
+        """List what a run with these settings trains: the one network."""
+
+        def build(classes: int) -> Method:
+            method = self.build(config, classes, True)
+            if config.start:  # that it fits is seen when the classes are known
+                read_start(config.start, self.name, config.method.backbone)
+            return with_consistency(method, config.acr)  # backbones without attention end here
+
+        return [TrainingStage(build, config.run, config.optim, "method.backbone")]
+
+    def _train(self, folder: RunFolder, config: Any, log: Log) -> dict[str, Any]:
+        out = folder.path
         fabric, log = launch(config.run, log)
         wanted = config.run.steps * config.run.batch
         images, val = load_lists(config.data, log, batch=config.run.batch, wanted=wanted)
         seeded(config.run.seed)
-        method = self.build(config, images.num_classes, True)  # missing weights are reported here
+        method = self.build(config, images.num_classes, True)
         backbone, classes = config.method.backbone, images.class_names
         start_method(method, config.start, self.name, backbone, classes)
-        plugged = with_consistency(method, config.acr)  # and backbones without attention here
+        plugged = with_consistency(method, config.acr)
         folder.begin(images.class_names)
         fabric.barrier()  # a replaced run is gone before any process looks for its stages
         facts = {

@@ -32,6 +32,7 @@ from wsss_lab.config import (
 )
 from wsss_lab.data.class_names import require_same_classes
 from wsss_lab.runs.contents import discard_run, require_inputs_elsewhere
+from wsss_lab.train.environment import arithmetic
 
 FREE = ("accumulate", "accelerator", "devices", "nodes", "workers", "log_every", "save_every")
 FREE_TO_CHANGE = frozenset({*FREE, "keep", "progress", "tensorboard", "root"})
@@ -150,8 +151,6 @@ class RunFolder:
                 f"out: {out} holds a run with other settings ({'; '.join(differing[:3])}); use "
                 "its settings, or choose another folder"
             )
-        for leftover in out.rglob(".*.tmp"):  # of a write that was killed
-            leftover.unlink(missing_ok=True)
         return there
 
     def begin(self, classes: Sequence[str] = ()) -> dict[str, Any]:
@@ -173,12 +172,17 @@ class RunFolder:
                 "versions": versions(),
                 **({"classes": list(classes)} if classes else {}),
             }
+            if changed := arithmetic():
+                self.started["environment"] = changed
             if is_first_process():
                 if self.overwrite:
                     discard_run(self.path)
                 write_json(self.path / "config.json", self.started)
         elif is_first_process():
-            if classes and "classes" in self.started:
+            if classes and "classes" not in self.started:  # begun before the lists were read
+                self.started["classes"] = list(classes)
+                write_json(self.path / "config.json", self.started)
+            elif classes:
                 owner = f"the run in {self.path}"
                 remedy = "Restore the lists of the run, or choose another folder"
                 require_same_classes(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from wsss_lab.runs.contents import undo_failed_start
-from wsss_lab.runs.folder import RunFolder
+from wsss_lab.runs.folder import read_run
+from wsss_lab.runs.owner import own_run
 from wsss_lab.runs.recipe import find_recipe
 
 
@@ -39,7 +40,8 @@ def run_or_resume(
     if config.run.devices == 1:
         with undo_failed_start(out):
             return recipe.train(config, out, resume=True, log=log)
-    RunFolder(out, method, config, resume=True).begin()
+    with own_run(out, method, config, True, log, lambda _: []):
+        pass  # config.json is written; the command owns the folder from here on
     run, data = config.run, config.data
     options = ["--run.devices", run.devices, "--run.nodes", run.nodes]
     options += ["--run.workers", run.workers, "--run.accelerator", run.accelerator]
@@ -47,6 +49,23 @@ def run_or_resume(
     command = [sys.executable, "-m", "wsss_lab", "train", method, "--out", out, "--resume"]
     follow([str(part) for part in [*command, *options]], log)
     return json.loads((out / "metrics.json").read_text())
+
+
+def require_run(out: Path) -> dict[str, Any]:
+    """Return the content of `config.json` of the run that is to be resumed.
+
+    Raises:
+        FileNotFoundError: there is none, so that other settings would be trained than were asked
+            for.
+        ValueError: it is damaged.
+    """
+    if not (out / "config.json").is_file():
+        what = "holds no run" if out.is_dir() else "is not there"
+        raise FileNotFoundError(
+            f"out: {out} {what}, so there is nothing to resume; correct the folder, or start a new "
+            "run in it without --resume"
+        )
+    return read_run(out)
 
 
 def follow(command: list[str], log: Callable[[str], None]) -> None:

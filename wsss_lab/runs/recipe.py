@@ -4,15 +4,16 @@
 dataclass alone; nothing outside a method's own folder knows a method by its name.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.registry import Registry
 
 if TYPE_CHECKING:  # the table is asked before torch is needed
-    from torch import Tensor
+    from torch import Tensor, nn
 
     import wsss_lab.evaluate.inference
     from wsss_lab.evaluate.evaluate import Crf
@@ -34,6 +35,31 @@ class Train(Protocol):
         log: Log = print,
         overwrite: bool = False,
     ) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class TrainingStage:
+    """A network that a recipe is going to train, for the look ahead of `runs.preflight`.
+
+    Names of settings are those of the command line.
+    """
+
+    build: "Callable[[int], nn.Module]"
+    """Foreground classes -> the network with the weights it starts from."""
+    run: RunConfig
+    """Length and batch."""
+    optim: OptimConfig
+    """Optimiser."""
+    backbone: str = "backbone"
+    """Setting of its backbone."""
+    weights: str = "weights"
+    """Setting of the weights it starts from."""
+    batch_setting: str = "run.batch"
+    """Setting of the images per step."""
+    steps_setting: str = "run.steps"
+    """Setting of the length."""
+    optim_setting: str = "optim"
+    """Setting of the optimiser."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +104,8 @@ class Recipe:
     `wsss_lab.studies.toy.warm_up`."""
     checkpoint: "CheckpointKind | None" = None
     """How a checkpoint of the authors is recognised; `load_released` makes it run."""
+    stages: Callable[[Any], Sequence[TrainingStage]] | None = None
+    """Settings -> what `train` is going to train, to be looked at beforehand."""
 
     def preset(self, name: str) -> Any:
         """Return the settings of a preset.

@@ -9,54 +9,41 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from wsss_lab.config import write_json
+from wsss_lab.train import lock
 
 BUSY = 75
 """Exit code: another process works on this run."""
-WAIT = 10.0
-"""Seconds that a killed process gets to release the lock."""
+LOCK = "lock"
+"""File of the lock of a study's run. The run itself, in `run/`, has its own, as every run has."""
 
 
-def try_lock(file: IO[Any]) -> bool:
-    """Lock an open file, if no other process has; the lock ends with the process.
+def require_locks() -> None:
+    """Check that the operating system has locks that end with their process.
 
     Raises:
-        ValueError: not on this operating system.
+        ValueError: it has none.
     """
     try:
-        import fcntl
+        import fcntl  # noqa: F401
     except ImportError as error:
         raise ValueError("studies run on Linux and macOS only; use WSL on Windows") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def is_held(folder: Path) -> bool:
     """Return whether a living process works on the run in a folder."""
-    lock = folder / "lock"
-    if not lock.is_file():
-        return False
-    with lock.open("rb") as file:
-        return not try_lock(file)
+    require_locks()
+    return lock.FolderLock(folder, LOCK).is_held()
 
 
-@contextlib.contextmanager
-def hold(folder: Path, wait: float = WAIT) -> Iterator[bool]:
-    """Lock a run's folder for this process; yield False if another one holds it."""
-    with (folder / "lock").open("ab") as file:
-        end = time.monotonic() + wait
-        while not (mine := try_lock(file)) and time.monotonic() < end:
-            time.sleep(0.1)
-        yield mine
+def hold(folder: Path, wait: float = 10.0) -> contextlib.AbstractContextManager[bool]:
+    """Lock a run's folder for this process; gives False if another one holds it after `wait` s."""
+    require_locks()
+    return lock.hold(folder, wait, LOCK)
 
 
 def end_with_parent() -> None:

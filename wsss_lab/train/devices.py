@@ -18,7 +18,6 @@ Buffers are those of the first process: they are handed on before every forward 
 becomes SyncBatchNorm on GPUs; on CPUs every process normalises with its own share.
 """
 
-import os
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities.imports import _IS_INTERACTIVE
 
 from wsss_lab.config import RunConfig
+from wsss_lab.train.environment import require_fitting_environment
 
 
 class Autocast(MixedPrecision):
@@ -81,14 +81,10 @@ def require_devices(run: RunConfig) -> None:
     """Refuse devices that are not there, rather than training somewhere else.
 
     Raises:
-        ValueError: names what was asked for and what there is.
+        ValueError: names what was asked for and what there is; or the environment is of another
+            run, see `wsss_lab.train.environment`.
     """
-    started = int(os.environ.get("WORLD_SIZE", 1))
-    if started != 1 and started != run.devices * run.nodes:
-        raise ValueError(
-            f"devices: {started} processes were started, expected {run.devices} devices x "
-            f"{run.nodes} nodes"
-        )
+    require_fitting_environment(run)
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if run.accelerator == "cuda" and gpus < run.devices:
         raise ValueError(f"devices: {run.devices} GPUs asked for, but this machine has {gpus}")
@@ -115,8 +111,13 @@ def require_devices(run: RunConfig) -> None:
         )
 
 
-def require_even_shares(run: RunConfig, world: int) -> None:
+def require_even_shares(run: RunConfig, world: int, setting: str = "batch") -> None:
     """Refuse a batch that processes and accumulated parts cannot share equally.
+
+    Args:
+        run: uses `batch` and `accumulate`.
+        world: number of processes.
+        setting: name of the batch in the message.
 
     Raises:
         ValueError: names the batch and what it must be a multiple of.
@@ -124,7 +125,7 @@ def require_even_shares(run: RunConfig, world: int) -> None:
     shares = world * run.accumulate
     if run.batch % shares:
         raise ValueError(
-            f"batch: {run.batch} images cannot be shared equally by {world} processes with "
+            f"{setting}: {run.batch} images cannot be shared equally by {world} processes with "
             f"{run.accumulate} accumulated parts each; take a multiple of {shares}"
         )
 

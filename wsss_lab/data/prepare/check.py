@@ -19,6 +19,9 @@ KINDS = ("voc", "coco", "stuff10k", "folder")
 """Layouts that `check` supports. `folder` is a user's own: `images/`, `tags.csv` or one
 `tags_*.csv` a list, maybe `masks/`."""
 
+MOST_CLASSES = 254
+"""Foreground classes that label images can hold beside background (0) and unlabelled (255)."""
+
 _NO_TRUTH = ("test",)  # VOC's list of this name has neither masks nor tags
 
 
@@ -37,7 +40,8 @@ def check(root: str | Path, kind: str | None = None, workers: int = 8) -> list[P
     """Read every list, image and mask of a data set and return all problems, without raising.
 
     It finds missing and doubled names, images without tags, tags of unknown classes, rows without a
-    class, lists whose classes differ in a name or in their order, broken or truncated files, masks
+    class, empty lists, more classes than label images can hold, lists whose classes differ in a
+    name or in their order, broken or truncated files, masks
     that are missing, lossy, RGB, renumbered, of another size than their image, or with ids that no
     class has. In an own folder also masks that contradict their image's tags; in the published sets
     some do, and `check_report` counts them.
@@ -86,9 +90,12 @@ def _check(root: Path, kind: str | None, workers: int) -> tuple[list[Problem], l
             problems.append(Problem.of(error))
             continue
         notes.append(f"{split}: {len(index.entries)} images, {len(index.classes)} classes")
+        problems.extend(_list_problems(split, index))
         for entry in index.entries:
             there = kind == "folder" and entry.mask is not None  # is read, even if not needed
-            entries.setdefault(entry.image, (index, entry, masks or there))
+            # an image may be in several lists; one that needs its mask is enough
+            before = entries.get(entry.image, (index, entry, False))[2]
+            entries[entry.image] = (index, entry, masks or there or before)
     notes += _skipped(root, kind)
     contradicting: list[Problem] = []
     turned: list[str] = []
@@ -110,6 +117,18 @@ def _check(root: Path, kind: str | None, workers: int) -> tuple[list[Problem], l
             f"{turned[0]}. {TURN}."
         )
     return list(dict.fromkeys(problems)), notes
+
+
+def _list_problems(split: str, index: Index) -> list[Problem]:
+    """Problems of a whole list: nothing in it, or more classes than label images can hold."""
+    found = []
+    if not index.entries:
+        remedy = "Name its images, or remove the list"
+        found.append(Problem(split, "the list is empty, so nothing can be done with it", remedy))
+    if len(index.classes) > MOST_CLASSES:
+        what = f"has {len(index.classes)} classes, but label images have room for {MOST_CLASSES}"
+        found.append(Problem(split, what, "Join or drop classes"))
+    return found
 
 
 def _skipped(root: Path, kind: str) -> list[str]:
@@ -184,6 +203,10 @@ def _folder_splits(
     """Return a split per `tags*.csv`; of several, only that of "val" needs a mask per image."""
     masks = root / "masks" if (root / "masks").is_dir() else None
     lists = sorted(root.glob("tags*.csv")) or [root / "tags.csv"]
+    if masks is None and any(path.stem == "tags_val" for path in lists):
+        what = "this folder is not there, so nothing can be scored on tags_val.csv"
+        remedy = "Put a mask NAME.png there for each of its images, or do without scores"
+        problems.append(Problem(str(root / "masks"), what, remedy, missing=True))
     classes = None
     try:
         training_first = sorted(lists, key=lambda path: path.stem not in ("tags_train", "tags"))

@@ -23,4 +23,5 @@ RECIPE = Recipe(
     published=values.PUBLISHED,
     warm_ups=recipe.WARM_UPS,
     checkpoint=CHECKPOINT,
+    stages=recipe.training_stages,
 )

@@ -47,25 +47,21 @@ from wsss_lab.recipes.acr.stages import (
     Stages,
     build_affinity,
     build_masks,
-    require_weights,
+    later_stages,
     stage_runs,
 )
 from wsss_lab.runs.folder import RunFolder, device_name, restore
 from wsss_lab.runs.lists import finish_unscored, load_lists
-from wsss_lab.runs.recipe import find_crf, find_views
+from wsss_lab.runs.owner import own_run
+from wsss_lab.runs.recipe import TrainingStage, find_views
 from wsss_lab.runs.scoring import (
     count_classes,
     released_preset,
     score,
     score_training_maps,
 )
-from wsss_lab.runs.stages import (
-    Log,
-    launch,
-    seeded,
-)
-from wsss_lab.runs.start import start_method
-from wsss_lab.train.devices import require_even_shares
+from wsss_lab.runs.stages import Log, launch, seeded
+from wsss_lab.runs.start import read_start, start_method
 
 __all__ = [
     "NAME",
@@ -162,18 +158,26 @@ def train(
         ValueError, FileExistsError, FileNotFoundError: settings, data or folder do not fit.
         OutputError: a result cannot be written.
     """
-    folder = RunFolder(out, NAME, config, resume, overwrite)
-    for name in (config.test.crf, config.label_crf, config.affinity.crf):
-        find_crf(name)
-    find_views(config.test.views)
+    with own_run(out, NAME, config, resume, log, training_stages, overwrite) as folder:
+        return _train(folder, config, log)
+
+
+def training_stages(config: Config) -> list[TrainingStage]:
+    """List what a run with these settings trains."""
+
+    def transformer(classes: int) -> ACR:
+        if config.start:  # that it fits is seen when the classes are known
+            read_start(config.start, NAME, config.backbone)
+        return build(config, classes, True)
+
+    return [TrainingStage(transformer, config.run, config.optim), *later_stages(config)]
+
+
+def _train(folder: RunFolder, config: Config, log: Log) -> dict[str, Any]:
     fabric, log = launch(config.run, log)
     runs = stage_runs(config)
-    for run in runs.values():
-        require_even_shares(run, fabric.world_size)
     batch = max(run.batch for run in runs.values())
     images, val = load_lists(config.data, log, batch=batch)
-    if config.until == "masks":
-        require_weights(config)
     seeded(config.run.seed)
     method = build(config, images.num_classes, True)
     start_method(method, config.start, NAME, config.backbone, images.class_names)

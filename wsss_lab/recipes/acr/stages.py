@@ -22,6 +22,7 @@ from wsss_lab.models.weights import load_backbone_weights
 from wsss_lab.recipes.acr.config import NAME, Config
 from wsss_lab.runs.folder import RunFolder
 from wsss_lab.runs.labels import LabelRule, label_stage
+from wsss_lab.runs.recipe import TrainingStage
 from wsss_lab.runs.stages import Log, PseudoLabelled, fit_stage, seeded
 
 
@@ -50,11 +51,37 @@ def stage_data(config: Config, stage: str) -> DataConfig:
     return data
 
 
-def require_weights(config: Config) -> None:
-    """Load the weights that later stages start from: missing ones must fail now, not in hours."""
-    if config.propagation == "affinity":
-        _pretrained(config.affinity.backbone, config.affinity.weights)
-    _pretrained(config.mask_backbone, config.mask_weights)
+def later_stages(config: Config) -> list[TrainingStage]:
+    """List what a run trains after the transformer."""
+    runs = stage_runs(config)
+    stages = []
+    if "affinity" in runs:
+        stages.append(
+            TrainingStage(
+                lambda classes: build_affinity(config, True),
+                runs["affinity"],
+                config.affinity.optim,
+                "affinity.backbone",
+                "affinity.weights",
+                "affinity.batch",
+                "affinity.steps",
+                "affinity.optim",
+            )
+        )
+    if "masks" in runs:
+        stages.append(
+            TrainingStage(
+                lambda classes: build_masks(config, classes + 1, True),
+                runs["masks"],
+                config.mask_optim,
+                "mask_backbone",
+                "mask_weights",
+                "mask_batch" if config.mask_batch else "run.batch",
+                "mask_steps" if config.mask_steps else "run.steps",
+                "mask_optim",
+            )
+        )
+    return stages
 
 
 @dataclass(frozen=True)
