@@ -14,7 +14,7 @@ import tyro
 from tyro.conf import Positional, subcommand
 
 from wsss_lab.commands.data import Data
-from wsss_lab.commands.images import Eval, Predict
+from wsss_lab.commands.images import Eval, Explain, Predict
 from wsss_lab.commands.methods import plan, score, train
 from wsss_lab.commands.options import PROGRAM, parse
 from wsss_lab.train.environment import require_readable_environment
@@ -85,6 +85,7 @@ Command = (
     | Annotated[Plan, subcommand("plan")]
     | Annotated[Eval, subcommand("eval")]
     | Annotated[Predict, subcommand("predict")]
+    | Annotated[Explain, subcommand("explain")]
 )
 
 

@@ -1,4 +1,4 @@
-"""Commands on folders of images and masks: `predict`, and `eval` of label images."""
+"""Commands on images and masks: `predict`, `explain`, and `eval` of label images."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,39 @@ class Predict:
         options: dict[str, Any] = {"trained": trained, "soft": self.soft, "device": self.device}
         options |= {"overwrite": self.overwrite, "inputs": inputs}
         return run_predict(self.images, self.out, self.threshold, **options)
+
+
+@dataclass(frozen=True)
+class Explain:
+    """Name the likeliest ImageNet classes of a photo, and show where the network sees them."""
+
+    photo: Positional[Path]
+    """An image file."""
+    out: Path | None = None
+    """PNG or HTML file to write; else PHOTO_explained.png in the current folder."""
+    backbone: str = "lite0"
+    """lite0, or any classifier of timm as timm:NAME."""
+    weights: str = ""
+    """A file with the network's weights; else those of the pip package for lite0, timm's for
+    others."""
+    classes: int = 5
+    """Number of classes."""
+    side: int = 320
+    """Long side at which the photo is looked at, px."""
+    overwrite: bool = False
+    """Replace the file, if there is one."""
+
+    def run(self) -> int:
+        """Print the classes and write their maps."""
+        from wsss_lab.evaluate.explain import explain_file
+        from wsss_lab.registry import used_files
+
+        for line in explain_file(
+            self.photo, self.out, self.backbone, self.weights, self.classes, self.side,
+            overwrite=self.overwrite, inputs=used_files(),
+        ):  # fmt: skip
+            print(line)
+        return 0
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ TRIED = (
 _ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False})
 
 
-def _create(name: str, options: dict[str, Any]) -> Any:
+def create_net(name: str, options: dict[str, Any]) -> Any:
     """Build a timm network that takes images of any size, without its classifier."""
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
@@ -75,7 +75,7 @@ class TimmBackbone(Backbone):
     """
 
     def __init__(self, name: str, levels: tuple[int, ...] = (), **net_options: Any) -> None:
-        net = _create(name, net_options)
+        net = create_net(name, net_options)
         info = list(getattr(net, "feature_info", None) or ())
         if not hasattr(net, "forward_intermediates") or not info:
             raise ValueError(f"timm's {name} offers no intermediate maps: choose another network")

@@ -233,7 +233,16 @@ def _hub_reachable(timeout: float = 5.0) -> bool:
     return True
 
 
-def _load_timm(backbone: Backbone, tag: str) -> None:
+def timm_donor(tag: str, **options: Any) -> Any:
+    """Build a network of timm with its pre-trained weights, from the local cache or the hub.
+
+    Args:
+        tag: timm's name, with or without the tag of the weights.
+        **options: arguments of the network, such as ``num_classes=0``.
+
+    Raises:
+        ConnectionError: the weights are not in the cache and cannot be fetched.
+    """
     cached = _cached(tag)
     help_text = (
         f"cannot get the weights {tag}: they are not in the local cache and the hub is out of "
@@ -243,14 +252,18 @@ def _load_timm(backbone: Backbone, tag: str) -> None:
     if cached is None and not _hub_reachable():
         raise ConnectionError(help_text)
     try:
-        donor = timm.create_model(
+        return timm.create_model(
             tag,
             pretrained=True,
-            num_classes=0,
             pretrained_cfg_overlay={"file": cached} if cached else None,
+            **options,
         )
     except OSError as error:  # the hub's own errors are OSErrors too
         raise ConnectionError(f"{help_text} ({error})") from error
+
+
+def _load_timm(backbone: Backbone, tag: str) -> None:
+    donor = timm_donor(tag, num_classes=0)
     load_strictly(backbone.net, donor.state_dict(), what=f"timm weights {tag}")
     backbone.weight_tag = f"timm:{tag}"
 

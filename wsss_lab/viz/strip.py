@@ -83,7 +83,8 @@ def _frame(frame: ArrayLike | Figure) -> np.ndarray:
     return rgb(frame)
 
 
-def _uri(array: np.ndarray, kind: str, quality: int) -> str:
+def data_uri(array: np.ndarray, kind: str, quality: int) -> str:
+    """Encode an image as a data URI, ``webp`` or ``jpeg`` at a quality of 1..100."""
     buffer = io.BytesIO()
     options = {"method": 6} if kind == "webp" else {"optimize": True}
     Image.fromarray(array).save(buffer, format=kind, quality=quality, **options)
@@ -137,7 +138,7 @@ def frame_strip(
         )
     tall, wide = arrays[0].shape[:2]
     width = width or wide
-    uris = [_uri(array, kind, quality) for array in arrays]
+    uris = [data_uri(array, kind, quality) for array in arrays]
     strip = FrameStrip(
         uris, list(alts), [str(x) for x in labels], name, (round(tall * width / wide), width)
     )
