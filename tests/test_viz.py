@@ -1,7 +1,9 @@
 """Pictures: what the pixels must be, that bytes repeat, that strips can be read without eyes."""
 
+import configparser
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -258,9 +260,38 @@ def test_tables_photos_and_claims_of_a_page(capsys):
     photo = viz.jpeg(sheet)
     assert photo._repr_jpeg_()[:3] == b"\xff\xd8\xff"
     assert viz.jpeg(sheet) == photo
-    viz.claim("half", 0.5, 0.4, 0.6)
-    viz.claim("half", 0.7, 0.4, 0.6)
-    assert (
-        capsys.readouterr().out
-        == "half between 0.4 and 0.6: True\nhalf between 0.4 and 0.6: False\n"
-    )
+
+
+def compared(text):
+    """Text as nbval compares it."""
+    rules = configparser.RawConfigParser()
+    rules.read(Path(__file__).parent / "nbval_sanitize.cfg")
+    for name in rules.sections():
+        text = re.sub(rules[name]["regex"], rules[name]["replace"], text)
+    return text
+
+
+@pytest.mark.parametrize("value", [0.5, 0.41234, 0.6, 0.4])
+def test_a_claim_shows_its_number_and_only_the_range_is_compared(value, capsys):
+    viz.claim("half", value, 0.4, 0.6)
+    out = capsys.readouterr().out
+    assert out == f"half: {value:.3g} (allowed 0.4 to 0.6)\n"
+    assert compared(out) == "half: VALUE (allowed 0.4 to 0.6)\n"
+
+
+@pytest.mark.parametrize("value", [0.39, 0.7, -5, 1e-12, float("nan"), float("inf")])
+def test_a_claim_that_fails_is_found_by_the_comparison(value, capsys):
+    viz.claim("half", value, 0.4, 0.6)
+    out = capsys.readouterr().out
+    assert "OUTSIDE the allowed 0.4 to 0.6" in out
+    assert compared(out) == out
+
+
+def test_large_and_small_claims_are_readable(capsys):
+    for value in (12345.6, 0.000123, -3):
+        viz.claim("n", torch.tensor(value), -1e9, 1e9)
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in shown] == ["12346", "0.000123", "-3"]
+    assert {compared(line) for line in shown} == {
+        "n: VALUE (allowed -1000000000.0 to 1000000000.0)"
+    }
