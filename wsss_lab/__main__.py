@@ -14,23 +14,24 @@ import tyro
 from tyro.conf import Positional, subcommand
 
 from wsss_lab.commands import PROGRAM, parse, plan, score, train
+from wsss_lab.ranges import Count, Range, Seed, Settings, Share
 
 Split = Literal["pretrain", "train", "val"]
 
 
 @dataclass(frozen=True)
-class Toy:
+class Toy(Settings):
     """Write part of the toy world in VOC layout: JPEGImages, SegmentationClass, tags.csv."""
 
     out: Path
     """Folder to write to; must be new, empty, or hold the same export."""
     split: Split = "train"
     """`pretrain` has one object an image, `train` and `val` one to four."""
-    count: int = 100
+    count: Count = 100
     """Number of images."""
-    seed: int = 0
+    seed: Seed = 0
     """Same seed, same images, on every machine."""
-    size: int = 128
+    size: Annotated[int, Range("[1, 4096]")] = 128
     """Side of the square images in px."""
 
     def run(self) -> int:
@@ -145,7 +146,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Eval:
+class Eval(Settings):
     """Compare masks with the truth, class by class; or `eval METHOD --weights FILE` a network."""
 
     pred: Path
@@ -154,7 +155,7 @@ class Eval:
     """Folder of true masks, `<name>.png`; 255 is left out."""
     list: Path
     """Text file with one image name a line."""
-    classes: int = 21
+    classes: Annotated[int, Range("[2, 255]")] = 21
     """Number of classes with background."""
     json: bool = False
     """Print machine-readable JSON instead of the table."""
@@ -198,7 +199,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Predict:
+class Predict(Settings):
     """Name and outline what is in images: a mask and an overlay per image, no tags needed."""
 
     images: Positional[Path]
@@ -208,7 +209,7 @@ class Predict:
     weights: Path | None = None
     """Folder of a trained run, its model.safetensors, or a released checkpoint; else the packaged
     toy classifier."""
-    threshold: float = 0.4
+    threshold: Share = 0.4
     """Background threshold on normalised class activation maps, 0..1."""
     soft: bool = False
     """Also write the class probabilities, <name>.npz."""

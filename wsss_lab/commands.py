@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from wsss_lab.ranges import Count, Settings, check, checks_later, spelled
+
 PROGRAM = "python -m wsss_lab"
 
 
@@ -30,7 +32,7 @@ def train(arguments: list[str]) -> int:
         there = read_run(Path(out))
         if there["method"] != method:
             raise ValueError(f"out: {out} holds a run of {there['method']}, not of {method}")
-        default = restore(recipe.config, there["config"])
+        default = restore(recipe.config, there["config"], Path(out) / "config.json")
     else:
         default = recipe.preset(preset or "toy")
     settings: Any = parse(
@@ -77,10 +79,11 @@ def plan(arguments: list[str]) -> int:
             [
                 ("preset", _setting(str, f"One of {', '.join(recipe.presets)}."), preset),
                 ("out", _setting(Path | None, "JSON file to write, too."), None),
-                ("timed_steps", _setting(int, "Steps of each kind to time; two warm up."), 10),
-                ("timed_images", _setting(int, "Images to label and to score."), 16),
+                ("timed_steps", _setting(Count, "Steps of each kind to time; two warm up."), 10),
+                ("timed_images", _setting(Count, "Images to label and to score."), 16),
                 ("config", _unnamed(recipe.config), _default(recipe.preset(preset))),
             ],
+            bases=(Settings,),
             frozen=True,
         ),
         arguments[1:],
@@ -171,16 +174,18 @@ def parse(kind: Any, arguments: list[str] | None, **options: Any) -> Any:
         **options: of `tyro.cli`.
 
     Raises:
-        ValueError: they do not fit; one line says why.
+        ValueError: they do not fit; one line that names the option.
     """
     caught = io.StringIO()
     try:
-        with contextlib.redirect_stderr(caught):
-            return tyro.cli(kind, args=arguments, **options)
+        with contextlib.redirect_stderr(caught), checks_later():
+            found = tyro.cli(kind, args=arguments, **options)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise ValueError(_one_line(caught.getvalue())) from None
+    check(found, spelled, unnamed=("config", "what"))
+    return found
 
 
 def _one_line(text: str) -> str:

@@ -29,6 +29,7 @@ from wsss_lab.methods.asdt.method import ASDT
 from wsss_lab.methods.asdt.signal import student_share
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.weights import load_backbone_weights, load_strictly
+from wsss_lab.ranges import Count, Whole
 from wsss_lab.recipes.asdt_report import report_predictions, watcher
 from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
 from wsss_lab.runs.safe_read import read_checkpoint
@@ -44,21 +45,13 @@ class Config(EndToEndConfig):
 
     method: ASDTConfig = field(default_factory=ASDTConfig)
     """Settings of the method."""
-    report: int = 0
+    report: Whole = 0
     """Training images on which teachers' labels and heads are compared with the truth at the end,
     if there is one (and the heads on the validation list); 0 for none. For the report only."""
-    watch: int = 0
+    watch: Whole = 0
     """Training images on which teachers and student are compared during training; 0 for none."""
-    watch_every: int = 4
+    watch_every: Count = 4
     """Steps between two such comparisons."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("report", 0), ("watch", 0), ("watch_every", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"{name}: expected at least {least}, got {getattr(self, name)}; it counts "
-                    f"{'steps' if name == 'watch_every' else 'images, 0 switches it off'}"
-                )
 
 
 def _photos(name: str, crop: int = 321, **changes: Any) -> Config:

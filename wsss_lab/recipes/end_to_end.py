@@ -25,6 +25,7 @@ from wsss_lab.methods.acr.plugin import ConsistencyConfig, with_consistency
 from wsss_lab.methods.common.base import Method
 from wsss_lab.models.keymaps import Table
 from wsss_lab.models.weights import load_strictly
+from wsss_lab.ranges import Settings
 from wsss_lab.recipes.end_to_end_plan import StepKind, any_step, plan
 from wsss_lab.runs.folder import RunFolder, device_name, restore
 from wsss_lab.runs.recipe import Recipe
@@ -44,7 +45,7 @@ __all__ = ["EndToEnd", "EndToEndConfig", "TestConfig"]
 
 
 @dataclass(frozen=True)
-class EndToEndConfig:
+class EndToEndConfig(Settings):
     """Settings common to all these methods; each adds its own as `method`."""
 
     data: DataConfig = field(default_factory=DataConfig)

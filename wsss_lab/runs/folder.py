@@ -11,9 +11,8 @@
 import dataclasses
 import json
 import os
-import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,10 +25,14 @@ from wsss_lab.config import (
     OutputError,
     git_revision,
     output_error,
+    read_json,
+    shortened,
     versions,
     write_atomically,
     write_json,
 )
+from wsss_lab.ranges import check, checks_later
+from wsss_lab.runs.settings import fitting
 
 FREE = ("accumulate", "accelerator", "devices", "nodes", "workers", "log_every", "save_every")
 FREE_TO_CHANGE = frozenset({*FREE, "keep", "progress", "tensorboard", "root"})
@@ -52,30 +55,47 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def restore(kind: type[T], values: Mapping[str, Any]) -> T:
+def restore(kind: type[T], values: Any, source: Path | str = "") -> T:
     """A settings dataclass from what `plain` made of it.
 
+    Args:
+        kind: the dataclass.
+        values: its fields by name, as JSON has them.
+        source: the file they come from, for messages.
+
     Raises:
-        ValueError: a setting that `kind` does not have, or of another type.
+        ValueError: a setting that `kind` does not have, of another type, or outside its range.
     """
+    try:
+        with checks_later():
+            restored = _restored(kind, values, "")
+        check(restored)
+    except (ValueError, TypeError, RecursionError) as error:
+        if not source:
+            raise ValueError(str(error)) from error
+        remedy = "correct it, or begin another run in a new folder"
+        raise ValueError(f"{source}: {error}; {remedy}") from error
+    return restored
+
+
+def _restored(kind: type[T], values: Any, prefix: str) -> T:
+    if not isinstance(values, Mapping):
+        name = prefix.rstrip(".") or "config"
+        raise ValueError(f"{name}: expected settings by name, got {shortened(values)}")
     hints = typing.get_type_hints(kind)
-    if unknown := sorted(set(values) - set(hints)):
-        raise ValueError(f"{kind.__name__} has no settings {unknown}; another version wrote them")
-    return kind(**{name: _typed(hints[name], value) for name, value in values.items()})
+    if unknown := sorted(f"{prefix}{name}" for name in set(values) - set(hints)):
+        raise ValueError(f"there are no settings {unknown[:5]}; another version wrote them")
+    return kind(
+        **{name: _typed(hints[name], value, f"{prefix}{name}") for name, value in values.items()}
+    )
 
 
-def _typed(hint: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return restore(typing.cast(type, hint), value)
+def _typed(hint: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _restored(typing.cast(type, hint), value, f"{name}.")
     if isinstance(hint, type) and isinstance(value, Mapping) and hint.__subclasses__():
-        return restore(_kind_with(hint, value), value)
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        choices = [h for h in typing.get_args(hint) if h is not type(None)]
-        return None if value is None else _typed(choices[0], value)
-    if typing.get_origin(hint) is tuple and isinstance(value, Sequence):
-        inner = typing.get_args(hint)[0]
-        return tuple(_typed(inner, v) for v in value)
-    return Path(value) if hint is Path else value
+        return _restored(_kind_with(hint, value), value, f"{name}.")
+    return fitting(hint, value, name)
 
 
 def _kind_with(base: type, values: Mapping[str, Any]) -> type:
@@ -181,12 +201,14 @@ def read_run(out: Path) -> dict[str, Any]:
     file = out / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{out} holds no run: there is no config.json in it")
-    try:
-        content = json.loads(file.read_text())
-        if not {"method", "config", "git", "versions"} <= content.keys():
-            raise ValueError("entries are missing")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{file}: damaged ({error}); choose another folder") from error
+    content = read_json(file, remedy="choose another folder")
+    for name, kind in {"method": str, "config": dict, "git": str, "versions": dict}.items():
+        if not isinstance(content.get(name), kind):
+            found = shortened(content[name]) if name in content else "none"
+            raise ValueError(
+                f"{file}: damaged (entry {name}: expected a {kind.__name__}, got {found}); choose "
+                "another folder"
+            )
     return content
 
 
@@ -242,7 +264,7 @@ def read_facts(path: Path) -> dict[str, Any] | None:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
         facts = json.loads(metadata[METADATA])
-    except (KeyError, ValueError, OSError, safetensors.SafetensorError):
+    except (KeyError, ValueError, OSError, RecursionError, safetensors.SafetensorError):
         return None
     return facts if isinstance(facts, dict) else None
 

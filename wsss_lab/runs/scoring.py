@@ -17,33 +17,31 @@ from wsss_lab.evaluate.scores import ORACLE, Evaluation
 from wsss_lab.methods.common.base import Method
 from wsss_lab.metrics import Protocol
 from wsss_lab.models.keymaps import Table, split_checkpoint
+from wsss_lab.ranges import Batch, SettingError, Settings, Share
 from wsss_lab.runs.stages import FirstImages, Log, load_data
 
 
 @dataclass(frozen=True)
-class TestConfig:
+class TestConfig(Settings):
     """How the trained network is scored."""
 
     __test__ = False  # no test case, whatever pytest thinks of its name
 
     views: str = "single"
     """Scales, flips and how they are joined: a name of `wsss_lab.evaluate.inference.VIEWS`."""
-    batch: int = 8
+    batch: Batch = 8
     """Images of one size per forward pass, at most."""
     crf: str = "none"
     """Post-processing of the segmentation, a name of `wsss_lab.refine.PRESETS`; "none" for none."""
-    cam_threshold: float | None = 0.5
+    cam_threshold: Share | None = 0.5
     """Background score, 0..1, at which the class maps get a report; None reports the sweep only."""
     tags_at_test: bool = False
     """Score a second time with the true tags of every image. An oracle, and reported as one."""
 
-    def __post_init__(self) -> None:
+    def require(self) -> None:
+        """Refuse views that are not known."""
         if self.views not in VIEWS:
-            raise ValueError(f"views: expected one of {', '.join(VIEWS)}, got {self.views!r}")
-        if self.batch < 1:
-            raise ValueError(f"batch: expected at least 1, got {self.batch}")
-        if self.cam_threshold is not None and not 0 <= self.cam_threshold <= 1:
-            raise ValueError(f"cam_threshold: expected 0..1 or None, got {self.cam_threshold}")
+            raise SettingError(["views"], f"expected one of {', '.join(VIEWS)}, got {self.views!r}")
 
 
 def count_classes(state: Mapping[str, Tensor], keys: Table, name: str) -> int:

@@ -8,6 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
+from wsss_lab.ranges import check, checks_later
+
 T = TypeVar("T")
 
 
@@ -23,7 +25,10 @@ def with_changes(config: T, changes: Mapping[str, Any]) -> T:
     Raises:
         ValueError: no such setting, or a value of another type; or the settings refuse it.
     """
-    return _changed(config, changes, "", setting_names(config))
+    with checks_later():
+        changed = _changed(config, changes, "", setting_names(config))
+    check(changed)
+    return changed
 
 
 def _changed(config: T, changes: Mapping[str, Any], prefix: str, known: Sequence[str]) -> T:
@@ -41,7 +46,7 @@ def _changed(config: T, changes: Mapping[str, Any], prefix: str, known: Sequence
         if rest:
             inner.setdefault(head, {})[rest] = value
         else:
-            values[name] = _fitting(hints[head], value, prefix + name)
+            values[name] = fitting(hints[head], value, prefix + name)
     for head, some in inner.items():
         values[head] = _changed(getattr(config, head), some, f"{prefix}{head}.", known)
     return dataclasses.replace(config, **values)  # type: ignore[type-var]
@@ -59,14 +64,23 @@ def setting_names(config: Any, prefix: str = "") -> list[str]:
     return names
 
 
-def _fitting(hint: Any, value: Any, name: str) -> Any:
-    """The value as its type; a setting of another type would fail hours later, or not at all."""
+def fitting(hint: Any, value: Any, name: str) -> Any:
+    """A setting's value as its type; one of another type would fail hours later, or not at all.
+
+    Args:
+        hint: type of the field, without ranges.
+        value: as JSON or YAML has it.
+        name: for messages.
+
+    Raises:
+        ValueError: it is of another type.
+    """
     origin = typing.get_origin(hint)
     choices = typing.get_args(hint)
     if isinstance(hint, types.UnionType) or origin is typing.Union:
         if value is None and type(None) in choices:
             return None
-        return _fitting(next(c for c in choices if c is not type(None)), value, name)
+        return fitting(next(c for c in choices if c is not type(None)), value, name)
     if origin is typing.Literal:
         if value in choices:
             return value
@@ -74,7 +88,7 @@ def _fitting(hint: Any, value: Any, name: str) -> Any:
     if origin is tuple and isinstance(value, Sequence) and not isinstance(value, str):
         if Ellipsis not in choices and len(value) != len(choices):
             raise ValueError(f"{name}: expected {len(choices)} values, got {value!r}")
-        return tuple(_fitting(choices[0], each, name) for each in value)
+        return tuple(fitting(choices[0], each, name) for each in value)
     if hint is Path and isinstance(value, str | Path):
         return Path(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

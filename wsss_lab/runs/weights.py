@@ -9,13 +9,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from wsss_lab.config import provenance, write_json
 from wsss_lab.data.catalog import DATASETS
 from wsss_lab.data.config import DataConfig
 from wsss_lab.evaluate.evaluate import evaluate, resolve_crf, side_by_side
 from wsss_lab.evaluate.trained import Trained, choose_device
+from wsss_lab.ranges import Batch, Range, Settings, Share, Whole
 from wsss_lab.runs.folder import plain, read_facts, restore
 from wsss_lab.runs.identify import released_by
 from wsss_lab.runs.recipe import RECIPES, find_recipe
@@ -69,7 +70,7 @@ def load_trained(weights: Path, expected: str | None = None) -> Trained:
 
 
 @dataclass(frozen=True)
-class ScoreConfig:
+class ScoreConfig(Settings):
     """Images and protocol of a score. Scales and flips come with the weights."""
 
     data: DataConfig
@@ -77,21 +78,16 @@ class ScoreConfig:
     matter."""
     crf: str = "none"
     """Post-processing of the segmentation, a name of `wsss_lab.refine.PRESETS`; "none" for none."""
-    cam_threshold: float | None = None
+    cam_threshold: Share | None = None
     """Background score, 0..1, at which class maps get a report; None reports the sweep only."""
-    batch: int = 8
+    batch: Batch = 8
     """Images of one size per forward pass, at most."""
-    first: int = 0
+    first: Whole = 0
     """Only so many images, from the start of the list; 0 for all."""
-    workers: int = 0
+    workers: Annotated[int, Range("[0, 4096]")] = 0
     """Processes that read images."""
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("batch", 1), ("first", 0), ("workers", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
 
 
 def score_config(config: Any) -> ScoreConfig:
