@@ -60,8 +60,7 @@ class Range:
         if math.isinf(self.low) and math.isinf(self.high):
             return "a finite number"
         if math.isinf(self.high):
-            finite = "" if value == value and not math.isinf(value) else "a finite number, "
-            return f"{finite}{'at least' if self.opens else 'above'} {self.low:g}"
+            return f"{'at least' if self.opens else 'above'} {self.low:g}"
         return f"a number in {self.interval}"
 
 

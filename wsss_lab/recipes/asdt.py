@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from wsss_lab.config import OptimConfig
@@ -127,15 +126,16 @@ def build(config: Config, classes: int, pretrained: bool) -> ASDT:
 def _take_over(state: dict[str, Tensor], backbone: Any, head: nn.Linear, what: str) -> None:
     """Copy backbone and tag head of our own tag classifier."""
     inner = {k: v for k, v in state.items() if k.startswith("backbone.")}
-    load_strictly(backbone, {k.removeprefix("backbone."): v for k, v in inner.items()}, what=what)
+    own = {k.removeprefix("backbone."): v for k, v in inner.items()}
+    load_strictly(backbone, own, what=what, widen=True)
     _fill(head, state["head.linear.weight"])
 
 
 def _fill(head: nn.Linear, weight: Tensor) -> None:
     """Copy a classifier; one of another number of classes is of no use, the head stays random."""
     if weight.shape == head.weight.shape:
-        with torch.no_grad():
-            head.weight.copy_(weight)
+        state = {**head.state_dict(), "weight": weight}
+        load_strictly(head, state, what="the tag classifier of the weights", widen=True)
 
 
 def step_kind(config: Config, step: int) -> str:

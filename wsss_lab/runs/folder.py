@@ -31,6 +31,7 @@ from wsss_lab.config import (
     write_atomically,
     write_json,
 )
+from wsss_lab.models.state import read_file, require_finite
 from wsss_lab.ranges import check, checks_later
 from wsss_lab.runs.settings import fitting
 
@@ -249,8 +250,10 @@ def save_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> Non
 
     Raises:
         OutputError: it cannot be written.
+        FloatingPointError: a weight is not finite.
     """
     state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
+    require_finite(state, f"weights for {path}")
     text = json.dumps(plain(facts), sort_keys=True)
     data = safetensors.torch.save(state, {METADATA: text})
     write_atomically(path, lambda file: file.write(data))
@@ -276,9 +279,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ValueError: the file is damaged.
     """
     try:
-        return safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: damaged ({error}); delete it and resume the run") from error
+        return read_file(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; delete it and resume the run") from error
 
 
 def device_name(device: torch.device) -> str:

@@ -62,10 +62,21 @@ def identify(path: Path) -> Identity:
         found = _kind(path, state, facts, rest).load(shapes, facts, rest)
     except ValueError as error:
         raise ValueError(_about(path, error)) from error
+    except Exception as error:  # tensors of wrong dimensions, edited descriptions: anything
+        raise ValueError(misunderstood(path, error)) from error
     parameters = sum(value.numel() for value in state.values())
     settings = {k: _shown(v) for k, v in rest.items() if k not in ("optimizer", "optim", "rng")}
     details = found.pop("details", {}) | ({"beside": settings} if settings else {})
     return Identity(**found, tensors=len(state), parameters=parameters, details=details)
+
+
+def misunderstood(path: Path, error: Exception) -> str:
+    """A message on a file whose content led to an error that nobody foresaw."""
+    reason = " ".join(str(error).partition("\n")[0].split())[:160]
+    return (
+        f"{path}: its tensors or its description cannot be understood ({type(error).__name__}: "
+        f"{reason}); get or write the file again"
+    )
 
 
 def _about(path: Path, error: ValueError) -> str:
@@ -122,7 +133,7 @@ def _fit(modules: dict[str, nn.Module], parts: Mapping[str, State], kind: str) -
     if missing := sorted(set(modules) ^ set(parts)):
         raise ValueError(f"{kind}: the file lacks, or has too many of, the parts {missing}")
     for name, module in modules.items():
-        load_strictly(module, parts[name], what=f"{kind}, part {name}")
+        load_strictly(module, parts[name], what=f"{kind}, part {name}", widen=True)
 
 
 def _rows(parts: Mapping[str, State], part: str, key: str) -> int:
@@ -214,7 +225,7 @@ def _load_asdt(state: State, facts: Any, rest: Any) -> dict[str, Any]:
 def _load_psa(state: State, facts: Any, rest: Any) -> dict[str, Any]:
     with torch.device("meta"):
         net = build_backbone("wrn38").net
-    load_strictly(net, keymaps.rename(state, keymaps.WRN38), what="PSA")
+    load_strictly(net, keymaps.rename(state, keymaps.WRN38), what="PSA", widen=True)
     classes = state["fc8.weight"].shape[0] if "fc8.weight" in state else None
     return {"kind": "PSA, RRM (Wide ResNet-38)", "network": "wrn38", "classes": classes}
 
@@ -223,7 +234,7 @@ def _load_mit(state: State, facts: Any, rest: Any) -> dict[str, Any]:
     name = _mit_name(state, "")
     with torch.device("meta"):
         net = build_backbone(name).net
-    load_strictly(net, keymaps.rename(state, keymaps.MIT), what="SegFormer MiT")
+    load_strictly(net, keymaps.rename(state, keymaps.MIT), what="SegFormer MiT", widen=True)
     return {"kind": "SegFormer MiT, official names", "network": name}
 
 
@@ -255,7 +266,7 @@ def _first_fit(state: State, names: list[str]) -> str:
         with torch.device("meta"):
             net = build_backbone(name, **options).net
         try:
-            load_strictly(net, state, what=f"the file, as {name},")
+            load_strictly(net, state, what=f"the file, as {name},", widen=True)
         except ValueError as error:
             problems.append(error)
         else:

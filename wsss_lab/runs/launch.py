@@ -1,6 +1,5 @@
 """Start or continue a run from a notebook, on one device or on several."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from wsss_lab.config import read_json
 from wsss_lab.runs.folder import RunFolder
 from wsss_lab.runs.recipe import find_recipe
 
@@ -44,7 +44,7 @@ def run_or_resume(
     options += ["--data.root", data.root] if data.root else []
     command = [sys.executable, "-m", "wsss_lab", "train", method, "--out", out, "--resume"]
     follow([str(part) for part in [*command, *options]], log)
-    return json.loads((out / "metrics.json").read_text())
+    return read_json(out / "metrics.json", remedy="delete it and resume the run")
 
 
 def follow(command: list[str], log: Callable[[str], None]) -> None:

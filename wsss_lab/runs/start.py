@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from wsss_lab.methods.common.base import Method
+from wsss_lab.models.state import WIDENED
 from wsss_lab.runs.folder import read_facts
 from wsss_lab.runs.safe_read import read_checkpoint
 
@@ -34,7 +35,7 @@ def start_method(method: Method, source: str, name: str, backbone: str) -> None:
 
 
 def read_start(source: str, name: str, backbone: str) -> dict[str, Tensor]:
-    """The tensors of a start, in float32; arguments and errors as for `start_method`."""
+    """The tensors of a start, half precision widened; arguments, errors: see `start_method`."""
     if source == "toy":
         packed = resources.files("wsss_lab") / "weights" / f"{backbone}_{name}.safetensors"
         if not packed.is_file():
@@ -43,7 +44,7 @@ def read_start(source: str, name: str, backbone: str) -> dict[str, Tensor]:
                 "empty, or give the folder of a run"
             )
         with resources.as_file(packed) as file:
-            return _floats(read_checkpoint(file)[0])
+            return _widened(read_checkpoint(file)[0])
     path = Path(source)
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
@@ -51,8 +52,9 @@ def read_start(source: str, name: str, backbone: str) -> dict[str, Tensor]:
     facts = read_facts(file)
     if facts is not None and facts.get("method") != name:
         raise ValueError(f"start: {file} is of {facts.get('method')}, not of {name}")
-    return _floats(read_checkpoint(file)[0])
+    return _widened(read_checkpoint(file)[0])
 
 
-def _floats(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+def _widened(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Half-precision numbers as float32, which loses nothing; all others stay as they are."""
+    return {k: v.to(WIDENED.get(v.dtype, v.dtype)) for k, v in state.items()}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.methods.common.base import Batch, Method, StepOutput
+from wsss_lab.models.state import require_finite
 from wsss_lab.train.checkpoint import (
     CheckpointError,
     checkpoint_files,
@@ -71,7 +72,8 @@ def fit(
 
     Raises:
         FloatingPointError: a loss or gradient that is not finite, if `run.nonfinite` is "stop";
-            names step, terms and images. See `wsss_lab.train.guard`.
+            names step, terms and images. See `wsss_lab.train.guard`. Or weights that are not finite
+            where they would be saved; names the tensors.
         ValueError: devices that are not there, a batch that cannot be shared equally, a checkpoint
             of another run (`CheckpointError`).
         OutputError: a folder that cannot be written.
@@ -140,6 +142,8 @@ def fit(
             journal.enter(step, _as_floats(fabric, numbers), factor)
         step += 1
         bar.update(step - bar.n)
+        if save_due or last:
+            require_finite(method.state_dict(), f"weights after step {step - 1}")
         if save_due and out:
             _save(step, method, optimizer.optimizer, fabric, run, optim, out, journal.history)
     if out and (saved is None or saved["step"] < run.steps):
@@ -222,12 +226,21 @@ def _restore(
     saved: dict[str, Any], method: Method, optimizer: torch.optim.Optimizer, fabric: Fabric
 ) -> None:
     """Bring back everything but the schedule and the data, which are functions of the step."""
-    method.load_state_dict(saved["model"])
-    load_optimizer(optimizer, saved["optimizer"])
-    fabric.strategy.precision.load_state_dict(saved["scaler"])
-    states = saved["rng"]
-    if fabric.global_rank < len(states):
-        set_random_state(states[fabric.global_rank], fabric.device)
+    try:
+        method.load_state_dict(saved["model"])
+        load_optimizer(optimizer, saved["optimizer"])
+        fabric.strategy.precision.load_state_dict(saved["scaler"])
+        states = saved["rng"]
+        if fabric.global_rank < len(states):
+            set_random_state(states[fabric.global_rank], fabric.device)
+    except CheckpointError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the checkpoint after step {saved['step']} cannot be restored "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:160]}); delete it to go on "
+            "from the one before"
+        ) from error
 
 
 def _save(
