@@ -102,12 +102,16 @@ class Stuff10k:
     """Folder for the archive and what is made of it."""
     download: bool = True
     """Fetch the archive if it is missing; otherwise say what to put where."""
+    accept_unverified: bool = False
+    """Take what the server sends, although no checksum of this archive is published."""
 
     def run(self) -> int:
         """Prepare the data set and print a summary."""
         from wsss_lab.data.prepare import prepare_stuff10k
 
-        print(prepare_stuff10k(self.root, download=self.download))
+        print(
+            prepare_stuff10k(self.root, download=self.download, unverified=self.accept_unverified)
+        )
         return 0
 
 

@@ -3,8 +3,10 @@
 import hashlib
 import importlib
 import json
+import lzma
 import os
 import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -18,13 +20,17 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from wsss_lab.data.catalog import ARCHIVES, DATASETS, Archive
-from wsss_lab.data.errors import Problem
-from wsss_lab.data.prepare.download import fetch
+from wsss_lab.data.errors import DataError, Problem
+from wsss_lab.data.prepare.download import fetch, read_checksums
 
 RECORD = "prepared.json"
 """File name of the record: derived files, rules and source archives."""
 
-BROKEN = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
+BROKEN = (
+    *(OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    # encrypted members, unknown compression, headers that contradict themselves
+    *(RuntimeError, NotImplementedError, ValueError, OverflowError, struct.error, IndexError),
+)
 """Exceptions of the standard library for incomplete archives."""
 
 Job = TypeVar("Job")
@@ -50,11 +56,31 @@ def progress(items: Iterable[Job], label: str, total: int | None = None) -> Iter
 
 
 def fetch_all(
-    kind: str, root: Path, download: bool, archives: Mapping[str, Archive] | None
+    kind: str,
+    root: Path,
+    download: bool,
+    archives: Mapping[str, Archive] | None,
+    unverified: bool = True,
 ) -> dict[str, Path]:
-    """Return all archives of a data set, verified, in `root/archives`."""
+    """Return all archives of a data set, verified, in `root/archives`.
+
+    Raises:
+        DataError: see `fetch`; or, without `unverified`, an archive would be downloaded that no
+            published checksum verifies.
+    """
     catalogue = archives or ARCHIVES
     names = DATASETS[kind].archives
+    for archive in (catalogue[name] for name in names):
+        target = root / "archives" / archive.name
+        if download and not unverified and archive.md5 is None and not target.is_file():
+            raise Problem(
+                str(target),
+                f"{archive.about}: no checksum of it is published, so nothing tells whether "
+                f"{archive.url} sends the right file",
+                "Run again with --accept-unverified to take what comes (its SHA-256 is kept), or "
+                "put the file there yourself",
+                missing=True,
+            ).error()
     return {name: fetch(catalogue[name], root / "archives", download) for name in names}
 
 
@@ -80,6 +106,37 @@ def require_members(path: Path, found: Iterable[str], needed: Iterable[str]) -> 
         ).error()
 
 
+MEMBERS = 1_000_000
+"""Most members of an archive; COCO's have 83,000."""
+UNPACKED = 100_000_000_000
+"""Most bytes that an archive may unpack to."""
+HARMLESS = 500_000_000
+"""Up to so many bytes any compression is accepted."""
+RATIO = 50
+"""Most bytes unpacked per byte of the archive beyond that; COCO's annotations reach 4."""
+
+
+def require_bounds(path: Path, members: int, unpacked: int) -> None:
+    """Refuse an archive that would fill the disk.
+
+    Args:
+        path: the archive.
+        members: so many are known of.
+        unpacked: bytes of these members.
+
+    Raises:
+        DataError: too many, too large, or out of proportion to the archive.
+    """
+    size = max(path.stat().st_size, 1)
+    if members > MEMBERS or unpacked > UNPACKED or unpacked > max(HARMLESS, RATIO * size):
+        raise Problem(
+            str(path),
+            f"would unpack to {members} members and {unpacked / 1e9:.1f} GB or more from "
+            f"{size / 1e9:.3f} GB",
+            "Do not use this archive; get the one that the catalogue names",
+        ).error()
+
+
 def _refuse_unsafe(path: Path, name: str) -> None:
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if ".." in parts or name.startswith(("/", "\\")) or (parts and ":" in parts[0]):
@@ -100,7 +157,10 @@ def unpack_tar(path: Path, target: Path, wanted: Sequence[str]) -> set[str]:
     seen: set[str] = set()
     try:
         with tarfile.open(path) as tar:
+            members = unpacked = 0
             for member in progress(tar, f"unpack {path.name}"):
+                members, unpacked = members + 1, unpacked + member.size
+                require_bounds(path, members, unpacked)
                 _refuse_unsafe(path, member.name)
                 prefix = next((w for w in wanted if member.name.startswith(w + "/")), None)
                 if prefix is None or not member.isfile():
@@ -109,6 +169,8 @@ def unpack_tar(path: Path, target: Path, wanted: Sequence[str]) -> set[str]:
                 file = target / member.name
                 if not (file.is_file() and file.stat().st_size == member.size):
                     tar.extract(member, target, filter="data")
+    except DataError:
+        raise
     except BROKEN as error:
         raise broken(path, error).error() from error
     return seen
@@ -119,7 +181,9 @@ def unpack_zip(path: Path, target: Path, wanted: Sequence[str]) -> set[str]:
     seen: set[str] = set()
     try:
         with zipfile.ZipFile(path) as archive:
-            for info in progress(archive.infolist(), f"unpack {path.name}"):
+            infos = archive.infolist()
+            require_bounds(path, len(infos), sum(info.file_size for info in infos))
+            for info in progress(infos, f"unpack {path.name}"):
                 name = info.filename
                 _refuse_unsafe(path, name)
                 prefix = next((w for w in wanted if name == w or name.startswith(w + "/")), None)
@@ -134,6 +198,8 @@ def unpack_zip(path: Path, target: Path, wanted: Sequence[str]) -> set[str]:
                 with archive.open(info) as source, part.open("wb") as sink:
                     shutil.copyfileobj(source, sink, 1 << 20)
                 os.replace(part, file)
+    except DataError:
+        raise
     except BROKEN as error:
         raise broken(path, error).error() from error
     return seen
@@ -170,7 +236,7 @@ def already(path: Path, settings: Mapping[str, Any]) -> bool:
     try:
         stored = json.loads(path.read_text())
         return stored["settings"] == json.loads(json.dumps(settings))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -193,7 +259,7 @@ def write_record(
 
 def archive_hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """Return the recorded checksums of verified archives."""
-    known = json.loads((folder / "CHECKSUMS.json").read_text())
+    known = read_checksums(folder)
     return {n: known[n].get("md5") or known[n]["sha256"] for n in names}
 
 

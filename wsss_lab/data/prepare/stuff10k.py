@@ -42,10 +42,12 @@ def prepare_stuff10k(
     *,
     workers: int | None = None,
     archives: Mapping[str, Archive] | None = None,
+    unverified: bool = False,
 ) -> str:
     """Make `images/`, `masks/`, `tags_{train,test}.csv` and `prepared.json` in `root`.
 
-    No checksum of this archive is published: the first download is hashed and kept as reference.
+    No checksum of this archive is published: it is downloaded only where that is accepted, hashed,
+    and kept as reference.
 
     Args:
         root: any folder; the archive goes to `root/archives` and may be deleted afterwards.
@@ -53,6 +55,7 @@ def prepare_stuff10k(
         workers: processes that convert; None is one a core.
         archives: another address (a mirror) by official file name; published counts are then not
             required.
+        unverified: download an archive that no published checksum verifies.
 
     Returns:
         summary of one paragraph.
@@ -62,7 +65,9 @@ def prepare_stuff10k(
             the remedy.
     """
     root = Path(root)
-    paths = common.fetch_all("stuff10k", root, download, archives)
+    paths = common.fetch_all(
+        "stuff10k", root, download, archives, unverified or archives is not None
+    )
     (path,) = paths.values()
     settings = {
         "classes": STUFF_CLASSES,
