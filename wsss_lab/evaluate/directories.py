@@ -14,6 +14,7 @@ from torch import Tensor
 
 from wsss_lab.data.masks import read_mask
 from wsss_lab.metrics import ConfusionMatrix, Protocol, Report, pair_counts
+from wsss_lab.printable import one_line
 
 SHOWN = 20
 """So many problems are listed; the rest is counted."""
@@ -166,7 +167,7 @@ def run_eval(
             pred, truth, list_file, classes, class_names, protocol=protocol
         )
     except ValueError as error:
-        print(f"eval: {error}", file=sys.stderr)
+        print(f"eval: {one_line(error)}", file=sys.stderr)
         return 2
     print(report.to_json() if as_json else report.table())
     return 0

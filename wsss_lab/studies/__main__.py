@@ -9,6 +9,7 @@ import tyro
 from tyro.conf import Positional, subcommand
 
 from wsss_lab.config import OutputError
+from wsss_lab.printable import one_line
 from wsss_lab.ranges import Count, Positive, Settings, check, checks_later, spelled
 from wsss_lab.studies.declare import (
     DECLARED,
@@ -171,7 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
         check(command, spelled)
         return command.run()
     except (ValueError, FileNotFoundError, OutputError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
 
 

@@ -46,6 +46,7 @@ from wsss_lab.methods.acr.localisation import (
 from wsss_lab.methods.acr.method import ACR
 from wsss_lab.metrics import Protocol, ThresholdSweep
 from wsss_lab.models.attention import attention_layers
+from wsss_lab.printable import row as table_row
 from wsss_lab.ranges import Batch, Count, Settings
 from wsss_lab.runs.folder import read_run
 from wsss_lab.runs.weights import Trained, load_trained
@@ -290,12 +291,12 @@ def localisation_table(record: dict[str, Any], groups: list[str] | None = None) 
     head = ["map", "threshold"]
     for group in groups:
         head += [group, f"{group}, best threshold (oracle)"]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = [table_row(head), "|---" * len(head) + "|"]
     for row in record["rows"]:
         cells = [row["name"], f"{row['threshold']:.2f}"]
         for group in groups:
             cells += [_shown(row["scores"][group][key]) for key in ("miou", "best")]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(table_row(cells))
     return "\n".join(lines)
 
 
