@@ -349,11 +349,8 @@ def remedy_of(error: Exception) -> str | None:
         return str(error) if known else None
     if isinstance(error, RuntimeError) and type(error).__name__ not in EXPECTED:
         return None
-    return (
-        str(error)
-        if isinstance(error, ValueError | OSError | ArithmeticError | RuntimeError)
-        else None
-    )
+    known = ValueError | OSError | RuntimeError | FloatingPointError | OverflowError
+    return str(error) if isinstance(error, known) else None
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ _TAG = re.compile(r"<(?=[A-Za-z/!?])|&(?=#?\w+;)")
 
 
 def printable(text: str) -> str:
-    r"""Replace characters that act on a terminal by their escapes, e.g. `\x1b`; keep line breaks."""
+    r"""Replace characters that act on a terminal by escapes, e.g. `\x1b`; keep line breaks."""
     return _ACTS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 

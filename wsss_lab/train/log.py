@@ -109,9 +109,17 @@ def read_log(path: Path) -> History:
 
     Raises:
         FileNotFoundError: no such file.
+        ValueError: it is damaged.
     """
-    with path.open(newline="") as file:
-        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    try:
+        with path.open(newline="") as file:
+            return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise ValueError(f"{path}: no log of a training ({error}); delete it") from error
+
+
+FOREVER = 3.6e11
+"""Longest time to go that is shown, s: ten thousand years."""
 
 
 def line(entry: dict[str, float], run: RunConfig, peak_lr: float) -> str:
@@ -119,7 +127,7 @@ def line(entry: dict[str, float], run: RunConfig, peak_lr: float) -> str:
     known = {"step", "images_per_s", "lr_factor"}
     parts = "  ".join(f"{name} {value:.4f}" for name, value in entry.items() if name not in known)
     speed, rate = entry["images_per_s"], entry["lr_factor"] * peak_lr
-    left = (run.steps - entry["step"] - 1) * run.batch / max(speed, 1e-9)
+    left = min((run.steps - entry["step"] - 1) * run.batch / max(speed, 1e-9), FOREVER)
     return (
         f"step {int(entry['step']) + 1:>5}/{run.steps}  {parts}  lr {rate:.1e}"
         f"  {speed:.0f} images/s  {timedelta(seconds=round(left))} left  {memory():.1f} GB"
