@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 WIDENED = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 """Types of numbers that another one holds without loss."""
+COUNTER = "num_batches_tracked"
+"""Ending of the counters of batch normalisation."""
 SHOWN = 5
 """Names in a message, at most."""
 
@@ -36,19 +38,24 @@ def read_file(path: Path, records: Sequence[Any] = ()) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises anything
         text = str(error)
-        found = re.search(r"Unsupported (?:global|class|type)[^\n]*?(?:GLOBAL |: )(\S+)", text)
-        if found or re.search(r"blocklisted|disallowed|[Cc]an only (?:build|call|create)", text):
-            what = found[1].rstrip(".,") if found else "code"
+        if found := _CODE.search(text):
             raise ValueError(
-                f"{path}: not safe to load, it holds pickled Python objects and asks for {what}; "
-                "re-save its tensors alone where you trust it"
+                f"{path}: not safe to load, it holds pickled Python objects and asks for "
+                f"{(found[1] or 'code').rstrip('.,')}; re-save its tensors alone where you trust it"
             ) from error
         size = path.stat().st_size if path.is_file() else 0
-        reason = " ".join(text.partition("\n")[0].split())[:120] or type(error).__name__
+        said = text.rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
         raise ValueError(
             f"cannot read {path} ({size} bytes): it is truncated or not a weights file, download "
-            f"it again and compare the size ({reason})"
+            f"it again and compare the size ({' '.join(said.partition(chr(10))[0].split())[:120]})"
         ) from error
+
+
+_CODE = re.compile(
+    r"[Uu]nsupported (?:global: |class |type )?GLOBAL (\S+)|blocklisted|is blocked|disallowed|"
+    r"[Cc]an only (?:build|call|create)|Trying to (?:call|instantiate)"
+)
+"""PyTorch's words for a file that asks for something else than tensors."""
 
 
 def named_tensors(content: Any) -> dict[str, Tensor] | None:
@@ -138,7 +145,8 @@ def load_strictly(
 ) -> None:
     """`load_state_dict` that reports every kind of misfit at once.
 
-    Counters of batch normalisation may be absent: older checkpoints have none.
+    Counters of batch normalisation may be absent, because older checkpoints have none, and of any
+    type, because no result depends on them.
 
     Args:
         module: receives the tensors; untouched if anything does not fit.
@@ -154,7 +162,7 @@ def load_strictly(
     own = module.state_dict()
     both = {k: v for k, v in state.items() if k in own}
     found = {
-        "missing": [k for k in own if k not in state and not k.endswith("num_batches_tracked")],
+        "missing": [k for k in own if k not in state and not k.endswith(COUNTER)],
         "unexpected": [k for k in state if k not in own],
         "of another shape": [
             f"{k} is {tuple(v.shape)}, needs {tuple(own[k].shape)}"
@@ -164,7 +172,9 @@ def load_strictly(
         "of another type": [
             f"{k} is {_type(v)}, needs {_type(own[k])}"
             for k, v in both.items()
-            if v.dtype != own[k].dtype and not (widen and WIDENED.get(v.dtype) == own[k].dtype)
+            if v.dtype != own[k].dtype
+            and not (widen and WIDENED.get(v.dtype) == own[k].dtype)
+            and not k.endswith(COUNTER)
         ],
         "not finite": not_finite(both),
     }
