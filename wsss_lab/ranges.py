@@ -188,7 +188,7 @@ def _misfit(hint: Any, value: Any, within: Range | None) -> str | None:
     if hint is not Any and isinstance(hint, type) and not _is_a(value, hint):
         return f"{hint.__name__}, got {_shown(value)}"
     if within and isinstance(value, numbers.Real) and (wanted := within.expected(value)):
-        return f"{wanted}, got {value}" + (f"; {within.hint}" if within.hint else "")
+        return f"{wanted}, got {_shown(value)}" + (f"; {within.hint}" if within.hint else "")
     return None
 
 

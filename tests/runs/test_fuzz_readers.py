@@ -71,7 +71,8 @@ def survives(read, file):
     try:
         read(file)
     except (ValueError, FileNotFoundError) as error:
-        assert file.name in str(error), f"{error!r} does not name its file"
+        if file.name not in str(error):
+            raise AssertionError(f"{error!r} does not name its file") from error
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
+from wsss_lab.config import shortened
 from wsss_lab.ranges import check, checks_later
 
 T = TypeVar("T")
@@ -84,17 +85,22 @@ def fitting(hint: Any, value: Any, name: str) -> Any:
     if origin is typing.Literal:
         if value in choices:
             return value
-        raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}, got {value!r}")
+        raise ValueError(
+            f"{name}: expected one of {', '.join(map(str, choices))}, got {shortened(value)}"
+        )
     if origin is tuple and isinstance(value, Sequence) and not isinstance(value, str):
         if Ellipsis not in choices and len(value) != len(choices):
-            raise ValueError(f"{name}: expected {len(choices)} values, got {value!r}")
+            raise ValueError(f"{name}: expected {len(choices)} values, got {shortened(value)}")
         return tuple(fitting(choices[0], each, name) for each in value)
     if hint is Path and isinstance(value, str | Path):
         return Path(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{name}: expected float, got a far too large number") from None
     if hint in (bool, int, float, str) and type(value) is hint:
         return value
     wanted = getattr(hint, "__name__", str(hint)) if origin is None else str(hint)
     hint_text = " (YAML reads 1e-4 as text; write 1.0e-4)" if hint is float else ""
-    raise ValueError(f"{name}: expected {wanted}, got {value!r}{hint_text}")
+    raise ValueError(f"{name}: expected {wanted}, got {shortened(value)}{hint_text}")
