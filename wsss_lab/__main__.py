@@ -345,11 +345,10 @@ def remedy_of(error: Exception) -> str | None:
             "run.accumulate, smaller crops or another machine"
         )
     if isinstance(error, ImportError):
-        known = "pip install" in str(error)
-        return str(error) if known else None
+        return str(error) if "pip install" in str(error) else None
     if isinstance(error, RuntimeError) and type(error).__name__ not in EXPECTED:
         return None
-    known = ValueError | OSError | RuntimeError | FloatingPointError | OverflowError
+    known = (ValueError, OSError, RuntimeError, FloatingPointError, OverflowError)
     return str(error) if isinstance(error, known) else None
 
 

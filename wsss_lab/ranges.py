@@ -136,7 +136,7 @@ def check(
     Raises:
         SettingError: the first field that does not fit.
     """
-    for name, hint in _hints(type(config)).items():
+    for name, hint in _hints(_kind(config)).items():
         value = getattr(config, name)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             check(value, spell, prefix + ("" if name in unnamed else f"{name}."), unnamed)
@@ -149,7 +149,7 @@ def check(
             raise SettingError([spell(prefix + n) for n in error.names], error.text) from None
         except ValueError as error:
             name, colon, text = str(error).partition(": ")
-            if not colon or name not in _hints(type(config)):
+            if not colon or name not in _hints(_kind(config)):
                 raise
             raise SettingError([spell(prefix + name)], text) from None
 
@@ -219,8 +219,12 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def _kind(config: Any) -> Any:
+    return type(config)
+
+
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     """Types of a dataclass's fields, with their ranges."""
     hints = typing.get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}  # type: ignore

@@ -5,7 +5,7 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from email.message import Message
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def origin_of(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _mark(headers: Mapping[str, str]) -> str:
+def _mark(headers: Message) -> str:
     """Mark of a file's version: a strong entity tag, else the time of its last change, else ""."""
     tag = headers.get("ETag") or ""
     return tag if tag.startswith('"') else headers.get("Last-Modified") or ""
