@@ -166,6 +166,7 @@ REFUSED = [
     ("cosa", "--method.low 0.8", "--method.low, --method.high: expected low <= high, got 0.8"),
     ("cosa", "--method.weights.seg nan", "--method.weights.seg: expected at least 0, got nan"),
     ("cosa", "--acr.alpha nan", "--acr.alpha: expected at least 0, got nan"),
+    ("cosa", "--method.scales 1.0 0.01", "--method.scales: expected views of at least 4 px"),
     ("tscd", "--test.cam-threshold 1.5", "--test.cam-threshold: expected a number in [0, 1]"),
     ("acr", "--affinity.optim.lr nan", "--affinity.optim.lr: expected"),
     ("acr", "--background 12 1", "--background: expected values that do not fall"),

@@ -13,7 +13,6 @@ their old key `voices`.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from wsss_lab.config import write_atomically, write_json
+from wsss_lab.config import read_json, write_atomically, write_json
 from wsss_lab.data.errors import DataError
 from wsss_lab.evaluate.evaluate import by_shape
 from wsss_lab.methods.asdt.method import ASDT
@@ -264,4 +263,4 @@ def read_phase(path: Path) -> dict[str, Any]:
     """Read `phase`: step, and agreement of each pair after it; empty if no samples were taken."""
     if not path.is_file():
         return {}
-    return {"phase": json.loads(path.read_text())}
+    return {"phase": read_json(path, remedy="delete it, the report goes without it")}

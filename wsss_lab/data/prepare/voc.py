@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from wsss_lab.data.catalog import VOC_CLASSES, Archive
-from wsss_lab.data.errors import Problem
+from wsss_lab.data.errors import DataError, Problem
 from wsss_lab.data.layouts import read_list
 from wsss_lab.data.masks import write_mask
 from wsss_lab.data.prepare import common
@@ -89,7 +89,10 @@ def _unpack_sbd(path: Path, target: Path, skip: set[str]) -> set[str]:
     lists: dict[str, list[str]] = {}
     try:
         with tarfile.open(path) as tar:
+            members = unpacked = 0
             for member in common.progress(tar, f"unpack {path.name}"):
+                members, unpacked = members + 1, unpacked + member.size
+                common.require_bounds(path, members, unpacked)
                 name = PurePosixPath(member.name)
                 folder, file = str(name.parent), tar.extractfile(member)
                 if file is None:
@@ -99,6 +102,8 @@ def _unpack_sbd(path: Path, target: Path, skip: set[str]) -> set[str]:
                 elif folder == f"{base}/cls" and name.suffix == ".mat" and name.stem not in skip:
                     label = read_sbd(file.read(), f"{path}: {name}")
                     write_mask(target / f"{name.stem}.png", label)
+    except DataError:
+        raise
     except common.BROKEN as error:
         raise common.broken(path, error).error() from error
     common.require_members(path, lists, (f"{base}/train.txt", f"{base}/val.txt"))

@@ -14,7 +14,7 @@ from PIL import Image
 
 from wsss_lab.config import write_atomically
 from wsss_lab.data.catalog import VOC_CLASSES, Archive
-from wsss_lab.data.errors import Problem
+from wsss_lab.data.errors import DataError, Problem
 from wsss_lab.data.prepare import common
 from wsss_lab.data.tags import tags_from_boxes, write_tags
 from wsss_lab.data.voc_mini import LONG_SIDE, SPLITS, names_of
@@ -108,7 +108,10 @@ def _take(source: _Source, path: Path, target: Path) -> dict[str, tuple[int, ...
         folders["Annotations"] = lambda data, name: _write(boxes / f"{name}.xml", data)
         try:
             with tarfile.open(path) as tar:
+                members = unpacked = 0
                 for member in common.progress(tar, f"read {path.name}"):
+                    members, unpacked = members + 1, unpacked + member.size
+                    common.require_bounds(path, members, unpacked)
                     place = PurePosixPath(member.name)
                     name = source.names.get(place.stem)
                     keep = folders.get(place.parent.name)
@@ -116,6 +119,8 @@ def _take(source: _Source, path: Path, target: Path) -> dict[str, tuple[int, ...
                         file = tar.extractfile(member)
                         if file is not None:
                             keep(file.read(), name)
+        except DataError:
+            raise
         except common.BROKEN as error:
             raise common.broken(path, error).error() from error
         found = {
