@@ -151,10 +151,10 @@ REFUSED = [
     (
         "cam_baseline",
         "--mask-optim.lr inf",
-        "--mask-optim.lr: expected a number in [0, 1e6], got inf",
+        "--mask-optim.lr: expected at most 1000000, got inf",
     ),
     ("cam_baseline", "--optim.clip -1", "--optim.clip: expected at least 0, got -1"),
-    ("cam_baseline", "--run.batch 0", "--run.batch: expected a number in [1, 1048576], got 0"),
+    ("cam_baseline", "--run.batch 0", "--run.batch: expected at least 1, got 0"),
     ("cam_baseline", f"--run.steps {10**30}", "--run.steps: expected at most 2147483647"),
     ("cam_baseline", "--data.scale 2 1", "--data.scale: expected values that do not fall"),
     ("cam_baseline", "--data.name vox", "--data.name: expected one of toy, voc"),
@@ -190,7 +190,7 @@ def test_a_refusal_names_the_option_before_anything_is_made(
     ("words", "message"),
     [
         ("data toy --out {} --count 0", "--count: expected at least 1, got 0"),
-        ("data toy --out {} --seed -1", "--seed: expected a number in"),
+        ("data toy --out {} --seed -1", "--seed: expected at least 0, got -1"),
         ("plan cosa --timed-steps 0", "--timed-steps: expected at least 1, got 0"),
         (
             "predict nothing.jpg --out {} --threshold nan",
@@ -205,7 +205,7 @@ def test_the_other_commands_name_their_options(words, message, tmp_path, capsys)
 
 
 def test_changes_by_name_carry_the_whole_name():
-    with pytest.raises(ValueError, match=r"^mask_optim\.lr: expected a number in"):
+    with pytest.raises(ValueError, match=r"^mask_optim\.lr: expected at least 0, got nan"):
         with_changes(Config(), {"mask_optim.lr": math.nan})
     with pytest.raises(ValueError, match=r"^band: expected values that do not fall"):
         with_changes(Config(), {"band": [0.9, 0.1]})

@@ -27,6 +27,8 @@ LARGEST = 2**31 - 1
 """Largest whole number where a range has no upper end: more overflows in one place or another."""
 LARGEST_FLOAT = 1e30
 """Largest number where a range has no upper end; float32, the arithmetic, ends at 3.4e38."""
+TECHNICAL = 4096
+"""Upper ends from here on are those of machines and formats, not of a setting's meaning."""
 _LATER: ContextVar[bool] = ContextVar("checks come later", default=False)
 C = TypeVar("C")
 
@@ -55,13 +57,13 @@ class Range:
         under_high = value <= high if self.closes or math.isinf(self.high) else value < high
         if over_low and under_high:  # both are false for nan
             return None
-        if math.isinf(self.high) and over_low:
-            return f"at most {high:g}" if endless != LARGEST else f"at most {high}"
         if math.isinf(self.low) and math.isinf(self.high):
             return "a finite number"
-        if math.isinf(self.high):
-            return f"{'at least' if self.opens else 'above'} {self.low:g}"
-        return f"a number in {self.interval}"
+        if self.high < TECHNICAL:
+            return f"a number in {self.interval}"
+        if over_low:
+            return f"at most {high:.0f}" if high <= LARGEST else f"at most {high:g}"
+        return f"{'at least' if self.opens else 'above'} {self.low:g}"
 
 
 Share = Annotated[float, Range("[0, 1]")]

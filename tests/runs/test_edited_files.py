@@ -31,7 +31,7 @@ def resume(folder, capsys):
 
 EDITS = {
     ("config", "run", "steps"): ("6", "run.steps: expected int, got '6'"),
-    ("config", "run", "batch"): (0, "run.batch: expected a number in"),
+    ("config", "run", "batch"): (0, "run.batch: expected at least 1"),
     ("config", "run"): (None, "run: expected settings by name, got None"),
     ("config", "data"): (None, "data: expected settings by name, got None"),
     ("config",): ([], "entry config: expected a dict, got []"),

@@ -102,7 +102,7 @@ def digest(path: str | Path, algorithm: str) -> str:
 
 
 def read_checksums(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what `CHECKSUMS.json` in a folder says of its archives; nothing if it is not there.
+    """Return the entries of a folder's `CHECKSUMS.json`; none if it is not there.
 
     Raises:
         DataError: it is damaged.
