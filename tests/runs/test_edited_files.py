@@ -43,7 +43,7 @@ EDITS = {
     ("config", "data", "root"): (5, "data.root: expected Path, got 5"),
     ("config", "threshold"): (float("nan"), "threshold: expected a number in [0, 1], got nan"),
     ("config", "band"): ([0.9, 0.1], "band: expected values that do not fall"),
-    ("config", "test", "new"): (1, "there are no settings ['test.new']"),
+    ("config", "test", "new"): (1, "TestConfig has no settings ['test.new']"),
     ("config", "data", "name"): ("vox", "data.name: expected one of toy"),
 }
 

@@ -51,3 +51,12 @@ def test_values_as_yaml_has_them():
 def test_what_does_not_fit_is_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         with_changes(Config(), changes)
+
+
+def test_names_of_several_lists_are_all_known():
+    from wsss_lab.methods.cosa.config import CoSAConfig
+
+    for search in ("none", "bands", "mixture", "split"):
+        assert with_changes(CoSAConfig(), {"search": search}).search == search
+    with pytest.raises(ValueError, match="search: expected one of"):
+        with_changes(CoSAConfig(), {"search": "guess"})

@@ -85,7 +85,9 @@ def _restored(kind: type[T], values: Any, prefix: str) -> T:
         raise ValueError(f"{name}: expected settings by name, got {shortened(values)}")
     hints = typing.get_type_hints(kind)
     if unknown := sorted(f"{prefix}{name}" for name in set(values) - set(hints)):
-        raise ValueError(f"there are no settings {unknown[:5]}; another version wrote them")
+        raise ValueError(
+            f"{kind.__name__} has no settings {unknown[:5]}; another version wrote them"
+        )
     return kind(
         **{name: _typed(hints[name], value, f"{prefix}{name}") for name, value in values.items()}
     )

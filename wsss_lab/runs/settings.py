@@ -81,7 +81,13 @@ def fitting(hint: Any, value: Any, name: str) -> Any:
     if isinstance(hint, types.UnionType) or origin is typing.Union:
         if value is None and type(None) in choices:
             return None
-        return fitting(next(c for c in choices if c is not type(None)), value, name)
+        problems = []
+        for choice in (c for c in choices if c is not type(None)):
+            try:
+                return fitting(choice, value, name)
+            except ValueError as error:
+                problems.append(error)
+        raise problems[-1]
     if origin is typing.Literal:
         if value in choices:
             return value
