@@ -27,7 +27,6 @@ from wsss_lab.methods.asdt.config import PRESETS, RELEASED
 from wsss_lab.methods.asdt.labels import TeacherLabel
 from wsss_lab.methods.asdt.method import ASDT, Targets
 from wsss_lab.methods.asdt.network import Outputs
-from wsss_lab.methods.common.base import normalize
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.refine import DenseCRF, DenseEnergyLoss
 
@@ -99,7 +98,7 @@ class Literal:
     def labels(self, batch: dict[str, Tensor], outputs: Outputs, pulse: bool) -> list[Tensor]:
         """Both teachers' labels, image by image on the host."""
         net, images, tags = self.network, batch["images"], batch["tags"]
-        size, given = images.shape[-2:], normalize(images)
+        size, given = images.shape[-2:], net.backbone.normalize(images)
         with torch.no_grad():
             views = [F.relu(outputs.cam)]
             for scale in self.config.scales[1:]:

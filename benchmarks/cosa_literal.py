@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss_lab.methods.common.base import normalize
 from wsss_lab.methods.cosa.method import CoSA
 from wsss_lab.refine import DenseEnergyLoss
 
@@ -103,7 +102,8 @@ class Literal:
 
     def __call__(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         """All losses of a step."""
-        config, tags, size = self.config, batch["tags"], tuple(batch["images"].shape[-2:])
+        config, normalize = self.config, self.online.backbone.normalize
+        tags, size = batch["tags"], tuple(batch["images"].shape[-2:])
         student = self.online(normalize(batch["strong"]))
         with torch.no_grad():
             cam, aux, seg = literal_maps(self.teacher, normalize(batch["images"]), config.scales)

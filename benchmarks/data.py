@@ -26,7 +26,14 @@ from wsss_lab.data.crops import draw_window, scaled_size, view, view_released
 from wsss_lab.data.images import read_image
 from wsss_lab.data.loader import StepLoader
 from wsss_lab.data.sample import Sample
-from wsss_lab.data.views import STRONG_OPS, Views, blur, jitter, strong, strong_released
+from wsss_lab.data.transform import (
+    STRONG_OPS,
+    TrainingTransform,
+    blur,
+    jitter,
+    strong,
+    strong_released,
+)
 
 HEIGHT, WIDTH = 375, 500
 BATCH = 8
@@ -62,7 +69,7 @@ class Files:
 def ours(paths: list[Path], **settings: object) -> Callable[[int], object]:
     """Batches from our loader."""
     data = DataConfig(scale=(0.5, 2.0), **settings)  # type: ignore[arg-type]
-    return StepLoader(Files(paths), BATCH, seed=0, transform=Views(data))  # type: ignore[arg-type]
+    return StepLoader(Files(paths), BATCH, seed=0, transform=TrainingTransform(data))  # type: ignore[arg-type]
 
 
 def torchvision_way(paths: list[Path], crop: int, kind: str) -> Callable[[int], Tensor]:

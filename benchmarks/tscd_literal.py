@@ -11,7 +11,6 @@ from refine_local import textbook
 from torch import Tensor
 
 from wsss_lab.cam import box_to_valid
-from wsss_lab.methods.common.base import normalize
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.methods.tscd.released import truncate_colours
 from wsss_lab.models.attention import attention_layers, pool_queries
@@ -150,7 +149,7 @@ def literal_affinity(affinity: Tensor, labels: Tensor, near: Tensor) -> Tensor:
 def literal_step(method: TSCD, batch: Batch, near: Tensor) -> dict[str, Tensor]:
     """Losses of the step, the sum among them."""
     config, images, tags, points = method.config, batch["images"], batch["tags"], batch["points"]
-    seen, size = normalize(images), tuple(images.shape[2:])
+    seen, size = method.normalize(images), tuple(images.shape[2:])
     view = F.interpolate(seen, scale_factor=config.view_scale, mode="bilinear", align_corners=True)
     first, cam = literal_pass(method, seen), literal_cam(method, seen)
     second, cam_view = literal_pass(method, view), literal_cam(method, view)

@@ -22,7 +22,7 @@ from wsss_lab.data.augment import augment
 from wsss_lab.data.toy import ToyWorld
 from wsss_lab.ema import MomentumTeacher
 from wsss_lab.losses import tag_loss
-from wsss_lab.methods.common.base import normalize, split_decay
+from wsss_lab.methods.common.base import split_decay
 from wsss_lab.methods.cosa import PRESETS, CoSANetwork, cosa_backbone
 from wsss_lab.methods.cosa.labels import label_from_cam, sampled_target, teacher_cam
 from wsss_lab.methods.cosa.losses import perplexity_weights, swapped_cam_loss, swapped_seg_loss
@@ -41,7 +41,7 @@ CONFIG = replace(PRESETS["toy"], scales=(1.0, 0.5))
 def assign(images: Tensor, tags: Tensor, grid: tuple[int, int]) -> tuple[Tensor, ...]:
     """Return the teacher's labels for the segmentation, their weights, and targets for the maps."""
     size, (classes, present) = (images.shape[2], images.shape[3]), present_classes(tags)
-    views = forward_views(teacher, normalize(images), CONFIG.scales)
+    views = forward_views(teacher, student.backbone.normalize(images), CONFIG.scales)
     labels, weights = [], []
     for name, search in zip(("cam", "aux_cam"), searches, strict=True):
         cam = teacher_cam([getattr(v, name) for v in views], classes, present, size, CONFIG.scales)
@@ -60,7 +60,7 @@ def assign(images: Tensor, tags: Tensor, grid: tuple[int, int]) -> tuple[Tensor,
 @torch.no_grad()
 def evaluate(name: str) -> dict[str, Tensor]:
     """Print the teacher's scores on the held-out scenes; return maps and masks of some."""
-    out = [teacher(normalize(part)) for part in images.split(16)]
+    out = [teacher(student.backbone.normalize(part)) for part in images.split(16)]
     maps = [torch.cat([getattr(o, kind) for o in out]) for kind in ("seg_logits", "cam")]
     seg, cam = (F.interpolate(one, images.shape[2:], mode="bilinear") for one in maps)
     cam = normalize_cam(cam, "plain") * val["tags"][:, :, None, None]
@@ -90,7 +90,7 @@ if __name__ == "__main__":
         chosen = torch.randint(SCENES, (BATCH,))
         weak, _ = augment(train["image"][chosen] / 255, generator=source)
         strong, _ = augment(weak, generator=source, shift=0, flip=False, jitter=0.6)  # same places
-        out, tags = student.train()(normalize(strong)), train["tags"][chosen]
+        out, tags = student.train()(student.backbone.normalize(strong)), train["tags"][chosen]
         labels, weights, target = assign(weak, tags, (out.cam.shape[2], out.cam.shape[3]))
         logits = F.interpolate(out.seg_logits, weak.shape[2:], mode="bilinear")
         tag = tag_loss(out.tag_logits, tags) + tag_loss(out.aux_logits, tags)

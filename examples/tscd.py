@@ -18,7 +18,6 @@ from wsss_lab import viz
 from wsss_lab.cam import cam_to_pseudo_label
 from wsss_lab.data.toy import ToyWorld
 from wsss_lab.losses import balanced_pixel_loss, enlarge, tag_loss
-from wsss_lab.methods.common.base import normalize
 from wsss_lab.methods.tscd.config import PRESETS
 from wsss_lab.methods.tscd.labels import affinity_label
 from wsss_lab.methods.tscd.losses import affinity_loss, correspondence, scd_loss
@@ -42,7 +41,7 @@ def pseudo_labels(method: TSCD, images: Tensor, cam: Tensor, tags: Tensor) -> Te
 
 def losses(method: TSCD, images: Tensor, tags: Tensor) -> dict[str, Tensor]:
     """Compute the five losses of a step."""
-    seen, size = normalize(images), (images.shape[2], images.shape[3])
+    seen, size = method.normalize(images), (images.shape[2], images.shape[3])
     out = method.network(seen)
     cam = method.maps(seen, scale_1=out.cam)  # without gradient: the maps are the teacher
     labels = pseudo_labels(method, images, cam, tags)
@@ -100,7 +99,7 @@ if __name__ == "__main__":
         miou = float(mean_iou(ConfusionMatrix(11).update(labels, truth).compute())[1])
         print(f"{name}: {100 * miou:.1f} % mIoU on {HELD_OUT} held-out scenes")
     photos, tags = images[SHOWN], val["tags"][SHOWN]
-    cam = method.maps(normalize(photos)) * tags[:, :, None, None]
+    cam = method.maps(method.normalize(photos)) * tags[:, :, None, None]
     columns = {"tagged maps": cam.amax(1), "pseudo-label": pseudo_labels(method, photos, cam, tags)}
     columns |= {"before": before[SHOWN], "after": after[SHOWN], "truth": truth[SHOWN]}
     stacked = [np.vstack([*map(viz.overlay, photos, column)]) for column in columns.values()]

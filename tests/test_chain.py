@@ -13,7 +13,7 @@ from wsss_lab.cam import FUSIONS, cam_to_label, multi_scale_cam
 from wsss_lab.data.datasets import ImageTagDataset
 from wsss_lab.data.toy import write_voc
 from wsss_lab.evaluate.evaluate import evaluate as score_method
-from wsss_lab.evaluate.inference import Views
+from wsss_lab.evaluate.inference import MultiScale
 from wsss_lab.evaluate.predict import toy_classifier
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.metrics import ConfusionMatrix, Protocol, Report
@@ -96,7 +96,7 @@ def test_evaluate_agrees_with_the_chain_by_hand(toy_folder):
     found = score_method(
         method,
         toy_folder,
-        Views(cam=FUSIONS["tscd"], cam_norm="tscd"),
+        MultiScale(cam=FUSIONS["tscd"], cam_norm="tscd"),
         num_classes=len(toy_folder.classes) + 1,
         cam_threshold=0.5,
         tags_at_test=True,

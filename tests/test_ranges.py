@@ -46,7 +46,14 @@ def hints(kind):
 def test_every_number_of_every_setting_has_a_range(every_settings_class):
     names = {kind.__name__ for kind in every_settings_class}
     assert {"OptimConfig", "RunConfig", "DataConfig", "DenseCRF", "LocalKernel", "Fusion"} <= names
-    assert {"Views", "ScoreConfig", "TestConfig", "ACRConfig", "TSCDConfig", "Predict"} <= names
+    assert {
+        "MultiScale",
+        "ScoreConfig",
+        "TestConfig",
+        "ACRConfig",
+        "TSCDConfig",
+        "Predict",
+    } <= names
     bare = [
         f"{kind.__module__}.{kind.__name__}.{name}"
         for kind in every_settings_class

@@ -66,7 +66,7 @@ def test_palette_bits():
 
 def test_readers_import_no_heavy_modules():
     code = (
-        "import sys, wsss_lab.data.datasets, wsss_lab.data.prepare, wsss_lab.data.transforms\n"
+        "import sys, wsss_lab.data.datasets, wsss_lab.data.prepare, wsss_lab.data.transform\n"
         "print(sorted({'scipy', 'pycocotools', 'timm', 'lightning'} & set(sys.modules)))"
     )
     root = Path(__file__).parents[2]

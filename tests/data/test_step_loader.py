@@ -16,7 +16,7 @@ from wsss_lab.data.config import DataConfig
 from wsss_lab.data.datasets import ImageTagDataset
 from wsss_lab.data.errors import DataError
 from wsss_lab.data.loader import StepLoader, StepSampler
-from wsss_lab.data.views import Views
+from wsss_lab.data.transform import TrainingTransform
 
 
 class Pictures:
@@ -47,7 +47,7 @@ SETTINGS = DataConfig(crop=16, scale=(0.5, 1.5), jitter=0.2, blur=0.5, strong=Tr
 
 
 def loader(workers=0, seed=3, batch=4, **more):
-    return StepLoader(Pictures(), batch, seed, Views(SETTINGS), workers=workers, **more)
+    return StepLoader(Pictures(), batch, seed, TrainingTransform(SETTINGS), workers=workers, **more)
 
 
 def same(a, b):
@@ -135,7 +135,7 @@ def test_draws_depend_on_seed_step_and_position():
             return super().__getitem__(0)
 
     def images(seed, step):
-        return StepLoader(Same(), 4, seed, Views(SETTINGS))(step)["images"]
+        return StepLoader(Same(), 4, seed, TrainingTransform(SETTINGS))(step)["images"]
 
     found = [image for seed in (0, 1) for step in (0, 1, 5) for image in images(seed, step)]
     pairs = [torch.equal(a, b) for i, a in enumerate(found) for b in found[:i]]
@@ -153,10 +153,11 @@ def test_the_global_generators_stay_as_they_are():
 
 def test_padding_colour():
     settings = DataConfig(crop=40, scale=(0.5, 0.5), pad="mean")
-    batch = StepLoader(Pictures(), 4, 0, Views(settings))(0)
+    batch = StepLoader(Pictures(), 4, 0, TrainingTransform(settings))(0)
     outside = batch["images"].permute(0, 2, 3, 1)[~batch["valid"]]
     assert torch.equal(outside, torch.tensor(IMAGENET_MEAN).expand_as(outside))
-    black = StepLoader(Pictures(), 4, 0, Views(DataConfig(crop=40, scale=(0.5, 0.5))))(0)
+    settings = DataConfig(crop=40, scale=(0.5, 0.5))
+    black = StepLoader(Pictures(), 4, 0, TrainingTransform(settings))(0)
     assert not black["images"].permute(0, 2, 3, 1)[~black["valid"]].any()
     inside = batch["valid"][:, None].expand_as(batch["images"])
     assert torch.equal(batch["images"][inside], black["images"][inside])
@@ -187,7 +188,7 @@ def test_a_truncated_file_is_named(photos, workers):
     broken = photos / "images" / "p3.jpg"
     broken.write_bytes(broken.read_bytes()[:-200])
     data = ImageTagDataset.folder(photos / "images", photos / "tags.csv")
-    made = StepLoader(data, 2, 0, Views(SETTINGS), workers=workers)
+    made = StepLoader(data, 2, 0, TrainingTransform(SETTINGS), workers=workers)
     with pytest.raises(DataError, match=r"p3\.jpg: cannot be read as an image") as caught:
         [made(step) for step in range(3)]
     assert caught.value.problem.file == str(broken)

@@ -11,7 +11,7 @@ from wsss_lab.cam import FUSIONS, Fusion, normalize_cam
 from wsss_lab.evaluate.inference import (
     LOGIT_FUSIONS,
     VIEWS,
-    Views,
+    MultiScale,
     multi_scale_logits,
     multi_scale_predict,
     scaled,
@@ -44,7 +44,7 @@ def test_logits_are_those_of_a_loop_over_views(rule):
     expected = {"mean": stacked.mean(0), "tscd": stacked.amax(0), "cosa": stacked.sum(0)}[rule]
     joined = multi_scale_logits(lambda v: method.predict(v).logits, x, fusion)
     torch.testing.assert_close(joined, expected, atol=1e-5, rtol=1e-5)
-    views = Views(logits=fusion, cam=FUSIONS["single"], min_side=1)
+    views = MultiScale(logits=fusion, cam=FUSIONS["single"], min_side=1)
     torch.testing.assert_close(multi_scale_predict(method.predict, x, views).logits, joined)
 
 
@@ -58,7 +58,7 @@ def test_one_pass_serves_two_rules_with_different_scales_and_flips():
             return super().predict(images, tags)
 
     method, x = Counting(), images()
-    views = Views(LOGIT_FUSIONS["single"], FUSIONS["tscd"], "tscd", min_side=1)
+    views = MultiScale(LOGIT_FUSIONS["single"], FUSIONS["tscd"], "tscd", min_side=1)
     output = multi_scale_predict(method.predict, x, views)
     assert [shape[0] for shape in calls] == [4, 4, 4]  # three scales with mirrored copies
     torch.testing.assert_close(output.logits, resize(method.predict(x).logits, (40, 56)))
@@ -79,7 +79,7 @@ def test_tag_logits_are_the_mean_over_views():
         for scale in (1.0, 0.5)
         for v in scaled(x, scale, True).chunk(2)
     ]
-    views = Views(cam=Fusion(scales=(1.0, 0.5)), min_side=1)
+    views = MultiScale(cam=Fusion(scales=(1.0, 0.5)), min_side=1)
     found = multi_scale_predict(method.predict, x, views).tag_logits
     torch.testing.assert_close(found, torch.stack(rows).mean(0))
 
@@ -87,7 +87,7 @@ def test_tag_logits_are_the_mean_over_views():
 @torch.no_grad()
 def test_a_mirrored_image_gives_mirrored_output():
     method, x = Pixels(), images(48, 64)
-    views = Views(LOGIT_FUSIONS["mean"], FUSIONS["tscd"])
+    views = MultiScale(LOGIT_FUSIONS["mean"], FUSIONS["tscd"])
     one = multi_scale_predict(method.predict, x, views)
     other = multi_scale_predict(method.predict, x.flip(-1), views)
     torch.testing.assert_close(other.logits.flip(-1), one.logits, atol=1e-5, rtol=1e-4)
@@ -100,7 +100,7 @@ def test_resizing_first_still_answers_at_image_size():
     for views in (
         replace(VIEWS["cosa"], side=32),
         replace(VIEWS["tscd_test"], side=64),
-        Views(resize="long", side=35),
+        MultiScale(resize="long", side=35),
     ):
         output = multi_scale_predict(method.predict, x, views)
         assert output.logits.shape == (2, 4, 30, 70)
@@ -119,7 +119,7 @@ def test_true_tags_reach_the_method_once_per_view_and_only_if_given():
             return super().predict(images, tags)
 
     tags = torch.ones(2, 3)
-    views = Views(cam=FUSIONS["tscd"])
+    views = MultiScale(cam=FUSIONS["tscd"])
     multi_scale_predict(Told().predict, images(), views)
     assert seen == [None] * 3
     multi_scale_predict(Told().predict, images(), views, tags)
@@ -149,7 +149,7 @@ def test_small_images_are_enlarged_and_answered_at_their_size():
             sizes.append(tuple(images.shape[-2:]))
             return super().predict(images, tags)
 
-    views = Views(LOGIT_FUSIONS["mean"], FUSIONS["tscd"])
+    views = MultiScale(LOGIT_FUSIONS["mean"], FUSIONS["tscd"])
     output = multi_scale_predict(Picky().predict, images(20, 50), views)
     assert sizes == [(32, 80), (32, 80), (32, 80)]
     assert output.logits.shape[-2:] == output.cam.shape[-2:] == (20, 50)
@@ -162,8 +162,8 @@ def test_bad_views():
     with pytest.raises(ValueError, match="at least one pixel"):
         scaled(images(8, 8), 0.1, True)
     with pytest.raises(ValueError, match='relu="none"'):
-        Views(logits=FUSIONS["tscd"])
+        MultiScale(logits=FUSIONS["tscd"])
     with pytest.raises(ValueError, match="resize: expected one of none, long, squash"):
-        Views(resize="wide", side=3)
+        MultiScale(resize="wide", side=3)
     with pytest.raises(ValueError, match="side must be given"):
-        Views(resize="long")
+        MultiScale(resize="long")

@@ -11,7 +11,7 @@ from wsss_lab.data.catalog import TOY_CLASSES, TOY_CONTEXTS
 from wsss_lab.data.config import DataConfig
 from wsss_lab.data.toy import ToyWorld
 from wsss_lab.evaluate.evaluate import evaluate, score_shard
-from wsss_lab.evaluate.inference import Views
+from wsss_lab.evaluate.inference import MultiScale
 from wsss_lab.evaluate.regions import RegionCounts, regions_of
 from wsss_lab.methods.common.base import Method, SegOutput
 from wsss_lab.runs.stages import InMemory, load_data
@@ -118,9 +118,10 @@ def test_a_perfect_label_claims_nothing_and_covers_all(world):
 
 def test_shards_add_up(world):
     options = {"thresholds": [0.0, 0.5], "cam_threshold": 0.5}
-    whole = score_shard(Guess(world), world, Views(), 11, **options)
+    whole = score_shard(Guess(world), world, MultiScale(), 11, **options)
     parts = [
-        score_shard(Guess(world), world, Views(), 11, rank=r, world=3, **options) for r in range(3)
+        score_shard(Guess(world), world, MultiScale(), 11, rank=r, world=3, **options)
+        for r in range(3)
     ]
     total = parts[0].merge(parts[1]).merge(parts[2])
     assert set(total.regions) == set(whole.regions) == {"seg", "cam"}

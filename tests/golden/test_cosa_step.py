@@ -7,7 +7,6 @@ import pytest
 import torch
 from test_cosa_maps import tiny_network
 
-from wsss_lab.methods.common import base
 from wsss_lab.methods.cosa.config import PRESETS, RELEASED
 from wsss_lab.methods.cosa.keymap import KEYMAP
 from wsss_lab.methods.cosa.method import CoSA
@@ -52,9 +51,8 @@ class Iteration:
         slow = {key: TEACHER_SHARE * value for key, value in network.state_dict().items()}
         method.assignment.network.load_state_dict(slow)
         one = torch.ones(3, 1, 1)
-        mean, std = (
-            one * torch.tensor(v)[:, None, None] for v in (base.IMAGENET_MEAN, base.IMAGENET_STD)
-        )
+        used = network.backbone.input_mean, network.backbone.input_std
+        mean, std = (one * torch.tensor(v)[:, None, None] for v in used)
         self.batch = {
             "images": torch.from_numpy(self.z["wimg"]) * std + mean,
             "strong": torch.from_numpy(self.z["simg"]) * std + mean,

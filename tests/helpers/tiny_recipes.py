@@ -44,10 +44,10 @@ def batch(step=0, count=2):
     """Scenes with a strong view, as the loader gives them; a pure function of the step."""
     from wsss_lab.data.loader import StepLoader
     from wsss_lab.data.toy import ToyWorld
-    from wsss_lab.data.views import Views
+    from wsss_lab.data.transform import TrainingTransform
 
     world = ToyWorld("train", 8, size=SIDE)
-    return StepLoader(world, count, 0, Views(DataConfig(crop=SIDE, strong=True)))(step)
+    return StepLoader(world, count, 0, TrainingTransform(DataConfig(crop=SIDE, strong=True)))(step)
 
 
 def optim(name):

@@ -13,12 +13,12 @@ from pixels import Pixels
 
 from wsss_lab.cam import FUSIONS, cam_to_label
 from wsss_lab.evaluate.evaluate import by_shape, evaluate, resolve_crf, score_shard
-from wsss_lab.evaluate.inference import LOGIT_FUSIONS, Views, multi_scale_predict
+from wsss_lab.evaluate.inference import LOGIT_FUSIONS, MultiScale, multi_scale_predict
 from wsss_lab.evaluate.scores import ORACLE, Scores
 from wsss_lab.metrics import ConfusionMatrix, Protocol, mean_iou
 
 K1 = 4
-VIEWS = Views(LOGIT_FUSIONS["mean"], FUSIONS["tscd"])
+VIEWS = MultiScale(LOGIT_FUSIONS["mean"], FUSIONS["tscd"])
 
 
 class Photos:

@@ -74,15 +74,16 @@ class DataConfig(Settings):
     flip: Share = 0.5
     """Probability of a left-right mirror; 0.5 in all four released codes."""
     pad: Literal["black", "mean"] = "black"
-    """Padding outside the image: black (TSCD, CoSA), or ImageNet's mean, which is 0 for the network
-    (ASDT, ACR)."""
+    """Padding outside the image: black (TSCD, CoSA), or the mean that the network's images are
+    normalised by (ImageNet's, but for networks that declare another), which is 0 for it (ASDT,
+    ACR)."""
     jitter: Annotated[float, Range("[0, 1)")] = 0.0
     """Brightness, contrast and saturation vary by up to this share. None of the four uses it."""
     blur: Share = 0.0
     """Probability of a Gaussian blur with a radius of 0.1..2 px; CoSA's released code 0.5."""
     strong: bool = False
     """A second view of the same crop in other colours: one of nine operations at a magnitude of
-    1..9 (CoSA, released code); see `wsss_lab.data.views`."""
+    1..9 (CoSA, released code); see `wsss_lab.data.transform`."""
     form: Literal["ours", "released"] = "ours"
     """Resampling. `released`: as in the authors' code, bit for bit (Pillow on the whole image;
     `long_side` bilinear without a wider filter). `ours`: torch on the pixels under the crop, up to

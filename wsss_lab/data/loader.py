@@ -6,11 +6,11 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
+from typing import NotRequired, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -62,7 +62,7 @@ class StepSampler:
         return torch.from_numpy(self._order[within * self.batch : (within + 1) * self.batch].copy())
 
 
-class View(Sample):
+class TrainingSample(Sample):
     """Sample as a transform returns it: images of one size, and the box of real pixels."""
 
     box: NotRequired[tuple[int, int, int, int]]
@@ -88,7 +88,7 @@ class Samples(Protocol):
 
 @runtime_checkable
 class Transform(Protocol):
-    """Picklable callable that makes the training view of an image, as `wsss_lab.data.views.Views`.
+    """Picklable callable that makes a training sample: `wsss_lab.data.transform.TrainingTransform`.
 
     An attribute `fill`, RGB in [0, 1], is the colour of the padding outside `box`; without it the
     padding is left as the transform filled it.
@@ -96,8 +96,8 @@ class Transform(Protocol):
 
     def __call__(
         self, sample: Sample, rng: np.random.Generator, step_rng: np.random.Generator
-    ) -> View:
-        """Return one view.
+    ) -> TrainingSample:
+        """Return one training sample.
 
         Args:
             sample: image, tags, name.
@@ -105,6 +105,19 @@ class Transform(Protocol):
             step_rng: the same numbers for every image of the step.
         """
         ...  # pragma: no cover
+
+
+class Stacked(TypedDict):
+    """Samples of one step as a worker hands them over: uint8, on the CPU."""
+
+    images: UInt8[Tensor, "b 3 h w"]
+    tags: Float[Tensor, "b k"]
+    names: list[str]
+    max_tags: int
+    boxes: NotRequired[Int[Tensor, "b 4"]]
+    masks: NotRequired[Int[Tensor, "b h w"]]
+    strong: NotRequired[UInt8[Tensor, "b 3 h w"]]
+    squashed: NotRequired[UInt8[Tensor, "b 3 h w"]]
 
 
 class LoadedBatch(TypedDict):
@@ -143,7 +156,7 @@ class StepLoader:
         dataset: map-style, of `Sample`.
         run_batch: images per step over all processes.
         seed: seed of order and random numbers.
-        transform: makes one view of each image, see `Transform`; None leaves images as they are,
+        transform: makes a sample of each image, see `Transform`; None leaves images as they are,
             which then must be of one size.
         rank: rank of this process.
         world: number of processes; must divide `run_batch`.
@@ -180,7 +193,7 @@ class StepLoader:
         self._steps = _Steps(dataset, run_batch, seed, transform, rank, world, weights)
         self._fill: Sequence[float] | None = getattr(transform, "fill", None)
         self.workers, self.ahead, self.device = workers, ahead, device
-        self._batches: Iterator[Any] | None = None
+        self._batches: Iterator[Stacked | Problem] | None = None
         self._next = -1
 
     def __call__(self, step: int) -> LoadedBatch:
@@ -216,7 +229,7 @@ class StepLoader:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _start(self, step: int) -> Iterator[Any]:
+    def _start(self, step: int) -> Iterator[Stacked | Problem]:
         """Start workers that prepare `step` and all later steps."""
         # fork: works in notebooks, and children inherit lists and textures
         method = "fork" if sys.platform == "linux" else "spawn"
@@ -236,7 +249,7 @@ class StepLoader:
             )
             return iter(loader)
 
-    def _finish(self, stacked: dict[str, Any]) -> LoadedBatch:
+    def _finish(self, stacked: Stacked) -> LoadedBatch:
         """Move a batch to the device and convert uint8 to float."""
         boxes, (height, width) = stacked["boxes"], stacked["images"].shape[-2:]
         boxes = self._move(boxes)
@@ -270,7 +283,7 @@ class StepLoader:
         else:
             made = self._move(pixels).float().div_(255)  # uint8 is a quarter of the transfer
         if self._fill is not None:
-            # ImageNet's mean is no whole number of bytes, so it can only be filled in here
+            # a network's mean is no whole number of bytes, so it can only be filled in here
             colour = torch.tensor(self._fill, device=made.device)[:, None, None]
             made = torch.where(valid[:, None], made, colour)
         return made
@@ -291,7 +304,7 @@ def _quiet(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-class _Steps(Dataset[Any]):
+class _Steps(Dataset[Stacked]):
     """The stacked bytes of a step, made in one process."""
 
     def __init__(
@@ -328,58 +341,62 @@ class _Steps(Dataset[Any]):
             self.order = WeightedSampler(weights, run_batch, seed)
         self.positions = range(rank, run_batch, world)
 
-    def __getitem__(self, step: int) -> dict[str, Any]:
+    def __getitem__(self, step: int) -> Stacked:
         indices = self.order[step].tolist()
-        return _stack([self._view(step, p, indices[p]) for p in self.positions])
+        return _stack([self._sample(step, p, indices[p]) for p in self.positions])
 
-    def _view(self, step: int, position: int, index: int) -> View:
+    def _sample(self, step: int, position: int, index: int) -> TrainingSample:
         sample = self.dataset[index]
         if self.transform is None:
-            return View(**sample)
+            return TrainingSample(**sample)
         # keyed by the position in the global batch, not by rank or worker: their numbers may change
         rng = np.random.Generator(np.random.PCG64([self.seed, step, position, _IMAGE]))
         step_rng = np.random.Generator(np.random.PCG64([self.seed, step, 0, _STEP]))
         try:
             return self.transform(sample, rng, step_rng)
         except Exception as error:
-            error.add_note(f"while making the view of image {sample['name']!r} for step {step}")
+            error.add_note(
+                f"while making the training sample of image {sample['name']!r} for step {step}"
+            )
             raise
 
 
-class _Reported(Dataset[Any]):
+class _Reported(Dataset[Stacked | Problem]):
     """Steps that return data errors as `Problem`: an exception in a worker keeps only text."""
 
     def __init__(self, steps: _Steps):
         self.steps = steps
 
-    def __getitem__(self, step: int) -> dict[str, Any] | Problem:
+    def __getitem__(self, step: int) -> Stacked | Problem:
         try:
             return self.steps[step]
         except DataError as error:
             return Problem.of(error)
 
 
-def _stack(views: Sequence[View]) -> dict[str, Any]:
-    """Stack views; images are laid out channels last, as decoders write them."""
-    stacked: dict[str, Any] = {
-        "images": _stack_images(views, lambda view: view["image"]),
-        "tags": torch.stack([view["tags"] for view in views]),
-        "names": [view["name"] for view in views],
-        "max_tags": max([1, *(int((view["tags"] > 0).sum()) for view in views)]),
+def _stack(samples: Sequence[TrainingSample]) -> Stacked:
+    """Stack samples; images are laid out channels last, as decoders write them."""
+    stacked: Stacked = {
+        "images": _stack_images(samples, lambda sample: sample["image"]),
+        "tags": torch.stack([sample["tags"] for sample in samples]),
+        "names": [sample["name"] for sample in samples],
+        "max_tags": max([1, *(int((sample["tags"] > 0).sum()) for sample in samples)]),
     }
     whole = (0, stacked["images"].shape[-2], 0, stacked["images"].shape[-1])
-    stacked["boxes"] = torch.tensor([view.get("box", whole) for view in views])
-    if "mask" in views[0]:
-        stacked["masks"] = torch.stack([view["mask"] for view in views])
-    if "strong" in views[0]:
-        stacked["strong"] = _stack_images(views, lambda view: view["strong"])
-    if "squashed" in views[0]:
-        stacked["squashed"] = _stack_images(views, lambda view: view["squashed"])
+    stacked["boxes"] = torch.tensor([sample.get("box", whole) for sample in samples])
+    if "mask" in samples[0]:
+        stacked["masks"] = torch.stack([sample["mask"] for sample in samples])
+    if "strong" in samples[0]:
+        stacked["strong"] = _stack_images(samples, lambda sample: sample["strong"])
+    if "squashed" in samples[0]:
+        stacked["squashed"] = _stack_images(samples, lambda sample: sample["squashed"])
     return stacked
 
 
-def _stack_images(views: Sequence[View], get: Callable[[View], Tensor]) -> Tensor:
-    shapes = {tuple(get(view).shape): view["name"] for view in views}
+def _stack_images(
+    samples: Sequence[TrainingSample], get: Callable[[TrainingSample], Tensor]
+) -> Tensor:
+    shapes = {tuple(get(sample).shape): sample["name"] for sample in samples}
     if len(shapes) > 1:
         (one, a), (other, b) = list(shapes.items())[:2]
         raise ValueError(
@@ -387,4 +404,4 @@ def _stack_images(views: Sequence[View], get: Callable[[View], Tensor]) -> Tenso
             "pass a transform that crops"
         )
     # stacked as (h, w, 3): `stack` of channels-last images would copy them to channels first
-    return torch.stack([get(view).permute(1, 2, 0) for view in views]).permute(0, 3, 1, 2)
+    return torch.stack([get(sample).permute(1, 2, 0) for sample in samples]).permute(0, 3, 1, 2)

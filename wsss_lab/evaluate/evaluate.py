@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Subset
 
 from wsss_lab.data.sample import Sample
 from wsss_lab.evaluate.directories import SHOWN, evaluate_directories, read_names, run_eval
-from wsss_lab.evaluate.inference import Views, multi_scale_predict
+from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
 from wsss_lab.evaluate.regions import Regions, regions_of
 from wsss_lab.evaluate.scores import ORACLE, Evaluation, Scores, summarise
 from wsss_lab.methods.common.base import Method, SegOutput
@@ -106,7 +106,7 @@ def by_shape(
 def score_shard(
     method: Method,
     dataset: Images,
-    views: Views,
+    views: MultiScale,
     num_classes: int,
     *,
     thresholds: Sequence[float],
@@ -153,7 +153,7 @@ def score_shard(
 def evaluate(
     method: Method,
     dataset: Images,
-    views: Views | None = None,
+    views: MultiScale | None = None,
     *,
     num_classes: int,
     class_names: Sequence[str] | None = None,
@@ -197,7 +197,7 @@ def evaluate(
     Raises:
         ValueError: samples without masks; a method with another number of classes; bad arguments.
     """
-    views = views or Views()
+    views = views or MultiScale()
     apply, name = resolve_crf(crf)
     if cam_threshold is not None and not 0 <= cam_threshold <= 1:
         raise ValueError(f"cam_threshold must be in 0..1, got {cam_threshold}")

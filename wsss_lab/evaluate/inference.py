@@ -1,8 +1,8 @@
 """From a method to logits and maps of whole images: several scales, mirrored copies, one pass.
 
-A method says what it sees in one view (`Method.predict`); here the views of an image are made, run
-and joined. Segmentation logits and class maps come from the same forward passes, each joined by
-its own rule: a `wsss_lab.cam.Fusion`.
+A method predicts for an image as it is (`Method.predict`); here its scaled and mirrored copies are
+made, run and joined, by the rules of a `MultiScale`. Segmentation logits and class maps come from
+the same forward passes, each joined by its own rule: a `wsss_lab.cam.Fusion`.
 """
 
 import math
@@ -54,8 +54,8 @@ LOGIT_FUSIONS: dict[str, Fusion] = {
 
 
 @dataclass(frozen=True)
-class Views(Settings):
-    """How an image is looked at, and how what is seen is joined."""
+class MultiScale(Settings):
+    """Multi-scale inference: scales and mirror images that are run, and how outputs are joined."""
 
     logits: Fusion = field(default_factory=lambda: LOGIT_FUSIONS["single"])
     """Rule for segmentation logits; its `relu` must be "none"."""
@@ -102,14 +102,16 @@ class Views(Settings):
         return height, width
 
 
-VIEWS: dict[str, Views] = {
-    "single": Views(),
-    "tscd_val": Views(cam=FUSIONS["tscd"], cam_norm="tscd"),
-    "tscd_test": Views(
+VIEWS: dict[str, MultiScale] = {
+    "single": MultiScale(),
+    "tscd_val": MultiScale(cam=FUSIONS["tscd"], cam_norm="tscd"),
+    "tscd_test": MultiScale(
         LOGIT_FUSIONS["tscd"], FUSIONS["tscd"], "tscd", resize="long", side=512, join_at="grid"
     ),
-    "cosa": Views(LOGIT_FUSIONS["cosa"], FUSIONS["cosa_eval"], "cosa", resize="squash", side=448),
-    "deeplabv2": Views(LOGIT_FUSIONS["deeplabv2"]),
+    "cosa": MultiScale(
+        LOGIT_FUSIONS["cosa"], FUSIONS["cosa_eval"], "cosa", resize="squash", side=448
+    ),
+    "deeplabv2": MultiScale(LOGIT_FUSIONS["deeplabv2"]),
 }
 """Protocols by name: TSCD's validation while training, AFA's test script and CoSA's, as released;
 DeepLabV2's maximum over five scales and flip."""
@@ -155,7 +157,7 @@ def multi_scale_logits(
 def multi_scale_predict(
     predict: PredictFn,
     images: Float[Tensor, "b 3 h w"],
-    views: Views,
+    views: MultiScale,
     tags: Float[Tensor, "b k"] | None = None,
 ) -> SegOutput:
     """Predict logits, maps and tags of images, in one pass over the views.

@@ -22,7 +22,7 @@ from wsss_lab.config import write_atomically
 from wsss_lab.data.catalog import TOY_CLASSES, voc_palette
 from wsss_lab.data.images import read_image
 from wsss_lab.data.masks import save_label
-from wsss_lab.evaluate.inference import Views, multi_scale_predict
+from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
 from wsss_lab.evaluate.trained import Trained, choose_device
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.methods.common.base import SegOutput
@@ -175,7 +175,7 @@ def _toy_labeller(classifier: TagClassifier, threshold: float, soft: bool) -> La
         probs = None
         if soft:
             view = image[None].to(place).float() / 255
-            output = multi_scale_predict(classifier.predict, view, Views())
+            output = multi_scale_predict(classifier.predict, view, MultiScale())
             probs = class_probabilities(output, threshold)[0]
         return mask.to(torch.uint8).cpu().numpy(), probs, ", ".join(found) or "nothing named"
 

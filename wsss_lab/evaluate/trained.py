@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from wsss_lab.evaluate.inference import Views
+from wsss_lab.evaluate.inference import MultiScale
 from wsss_lab.methods.common.base import Method
 
 
@@ -18,7 +18,7 @@ class Trained:
     """Name of its recipe, see `wsss_lab.runs.recipe`."""
     method: Method
     """In eval mode, on the CPU."""
-    views: Views
+    views: MultiScale
     """Scales and flips with which it is run."""
     classes: tuple[str, ...]
     """Background first."""

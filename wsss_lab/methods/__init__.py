@@ -12,7 +12,20 @@
 imported from here: ``from wsss_lab.methods import CoSA``.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wsss_lab.methods.acr.config import ACRConfig as ACRConfig
+    from wsss_lab.methods.acr.method import ACR as ACR
+    from wsss_lab.methods.asdt.config import ASDTConfig as ASDTConfig
+    from wsss_lab.methods.asdt.method import ASDT as ASDT
+    from wsss_lab.methods.cam_baseline import SegNetwork as SegNetwork
+    from wsss_lab.methods.cam_baseline import TagClassifier as TagClassifier
+    from wsss_lab.methods.common.base import Method as Method
+    from wsss_lab.methods.cosa.config import CoSAConfig as CoSAConfig
+    from wsss_lab.methods.cosa.method import CoSA as CoSA
+    from wsss_lab.methods.tscd.config import TSCDConfig as TSCDConfig
+    from wsss_lab.methods.tscd.method import TSCD as TSCD
 
 _HOMES = {
     "ACR": "acr.method",
@@ -30,7 +43,7 @@ _HOMES = {
 """Name -> module; imported at the first use, because each method imports torch."""
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib

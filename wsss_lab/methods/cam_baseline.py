@@ -13,7 +13,7 @@ class, is a map of where that class is believed to be: the class activation map 
 the ceiling that weak supervision is measured against, and the network that pseudo-labels train.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +24,9 @@ from wsss_lab.losses import pixel_loss, tag_loss
 from wsss_lab.methods.common.base import (
     Batch,
     Method,
+    ParamGroup,
     SegOutput,
     StepOutput,
-    normalize,
     split_decay,
 )
 from wsss_lab.models.base import Backbone
@@ -57,7 +57,7 @@ class TagClassifier(Method):
 
     def features(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
         """The feature map that is pooled, and that maps are read from."""
-        return self.backbone(normalize(images)).last
+        return self.backbone(self.backbone.normalize(images)).last
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k"]:
         """Tag logits of images in [0, 1]."""
@@ -83,7 +83,7 @@ class TagClassifier(Method):
             loss = tag_loss(logits, batch["tags"])
         return StepOutput(loss, {"tags": loss}, {"logits": logits})
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """Backbone at `lr`, head at `head_lr`."""
         return split_decay(self.backbone, lr, weight_decay) + split_decay(
             self.head, head_lr, weight_decay
@@ -116,7 +116,7 @@ class SegNetwork(Method):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k1 gh gw"]:
         """Label logits at the stride of the finest level (4 in the toy networks)."""
-        pyramid = self.backbone(normalize(images)).pyramid
+        pyramid = self.backbone(self.backbone.normalize(images)).pyramid
         fine, coarse = self.lateral(pyramid[0]), self.top(pyramid[-1])
         coarse = F.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=False)
         return self.classify(self.smooth(F.relu(fine + coarse)))
@@ -132,7 +132,7 @@ class SegNetwork(Method):
         loss = pixel_loss(self(batch["images"]), batch["masks"])
         return StepOutput(loss, {"pixels": loss})
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """Backbone at `lr`, decoder at `head_lr`."""
         decoder = nn.ModuleList([self.lateral, self.top, self.smooth, self.classify])
         return split_decay(self.backbone, lr, weight_decay) + split_decay(

@@ -5,7 +5,7 @@ no input and raises no error. `record_attention` switches that kernel off, layer
 while it records, or rebuilds the logits from the projected queries and keys.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,6 +18,8 @@ from timm.models import pvt_v2
 from torch import Tensor, nn
 
 AttentionKind = Literal["probs", "logits"]
+QueriesKeys = tuple[Float[Tensor, "b n d"], Float[Tensor, "b n d"], int]
+"""Queries and keys of an attention layer, all heads side by side, and the number of heads."""
 
 
 @dataclass
@@ -133,20 +135,30 @@ def _watch_logits(layer: Any, keep: Callable[[Tensor], None], stack: ExitStack) 
     heads = layer.num_heads
     if hasattr(layer, "qkv"):
 
-        def on_qkv(_: nn.Module, __: Any, output: Tensor) -> None:
+        def on_qkv(_: nn.Module, __: object, output: Tensor) -> None:
             query, key, _value = output.chunk(3, dim=-1)
             keep(layer.q_norm(_heads(query, heads)) @ layer.k_norm(_heads(key, heads)).mT)
 
         stack.callback(layer.qkv.register_forward_hook(on_qkv).remove)
         return
+
+    def keep_product(query: Tensor, key: Tensor) -> None:
+        keep(_heads(query, heads) @ _heads(key, heads).mT)
+
+    _watch_projections(layer, keep_product, stack)
+
+
+def _watch_projections(
+    layer: Any, keep: Callable[[Tensor, Tensor], None], stack: ExitStack
+) -> None:
+    """Give away queries and keys as separate projections compute them, heads side by side."""
     queries: list[Tensor] = []
 
-    def on_q(_: nn.Module, __: Any, output: Tensor) -> None:
+    def on_q(_: nn.Module, __: object, output: Tensor) -> None:
         queries.append(output)
 
-    def on_kv(_: nn.Module, __: Any, output: Tensor) -> None:
-        key = output.chunk(2, dim=-1)[0]
-        keep(_heads(queries.pop(), heads) @ _heads(key, heads).mT)
+    def on_kv(_: nn.Module, __: object, output: Tensor) -> None:
+        keep(queries.pop(), output.chunk(2, dim=-1)[0])
 
     stack.callback(layer.q.register_forward_hook(on_q).remove)
     stack.callback(layer.kv.register_forward_hook(on_kv).remove)
@@ -191,6 +203,29 @@ def record_attention(
         for layer in chosen.values():
             watch(layer, record.maps.append, stack)
         yield record
+
+
+@contextmanager
+def record_queries_keys(layers: Iterable[Any]) -> Iterator[list[QueriesKeys]]:
+    """Record queries and keys, with gradients, of every forward pass inside the `with` block.
+
+    For what is a sum over heads of Q K^T: the maps of the single heads need not exist for it.
+
+    Args:
+        layers: attention layers with separate projections `q` and `kv`, as those of MiT.
+
+    Yields:
+        The list that fills up, one entry per layer and pass, in the order of execution.
+    """
+    found: list[QueriesKeys] = []
+    with ExitStack() as stack:
+        for layer in layers:
+
+            def keep(query: Tensor, key: Tensor, heads: int = layer.num_heads) -> None:
+                found.append((query, key, heads))
+
+            _watch_projections(layer, keep, stack)
+        yield found
 
 
 def pool_queries(

@@ -1,5 +1,6 @@
 """Interface of all backbones."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,20 @@ class Features:
     def last(self) -> Float[Tensor, "b d gh gw"]:
         """The map that class activation maps are read from."""
         return self.pyramid[-1]
+
+
+def normalize(
+    images: Float[Tensor, "b 3 h w"], mean: Sequence[float], std: Sequence[float]
+) -> Float[Tensor, "b 3 h w"]:
+    """Compute (images - mean) / std per channel; every network's own values: `Backbone.normalize`.
+
+    Args:
+        images: RGB in [0, 1], floats.
+        mean: of each channel.
+        std: deviation of each channel.
+    """
+    middle = images.new_tensor(mean)[:, None, None]
+    return (images - middle) / images.new_tensor(std)[:, None, None]
 
 
 class Backbone(nn.Module):
@@ -88,9 +103,7 @@ class Backbone(nn.Module):
         Returns:
             (images - `input_mean`) / `input_std`, per channel.
         """
-        mean = images.new_tensor(self.input_mean)[:, None, None]
-        std = images.new_tensor(self.input_std)[:, None, None]
-        return (images - mean) / std
+        return normalize(images, self.input_mean, self.input_std)
 
     def features(self, image: Float[Tensor, "b 3 h w"]) -> Features:
         """Compute the features of an image that `forward` has checked."""
@@ -179,5 +192,6 @@ __all__ = [
     "Features",
     "count_parameters",
     "freeze_batch_norms",
+    "normalize",
     "split_norm_parameters",
 ]

@@ -61,7 +61,7 @@ class Lite0Stem(nn.Module):
 class Lite0Embed(nn.Module):
     """Patch embedding by `Lite0Stem` and a 1x1 convolution, for timm's `VisionTransformer`."""
 
-    def __init__(self, img_size: int, patch_size: int, embed_dim: int, **_: Any) -> None:
+    def __init__(self, img_size: int, patch_size: int, embed_dim: int, **_: object) -> None:
         super().__init__()
         self.grid_size = (img_size // patch_size, img_size // patch_size)
         self.num_patches = self.grid_size[0] * self.grid_size[1]

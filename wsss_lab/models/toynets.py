@@ -15,7 +15,6 @@ image of at least 32 px a side:
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from jaxtyping import Float
 from timm.models.pvt_v2 import PyramidVisionTransformerV2
@@ -170,7 +169,7 @@ class ConvEmbed(nn.Module):
         patch_size: int,
         embed_dim: int,
         stage: Callable[[int, int, int], nn.Module] = residual_block,
-        **_: Any,
+        **_: object,
     ) -> None:
         super().__init__()
         self.grid_size = (img_size // patch_size, img_size // patch_size)

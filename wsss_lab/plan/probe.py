@@ -14,8 +14,8 @@ import torch
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.data.loader import StepLoader
-from wsss_lab.data.views import Views as TrainingViews
-from wsss_lab.methods.common.base import Batch, Method, StepOutput
+from wsss_lab.data.transform import TrainingTransform
+from wsss_lab.methods.common.base import Batch, Method, ParamGroup, StepOutput
 from wsss_lab.runs.stages import FirstImages
 from wsss_lab.train.devices import make_fabric
 from wsss_lab.train.fit import fit
@@ -44,7 +44,7 @@ class _At(Method):
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         return self.method.training_step(batch, self.at[step % len(self.at)])
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         return self.method.param_groups(lr, head_lr, weight_decay)
 
     def after_step(self, step: int) -> None:
@@ -88,7 +88,7 @@ def probe_training(
         progress=False,
         tensorboard=False,
     )
-    views, times = TrainingViews(data), []
+    views, times = TrainingTransform(data, copied.input_mean), []
     loader = StepLoader(images, share.batch, run.seed, views)
     loader(0)  # opens files and draws textures for the first time
     start = time.perf_counter()

@@ -24,7 +24,7 @@ from wsss_lab.cam import Fusion
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.evaluate.evaluate import resolve_crf
-from wsss_lab.evaluate.inference import LOGIT_FUSIONS, Views
+from wsss_lab.evaluate.inference import LOGIT_FUSIONS, MultiScale
 from wsss_lab.methods.cam_baseline import SegNetwork, TagClassifier
 from wsss_lab.methods.common.base import Method
 from wsss_lab.models.backbones import build_backbone
@@ -133,17 +133,17 @@ NO_PRESET = {f"{name}-released": _WHY for name in PRESETS}
 """Presets that do not exist, and why."""
 
 
-def cam_views(config: Config) -> Views:
+def cam_views(config: Config) -> MultiScale:
     """Return the scales and flips of the classifier."""
-    return Views(cam=Fusion(scales=config.cam_scales, flip=config.cam_flip))
+    return MultiScale(cam=Fusion(scales=config.cam_scales, flip=config.cam_flip))
 
 
-def seg_views(config: Config) -> Views:
+def seg_views(config: Config) -> MultiScale:
     """Return the scales and flips of the segmentation network."""
     rule = dataclasses.replace(
         LOGIT_FUSIONS["mean"], scales=config.test.scales, flip=config.test.flip
     )
-    return Views(logits=rule)
+    return MultiScale(logits=rule)
 
 
 def train(config: Config, out: Path, resume: bool = False, log: Log = print) -> dict[str, Any]:
@@ -272,7 +272,7 @@ def load_method(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> Method
     return method.eval()
 
 
-def load_views(facts: Mapping[str, Any]) -> Views:
+def load_views(facts: Mapping[str, Any]) -> MultiScale:
     """Return the scales and flips with which the network of a weights file is run."""
     config = restore(Config, facts["config"])
     return cam_views(config) if facts["part"] == "TagClassifier" else seg_views(config)

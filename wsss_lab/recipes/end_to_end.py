@@ -20,7 +20,7 @@ from torch import Tensor
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.evaluate.evaluate import resolve_crf
-from wsss_lab.evaluate.inference import VIEWS, Views
+from wsss_lab.evaluate.inference import VIEWS, MultiScale
 from wsss_lab.methods.acr.plugin import ConsistencyConfig, with_consistency
 from wsss_lab.methods.common.base import Method
 from wsss_lab.models.keymaps import Table
@@ -207,11 +207,11 @@ class EndToEnd:
         load_strictly(method, state, what=f"weights of {self.name}")
         return method.eval()
 
-    def load_views(self, facts: Mapping[str, Any]) -> Views:
+    def load_views(self, facts: Mapping[str, Any]) -> MultiScale:
         """Return the scales and flips with which the network of a weights file is run."""
         return self.views(restore(self.config, facts["config"]))
 
-    def views(self, config: Any) -> Views:
+    def views(self, config: Any) -> MultiScale:
         """Return the scales and flips of a network with these settings."""
         return VIEWS[config.test.views]
 

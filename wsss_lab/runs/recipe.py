@@ -47,7 +47,7 @@ class Recipe:
     """Trains and scores a run in a folder."""
     load_method: "Callable[[Mapping[str, Any], Mapping[str, Tensor]], Method]"
     """(description of a weights file that `train` wrote, its tensors) -> network in eval mode."""
-    load_views: "Callable[[Mapping[str, Any]], wsss_lab.evaluate.inference.Views]"
+    load_views: "Callable[[Mapping[str, Any]], wsss_lab.evaluate.inference.MultiScale]"
     """Description of a weights file -> scales and flips with which its network is run."""
     plan: Callable[..., Any]
     """(settings, folder, steps, images, data) -> `wsss_lab.plan.plan.Plan`."""
@@ -57,7 +57,7 @@ class Recipe:
     """Which tags published numbers were made with."""
     load_released: "Callable[[Mapping[str, Tensor]], tuple[Method, Any]] | None" = None
     """Tensors of a checkpoint of the authors -> network in eval mode, its settings."""
-    views: "Callable[[Any], wsss_lab.evaluate.inference.Views] | None" = None
+    views: "Callable[[Any], wsss_lab.evaluate.inference.MultiScale] | None" = None
     """Settings -> scales and flips; for released checkpoints."""
 
     def preset(self, name: str) -> Any:

@@ -12,7 +12,7 @@ from wsss_lab.data.catalog import DATASETS
 from wsss_lab.data.config import DATA_SETS, DataConfig
 from wsss_lab.data.errors import DataError
 from wsss_lab.evaluate.evaluate import evaluate
-from wsss_lab.evaluate.inference import VIEWS, Views
+from wsss_lab.evaluate.inference import VIEWS, MultiScale
 from wsss_lab.evaluate.scores import ORACLE, Evaluation
 from wsss_lab.methods.common.base import Method
 from wsss_lab.metrics import Protocol
@@ -77,7 +77,7 @@ def released_preset(presets: Mapping[str, Any], classes: int, name: str) -> str:
 def score(
     method: Method,
     val: Any,
-    views: Views,
+    views: MultiScale,
     config: Any,
     fabric: Fabric,
     cam_threshold: float | None = None,
@@ -113,7 +113,7 @@ def score(
 
 def score_training_maps(
     method: Method,
-    views: Views,
+    views: MultiScale,
     config: Any,
     fabric: Fabric,
     log: Log,

@@ -19,9 +19,9 @@ from wsss_lab.data.masks import read_mask, save_label
 from wsss_lab.data.sample import Sample
 from wsss_lab.data.sampling import weights_of
 from wsss_lab.data.toy import ToyWorld
-from wsss_lab.data.views import Views as TrainingViews
+from wsss_lab.data.transform import TrainingTransform
 from wsss_lab.evaluate.evaluate import by_shape
-from wsss_lab.evaluate.inference import Views, multi_scale_predict
+from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
 from wsss_lab.methods.common.base import Method, StepOutput
 from wsss_lab.models.weights import load_strictly
 from wsss_lab.runs.folder import RunFolder, read_tensors, save_weights
@@ -217,7 +217,7 @@ def fit_stage(
         dataset: map-style, of samples.
         run: length and batch.
         optim: optimiser.
-        data: crops and colours of the training views.
+        data: crops and colours of the training samples.
         fabric: launched.
         weights: file that marks the stage as done, written at its end.
         facts: what the weights file says about itself.
@@ -237,7 +237,7 @@ def fit_stage(
         dataset,
         run.batch,
         run.seed,
-        TrainingViews(data),
+        TrainingTransform(data, method.input_mean),
         rank=fabric.global_rank,
         world=fabric.world_size,
         workers=run.workers,
@@ -267,7 +267,7 @@ def label_stage(
     dataset: Any,
     out: Path,
     *,
-    views: Views,
+    views: MultiScale,
     threshold: float = 0.4,
     band: tuple[float, float] | None = None,
     rule: LabelRule | None = None,

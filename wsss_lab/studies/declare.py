@@ -171,8 +171,8 @@ def read_declaration(name: str, folder: Path = DECLARED) -> Declaration:
 PARTS = ("margin", "confidence", "seeds", "metrics", "common", "arms", "profiles")
 
 
-def _declaration(name: str, content: Any, sha256: str, path: Path) -> Declaration:
-    content = _keys("the declaration", content, (*TEXTS, *PARTS), ("rule", "keep"))
+def _declaration(name: str, found_in_file: object, sha256: str, path: Path) -> Declaration:
+    content = _keys("the declaration", found_in_file, (*TEXTS, *PARTS), ("rule", "keep"))
     texts = {key: _text(key, content[key]) for key in TEXTS}
     common = _keys("common", content["common"], ("method", "preset"), ("settings",))
     seeds = _seeds("seeds", content["seeds"])
@@ -237,9 +237,9 @@ def _check(found: Declaration) -> None:
         raise ValueError(f"margin: expected at least 0, got {found.margin}")
 
 
-def _arm(name: str, value: Any, common: Mapping[str, Any], baseline: str) -> Arm:
+def _arm(name: str, declared: object, common: Mapping[str, object], baseline: str) -> Arm:
     where = f"arms.{name}"
-    value = _keys(where, value, ("what",), ("method", "preset", "settings", "baseline"))
+    value = _keys(where, declared, ("what",), ("method", "preset", "settings", "baseline"))
     if name == baseline and "baseline" in value:
         raise ValueError(f"{where}.baseline: the study's baseline is compared with nothing")
     return Arm(
@@ -253,8 +253,10 @@ def _arm(name: str, value: Any, common: Mapping[str, Any], baseline: str) -> Arm
     )
 
 
-def _profile(where: str, value: Any, seeds: tuple[int, ...], arms: tuple[str, ...]) -> Profile:
-    value = _keys(where, value, ("what", "run_minutes"), ("settings", "seeds", "arms"))
+def _profile(
+    where: str, declared: object, seeds: tuple[int, ...], arms: tuple[str, ...]
+) -> Profile:
+    value = _keys(where, declared, ("what", "run_minutes"), ("settings", "seeds", "arms"))
     minutes = _number(f"{where}.run_minutes", value["run_minutes"])
     if minutes <= 0:
         raise ValueError(f"{where}.run_minutes: expected more than 0, got {minutes}")
@@ -267,63 +269,65 @@ def _profile(where: str, value: Any, seeds: tuple[int, ...], arms: tuple[str, ..
     )
 
 
-def _list(where: str, value: Any) -> tuple[str, ...]:
+def _list(where: str, value: object) -> tuple[str, ...]:
     sound = isinstance(value, list) and all(isinstance(item, str) for item in value)
-    if not sound or len(set(value)) < len(value):
+    names: list[str] = value if isinstance(value, list) and sound else []
+    if not sound or len(set(names)) < len(names):
         raise ValueError(f"{where}: expected a list of different names, got {value!r}")
-    return tuple(value)
+    return tuple(names)
 
 
-def _files(where: str, value: Any) -> tuple[str, ...]:
+def _files(where: str, value: object) -> tuple[str, ...]:
     files = _list(where, value)
     if bad := [file for file in files if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9]+", file)]:
         raise ValueError(f"{where}: expected plain file names such as per_image.npz, got {bad}")
     return files
 
 
-def _mapping(where: str, value: Any) -> dict[str, Any]:
+def _mapping(where: str, value: object) -> dict[str, Any]:
     if not isinstance(value, dict) or not value:
         raise ValueError(f"{where}: expected names with values, got {value!r}")
     return value
 
 
 def _keys(
-    where: str, value: Any, required: tuple[str, ...], optional: tuple[str, ...] = ()
+    where: str, value: object, required: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    value = _mapping(where, value)
-    missing = [key for key in required if key not in value]
-    unknown = [str(key) for key in value if key not in (*required, *optional)]
+    found = _mapping(where, value)
+    missing = [key for key in required if key not in found]
+    unknown = [str(key) for key in found if key not in (*required, *optional)]
     if missing or unknown:
         raise ValueError(f"{where}: missing {missing}, unknown {unknown}")
-    return value
+    return found
 
 
-def _text(where: str, value: Any) -> str:
+def _text(where: str, value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{where}: expected text, got {value!r}")
     return " ".join(value.split())
 
 
-def _name(where: str, value: Any) -> str:
+def _name(where: str, value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_]*", value):
         raise ValueError(f"{where}: expected a name of a-z, 0-9 and _, got {value!r}")
     return value
 
 
-def _number(where: str, value: Any) -> float:
+def _number(where: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{where}: expected a number, got {value!r}")
     return float(value)
 
 
-def _seeds(where: str, value: Any) -> tuple[int, ...]:
+def _seeds(where: str, value: object) -> tuple[int, ...]:
     sound = isinstance(value, list) and all(type(seed) is int and seed >= 0 for seed in value)
-    if not sound or not value or len(set(value)) < len(value):
+    seeds: list[int] = value if isinstance(value, list) and sound else []
+    if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"{where}: expected a list of different whole numbers, got {value!r}")
-    return tuple(value)
+    return tuple(seeds)
 
 
-def _settings(where: str, value: Any) -> dict[str, Any]:
+def _settings(where: str, value: object) -> dict[str, Any]:
     value = {} if value is None else value
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise ValueError(f"{where}: expected settings with values, got {value!r}")

@@ -13,11 +13,12 @@ values of `OptimConfig`, which stand in each method's `config` as `OPTIM`:
 """
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
 from wsss_lab.config import OptimConfig
+from wsss_lab.methods.common.base import ParamGroup
 
 
 def lr_factor(step: int, total: int, optim: OptimConfig) -> float:
@@ -56,7 +57,7 @@ def warmup_steps(total: int, optim: OptimConfig) -> int:
 
 
 def build_optimizer(
-    groups: list[dict[str, Any]], optim: OptimConfig, *, fused: bool = False
+    groups: Sequence[ParamGroup], optim: OptimConfig, *, fused: bool = False
 ) -> torch.optim.Optimizer:
     """The optimiser of a run.
 
@@ -72,13 +73,13 @@ def build_optimizer(
     Raises:
         ValueError: if no parameter is to be trained.
     """
-    groups = [{**group, "peak_lr": group["lr"]} for group in groups if group["params"]]
-    if not groups:
+    used = [{**group, "peak_lr": group["lr"]} for group in groups if group["params"]]
+    if not used:
         raise ValueError("groups: expected parameters to train, got none; are all frozen?")
-    extra: dict[str, Any] = {"fused": True} if fused else {}
+    one_kernel = True if fused else None
     if optim.name == "adamw":
-        return torch.optim.AdamW(groups, betas=optim.betas, **extra)
-    optimizer = torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, **extra)
+        return torch.optim.AdamW(used, betas=optim.betas, fused=one_kernel)
+    optimizer = torch.optim.SGD(used, lr=optim.lr, momentum=optim.momentum, fused=one_kernel)
     if fused and optim.momentum:  # else a masked first step leaves these uninitialised
         for group in groups:
             for weight in group["params"]:

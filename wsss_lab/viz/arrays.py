@@ -1,10 +1,9 @@
 """Conversion of images, label maps and class maps to RGB arrays."""
 
-from typing import Any
-
 import matplotlib as mpl
 import numpy as np
 from jaxtyping import UInt8
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from wsss_lab.data.catalog import voc_palette
@@ -14,14 +13,14 @@ HEAT = "inferno"
 print."""
 
 
-def array_of(value: Any) -> np.ndarray:
+def array_of(value: ArrayLike) -> np.ndarray:
     """Return a NumPy array from an array or a tensor on any device, with or without gradient."""
     if hasattr(value, "detach"):
         value = value.detach().cpu().numpy()
     return np.asarray(value)
 
 
-def rgb(image: Any) -> UInt8[np.ndarray, "h w 3"]:
+def rgb(image: ArrayLike) -> UInt8[np.ndarray, "h w 3"]:
     """Convert an image to `uint8` (h, w, 3).
 
     Args:
@@ -55,7 +54,7 @@ def _check_unit(array: np.ndarray, name: str, remedy: str) -> None:
         raise ValueError(f"{name}: expected finite values in [0, 1], got {span}; {remedy}")
 
 
-def _map(cam: Any, name: str = "cam") -> np.ndarray:
+def _map(cam: ArrayLike, name: str = "cam") -> np.ndarray:
     array = array_of(cam)
     if array.ndim != 2:
         raise ValueError(
@@ -66,7 +65,7 @@ def _map(cam: Any, name: str = "cam") -> np.ndarray:
     return np.clip(array, 0, 1)
 
 
-def _label(label: Any) -> np.ndarray:
+def _label(label: ArrayLike) -> np.ndarray:
     array = array_of(label)
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(
@@ -80,7 +79,7 @@ def _label(label: Any) -> np.ndarray:
     return array
 
 
-def palette_image(label: Any) -> UInt8[np.ndarray, "h w 3"]:
+def palette_image(label: ArrayLike) -> UInt8[np.ndarray, "h w 3"]:
     """Colour a label map with the palette of PASCAL VOC.
 
     Args:
@@ -95,7 +94,7 @@ def palette_image(label: Any) -> UInt8[np.ndarray, "h w 3"]:
     return voc_palette()[_label(label)]
 
 
-def heat(cam: Any, cmap: str = HEAT) -> UInt8[np.ndarray, "h w 3"]:
+def heat(cam: ArrayLike, cmap: str = HEAT) -> UInt8[np.ndarray, "h w 3"]:
     """Colour a map in [0, 1]: 0 is the darkest entry of the colour map, 1 the brightest.
 
     Args:
@@ -121,7 +120,7 @@ def _resize(array: np.ndarray, shape: tuple[int, int], smooth: bool) -> np.ndarr
 
 
 def overlay(
-    image: Any, label_or_cam: Any, *, alpha: float = 0.6, cmap: str = HEAT
+    image: ArrayLike, label_or_cam: ArrayLike, *, alpha: float = 0.6, cmap: str = HEAT
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Draw a label map or an activation map over an image.
 

@@ -12,6 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from numpy.typing import ArrayLike
 
 from wsss_lab.data.catalog import voc_palette
 from wsss_lab.viz.arrays import HEAT, array_of, overlay, rgb
@@ -83,7 +84,7 @@ def _axes(figure: Figure, rows: int, columns: int) -> list[Axes]:
 
 
 def image_grid(
-    images: Sequence[Any], titles: Sequence[str] | None = None, *, columns: int = 4
+    images: Sequence[ArrayLike], titles: Sequence[str] | None = None, *, columns: int = 4
 ) -> Sheet:
     """Arrange images side by side, row by row.
 
@@ -123,8 +124,8 @@ def image_grid(
 
 
 def cam_grid(
-    image: Any,
-    cams: Any,
+    image: ArrayLike,
+    cams: ArrayLike,
     names: Sequence[str],
     *,
     columns: int = 4,

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import SupportsFloat
 
 from matplotlib.figure import Figure
 
@@ -23,7 +23,7 @@ class Table:
         return f"Table of {self.text.count(chr(10)) - 1} rows"
 
 
-def table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> Table:
+def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> Table:
     """Make a table of any values; text in them makes neither columns nor HTML.
 
     Args:
@@ -59,7 +59,7 @@ def jpeg(sheet: Figure, quality: int = 90) -> Photo:
     return Photo(buffer.getvalue())
 
 
-def claim(text: str, value: Any, low: float, high: float) -> None:
+def claim(text: str, value: SupportsFloat, low: float, high: float) -> None:
     """Print whether a number lies within bounds, and not the number.
 
     The last digits of trained results differ between processors. A claim with a tolerance does not,

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from wsss_lab.viz.arrays import rgb
@@ -76,7 +77,7 @@ class FrameStrip:
         )
 
 
-def _frame(frame: Any) -> np.ndarray:
+def _frame(frame: ArrayLike | Figure) -> np.ndarray:
     if isinstance(frame, Figure):
         return np.asarray(Image.open(io.BytesIO(png_bytes(frame))).convert("RGB"))
     return rgb(frame)
@@ -90,7 +91,7 @@ def _uri(array: np.ndarray, kind: str, quality: int) -> str:
 
 
 def frame_strip(
-    frames: Sequence[Any],
+    frames: Sequence[ArrayLike | Figure],
     alts: Sequence[str],
     labels: Sequence[str],
     *,
@@ -178,7 +179,7 @@ def explorer(draw: Callable[..., Any], **sliders: Any) -> Any:
         controls[name].description = name
     picture = ipywidgets.Image(format="png")
 
-    def redraw(_: Any = None) -> None:
+    def redraw(_: object = None) -> None:
         figure = draw(**{name: control.value for name, control in controls.items()})
         if not isinstance(figure, Figure):
             raise TypeError(f"draw must return a matplotlib figure, got {type(figure).__name__}")

@@ -13,10 +13,10 @@ from wsss_lab.methods.acr.config import PRESETS, RELEASED, ACRConfig, ACRQuirks
 from wsss_lab.methods.acr.losses import activation_consistency, affinity_consistency
 from wsss_lab.methods.acr.method import ACR
 from wsss_lab.methods.acr.views import NAMED_VIEWS, Flip, Scale, Shift, Turn
-from wsss_lab.methods.common.base import normalize
 from wsss_lab.models.attention import attention_layers, record_attention
 from wsss_lab.models.backbones import build_backbone
-from wsss_lab.models.shortcut import class_token_only
+from wsss_lab.models.base import normalize
+from wsss_lab.models.modes import class_token_only
 
 VIT = {"img_size": 48, "embed_dim": 24, "depth": 3, "num_heads": 3}
 CNN = {"layers": (1, 1, 1), "channels": (128, 128, 128), "stem_width": 32}
@@ -207,15 +207,24 @@ def test_views_take_turns():
     assert model.config.views == views
     for step in range(4):
         shown = model.training_step(data, step).panels["view"]
-        expected = views[step % 3].image(normalize(data["images"]), 16)
+        expected = views[step % 3].image(model.backbone.normalize(data["images"]), 16)
         assert torch.equal(shown, expected)
 
 
 def test_input_stats():
     images = batch()["images"]
-    assert torch.equal(acr().prepare(images), normalize(images))
+    by_imagenet = normalize(images, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     half = acr(input_stats="half").prepare(images)
     torch.testing.assert_close(half, images * 2 - 1)
+    for stats, of_own in (("backbone", half), ("imagenet", by_imagenet)):
+        model = acr(input_stats=stats)
+        assert torch.equal(model.prepare(images), by_imagenet)  # what toy_vit declares
+        model.backbone.input_mean = model.backbone.input_std = (0.5, 0.5, 0.5)
+        torch.testing.assert_close(model.prepare(images), of_own)
+    for stats in ("backbone", "imagenet", "half"):  # padding by the mean is 0 for the network
+        model = acr(input_stats=stats)
+        colour = torch.tensor(model.input_mean)[None, :, None, None].expand(1, 3, 4, 4)
+        assert model.prepare(colour).abs().max() == 0
 
 
 def test_all_classes_in_one_backward_pass():

@@ -5,7 +5,6 @@ from typing import get_args
 
 import pytest
 import torch
-from torch import nn
 
 from wsss_lab.methods.acr.losses import affinity_consistency
 from wsss_lab.methods.acr.plugin import (
@@ -13,13 +12,11 @@ from wsss_lab.methods.acr.plugin import (
     WithConsistency,
     trained_backbone,
     with_consistency,
-    without_a_trace,
 )
 from wsss_lab.methods.acr.views import NAMED_VIEWS, Flip, ViewName
 from wsss_lab.methods.asdt.config import PRESETS as ASDT_PRESETS
 from wsss_lab.methods.asdt.method import ASDT
 from wsss_lab.methods.cam_baseline import TagClassifier
-from wsss_lab.methods.common.base import normalize
 from wsss_lab.methods.cosa.config import PRESETS as COSA_PRESETS
 from wsss_lab.methods.cosa.method import CoSA
 from wsss_lab.methods.tscd.config import PRESETS as TSCD_PRESETS
@@ -86,7 +83,7 @@ def test_without_class_token_the_loss_is_that_of_the_last_stage_by_hand():
     method = make("tscd")
     backbone = trained_backbone(method)
     got = one_step(WithConsistency(method, ConsistencyConfig(alpha=1.0))).parts["acr_affinity"]
-    images = normalize(batch()["images"])
+    images = backbone.normalize(batch()["images"])
     maps = []
     for x in (images, images.flip(-1)):
         with record_attention(backbone, (-2, -1)) as record, torch.no_grad():
@@ -151,28 +148,6 @@ def test_the_state_is_that_of_the_method():
     x = batch()["images"]
     with torch.no_grad():
         torch.testing.assert_close(plugged.predict(x).logits, method.predict(x).logits)
-
-
-def test_a_pass_without_a_trace():
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.BatchNorm2d(4))
-    net.train()
-    net[3].eval()
-    x = torch.rand(2, 3, 8, 8)
-    before = {k: v.clone() for k, v in net.state_dict().items()}
-    with without_a_trace(net):
-        y = net(x)
-        torch.testing.assert_close(y, net(x))  # no dropout
-    by_batch = nn.functional.batch_norm(net[0](x), None, None, *net[1].parameters(), training=True)
-    torch.testing.assert_close(y, net[3](by_batch))  # statistics of the batch, then frozen ones
-    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
-    assert [m.training for m in net] == [True, True, True, False]
-    with pytest.raises(RuntimeError), without_a_trace(net):
-        raise RuntimeError
-    assert [m.training for m in net] == [True, True, True, False]
-    net(x)
-    assert net[1].num_batches_tracked == 1
-    assert net[3].track_running_stats
 
 
 def test_alpha_0_is_the_method_itself():

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from wsss_lab import IGNORE
-from wsss_lab.methods.tscd import method as tscd
+from wsss_lab.methods.common.batches import valid_pixels
 from wsss_lab.methods.tscd.config import PRESETS, RELEASED, LossWeights, TSCDQuirks
 from wsss_lab.methods.tscd.labels import scd_channels
 from wsss_lab.methods.tscd.method import TSCD
@@ -97,7 +97,7 @@ def test_bn_from_view_adds_statistics_of_the_second_view():
     outs = [step(method) for method in both]
     alone = make()
     with torch.no_grad():
-        alone.network(tscd.normalize(batch()["images"]))
+        alone.network(alone.normalize(batch()["images"]))
     wanted = alone.network.seg_head.norm
     for method, same in zip(both, (False, True), strict=True):
         norm = method.network.seg_head.norm
@@ -107,9 +107,9 @@ def test_bn_from_view_adds_statistics_of_the_second_view():
 
 
 def test_noisy_cam_keeps_stochastic_depth_in_map_passes():
-    images = tscd.normalize(batch()["images"])
     for noisy in (True, False):
         method = make(drop_path=0.5, noisy_cam=noisy)
+        images = method.normalize(batch()["images"])
         torch.manual_seed(1)
         same = torch.equal(method.maps(images), method.maps(images))
         assert same != noisy
@@ -176,7 +176,7 @@ def test_use_padding_lets_it_take_part():
     other[1, :, 50:] = 1  # padding of another colour
     masked = make()
     panels = step(masked).panels
-    valid = tscd.box_to_valid(batch()["boxes"], (SIDE, SIDE))
+    valid = valid_pixels(batch())
     assert (panels["cam"].masked_select(~valid[:, None]) == 0).all()
     assert panels["cam"][1].amax((1, 2)).min() > 0.99  # stretched inside
     low, high = box_range(batch()["boxes"], (SIDE, SIDE))
@@ -215,8 +215,9 @@ def test_paired_points_are_the_same_places():
     panels = step(make(paired=False)).panels
     assert not torch.allclose(panels["points"], panels["view_points"], atol=0.1)
     # with a window, too: equal places have equal colours
-    panels = step(make(paired=True, view_crop=0.6, view_scale=0.9)).panels
-    first = sample_points(tscd.normalize(batch()["images"])[:1], panels["points"][:1])
+    method = make(paired=True, view_crop=0.6, view_scale=0.9)
+    panels = step(method).panels
+    first = sample_points(method.normalize(batch()["images"])[:1], panels["points"][:1])
     second = sample_points(panels["view"][:1], panels["view_points"][:1])
     assert (first - second).abs().mean() < 0.1
     assert panels["view_points"].abs().max() <= 1 + 1e-5

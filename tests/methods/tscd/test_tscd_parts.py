@@ -14,8 +14,6 @@ from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.methods.tscd.network import (
     AffinityHead,
     TSCDNetwork,
-    keep_statistics,
-    without_noise,
 )
 from wsss_lab.methods.tscd.released import er_loss, truncate_colours
 from wsss_lab.methods.tscd.views import box_range, draw_points, sample_points, spread
@@ -157,25 +155,6 @@ def test_affinity_head_starts_as_a_convolution():
     assert list(head.state_dict()) == list(conv.state_dict())
     for name, value in conv.state_dict().items():
         assert torch.equal(head.state_dict()[name], value), name
-
-
-def test_modes_and_momentum_are_restored():
-    net = TSCDNetwork(tiny_backbone(0.3), K, 16).train()
-    net.backbone.net.stages[0].eval()
-    before = [m.training for m in net.modules()]
-    with without_noise(net):
-        assert not any(m.training for m in net.modules())
-    assert [m.training for m in net.modules()] == before
-    with pytest.raises(ValueError, match="sides"), without_noise(net):
-        net(torch.rand(1, 3, 2, 2))
-    assert [m.training for m in net.modules()] == before
-    norm = net.seg_head.norm
-    with keep_statistics(norm):
-        norm(torch.randn(2, 16, 4, 4))
-    with pytest.raises(ValueError, match="expected 4D"), keep_statistics(norm):
-        norm(torch.randn(2))
-    assert norm.momentum == 0.1
-    assert norm.running_mean.abs().max() == 0
 
 
 def released_state(net, prefix=""):

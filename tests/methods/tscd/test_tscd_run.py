@@ -9,7 +9,6 @@ from test_tscd import SIDE, START, K, batch, make, step
 
 import wsss_lab.methods.tscd as tscd_package
 from wsss_lab.config import OptimConfig, RunConfig
-from wsss_lab.methods.tscd import method as tscd
 from wsss_lab.methods.tscd.config import PRESETS, TSCDConfig, TSCDQuirks
 from wsss_lab.methods.tscd.losses import scd_loss
 from wsss_lab.methods.tscd.method import TSCD
@@ -121,7 +120,7 @@ def test_prediction_and_propagated_cam():
     assert out.tag_logits.shape == (2, K)
     with torch.no_grad():
         propagated = method.propagated_cam(
-            data["images"], method.maps(tscd.normalize(data["images"])), data["tags"]
+            data["images"], method.maps(method.normalize(data["images"])), data["tags"]
         )
     assert propagated.shape == (2, K + 1, SIDE // 16, SIDE // 16)
     assert (propagated[:, 1:][data["tags"] == 0] == 0).all()

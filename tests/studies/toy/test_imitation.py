@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from wsss_lab.data.toy import ToyWorld
-from wsss_lab.methods.common.base import normalize
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.toynets import toy_mit2, toy_vit2
 from wsss_lab.models.weights import load_backbone_weights
@@ -95,8 +94,8 @@ def left_unexplained(student, images):
     """Share of toy_cnn's last map that a linear fit on half of the images misses on the rest."""
     teacher = load_backbone_weights(build_backbone("toy_cnn"), "toy").eval()
     with torch.no_grad():
-        target = teacher(normalize(images)).last
-        own = student.eval()(normalize(images)).last
+        target = teacher(teacher.normalize(images)).last
+        own = student.eval()(student.normalize(images)).last
     target = (target - target.mean((0, 2, 3), True)) / target.std((0, 2, 3), keepdim=True)
     own, target = (x.permute(0, 2, 3, 1).flatten(0, 2) for x in (own, target))
     own = torch.cat([own, torch.ones(len(own), 1)], 1)

@@ -5,6 +5,7 @@ At `share=1` a cat and a dog differ in their ears alone, a horse in its mane, a 
 
 from dataclasses import dataclass
 
+from wsss_lab.data.toy.canvas import Style
 from wsss_lab.data.toy.knobs import ToyKnobs
 from wsss_lab.data.toy.pen import Pen, Piece
 from wsss_lab.data.toy.rng import Colour, Stream
@@ -98,7 +99,7 @@ class Quadruped:
             self.head_y += self.neck + self.head * 1.1
         self.stride = rng.between(-0.14, 0.14)
         self.wag = rng.between(-0.42, 0.3)
-        self.style = {"texture": "fur", "amp": 0.17, "relief": 0.3, "depth": 0.22}
+        self.style: Style = {"texture": "fur", "amp": 0.17, "relief": 0.3, "depth": 0.22}
 
     def draw(self) -> None:
         """Draw far legs, trunk, head and face."""
@@ -294,7 +295,7 @@ def draw_bird(pen: Pen, rng: Stream, knobs: ToyKnobs, airborne: bool) -> None:
     dark, light = shade(fur, 0.68), blend(fur, (0.96, 0.93, 0.88), 0.5)
     body, head, beak = pen.part("body"), pen.part("head"), pen.part("beak", True)
     coat = (other, 3.0, coat_level) if spots else (light, 0.9, 0.45)
-    style = {"texture": "fur", "amp": 0.17, "relief": 0.3, "depth": 0.22}
+    style: Style = {"texture": "fur", "amp": 0.17, "relief": 0.3, "depth": 0.22}
     if airborne:
         wing: list[Piece] = [
             (pen.part("wing"), 0.1, -0.6, -0.15, -1.1, 0.2, 0.14),

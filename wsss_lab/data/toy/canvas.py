@@ -6,7 +6,7 @@ they round the same way everywhere, so a scene does not depend on the machine or
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -15,6 +15,21 @@ from wsss_lab.data.toy.texture import texture_bank
 
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels; x1 and y1 are excluded."""
+
+
+class Style(TypedDict, total=False):
+    """Arguments of `Canvas.paint` that change how a shape looks, not where it is."""
+
+    second: Colour | None
+    pattern: np.ndarray | None
+    texture: str | None
+    offset: tuple[int, int]
+    amp: float
+    relief: float
+    depth: float
+    outline: float
+    opacity: float
+    soft: float
 
 
 class Part(NamedTuple):

@@ -1,11 +1,11 @@
 """Drawing in the frame of one object: unit lengths, feet on y = 0, facing right."""
 
 import math
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 
-from wsss_lab.data.toy.canvas import Canvas, Part, smooth_min_into
+from wsss_lab.data.toy.canvas import Canvas, Part, Style, smooth_min_into
 from wsss_lab.data.toy.rng import Colour
 
 PART_KINDS = (
@@ -73,7 +73,7 @@ class Pen:
         """Return the image coordinates of a point of the object."""
         return self._x + self._a * x + self._b * y, self._y + self._c * x + self._d * y
 
-    def _style(self, style: dict[str, Any]) -> dict[str, Any]:
+    def _style(self, style: Style) -> Style:
         style.setdefault("outline", self.outline)
         style.setdefault("offset", self.offset)
         if "depth" in style:
@@ -86,7 +86,7 @@ class Pen:
         colour: Colour,
         blend: float = 0.0,
         coat: tuple[Colour, float, float] | None = None,
-        **style: Any,
+        **style: Unpack[Style],
     ) -> None:
         """Draw ellipses and thick lines blended into one body.
 
@@ -154,13 +154,26 @@ class Pen:
         return weight
 
     def oval(
-        self, x: float, y: float, rx: float, ry: float, colour: Colour, part: int = 0, **style: Any
+        self,
+        x: float,
+        y: float,
+        rx: float,
+        ry: float,
+        colour: Colour,
+        part: int = 0,
+        **style: Unpack[Style],
     ) -> None:
         """Draw one ellipse."""
         self.blob([(part, x, y, rx, ry)], colour, **style)
 
     def line(
-        self, points: list[Point], r0: float, r1: float, colour: Colour, part: int = 0, **style: Any
+        self,
+        points: list[Point],
+        r0: float,
+        r1: float,
+        colour: Colour,
+        part: int = 0,
+        **style: Unpack[Style],
     ) -> None:
         """Draw a thick line through points, tapering from r0 to r1."""
         steps = len(points) - 1
@@ -176,7 +189,7 @@ class Pen:
         colour: Colour,
         part: int = 0,
         rounding: float = 0.0,
-        **style: Any,
+        **style: Unpack[Style],
     ) -> None:
         """Draw a convex polygon; `rounding` of its corners in object units."""
         placed = [self.at(x, y) for x, y in points]
@@ -195,7 +208,7 @@ class Pen:
         colour: Colour,
         part: int = 0,
         rounding: float = 0.0,
-        **style: Any,
+        **style: Unpack[Style],
     ) -> None:
         """Draw an axis-aligned rectangle of the object frame; `rounding` in object units."""
         found = self.frame(x0, y0, x1, y1)

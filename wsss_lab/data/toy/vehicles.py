@@ -5,6 +5,7 @@ sign, a train a snow plough and a current collector. A boat has a sail, a plane 
 """
 
 from wsss_lab.data.toy.animals import blend, shade
+from wsss_lab.data.toy.canvas import Style
 from wsss_lab.data.toy.knobs import ToyKnobs
 from wsss_lab.data.toy.pen import Pen, Piece, Point
 from wsss_lab.data.toy.rng import Colour, Stream
@@ -65,7 +66,7 @@ def _coach(
     left, right = -0.95, -0.95 + 2 * half
     floor, roof = -radius * 0.75, -radius * 0.75 - height
     body = pen.part("body")
-    style = {"texture": "smooth", "amp": 0.08, "relief": 0.34, "depth": 0.12}
+    style: Style = {"texture": "smooth", "amp": 0.08, "relief": 0.34, "depth": 0.12}
     pen.rect(left + 0.06, floor - 0.1, right - 0.06, floor + 0.06, TYRE, body, rounding=0.04)
     pen.rect(left, roof, right, floor, look.paint, body, rounding=corner, **style)
     pen.rect(

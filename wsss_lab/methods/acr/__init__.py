@@ -22,7 +22,7 @@ The stages around it, from data to pseudo-labels and a segmentation network, are
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wsss_lab.methods.acr.config import PRESETS, RELEASED, ACRConfig, ACRPreset, ACRQuirks
@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a main name when it is first used."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,6 +8,9 @@ from wsss_lab.methods.acr.localisation import Variant
 from wsss_lab.methods.acr.views import View, ViewName, views_of
 from wsss_lab.ranges import Factor, Pixels, Range, Settings
 
+InputStats = Literal["backbone", "imagenet", "half"]
+"""Ways to normalise images, see `ACRConfig.input_stats`."""
+
 
 @dataclass(frozen=True)
 class ACRQuirks(Settings):
@@ -43,10 +46,10 @@ class ACRConfig(Settings):
     """Second views by name, in turn, one a step: see `NAMED_VIEWS`. Released: the mirror image."""
     layers: Annotated[tuple[int, ...], Range("[-1000, 1000]")] | None = None
     """Attention layers compared, negative from the end; None for all, as released."""
-    input_stats: Literal["imagenet", "half"] = "imagenet"
-    """Colours that the network gets: "imagenet" subtracts ImageNet's mean and divides by its
-    deviation, "half" maps [0, 1] to [-1, 1]. The released code takes the former, although the
-    weights of the hybrid were pre-trained with the latter."""
+    input_stats: InputStats = "backbone"
+    """Colours that the network gets: "backbone" normalises by the mean and deviation that the
+    network declares, "imagenet" by ImageNet's, "half" maps [0, 1] to [-1, 1]. The released code
+    takes ImageNet's, although the weights of the hybrid were pre-trained with the last."""
     final_norm: bool = False
     """Let the head read tokens after the final LayerNorm. Released: before it."""
     variant: Variant = "grad"
@@ -93,7 +96,7 @@ class ACRPreset(Settings):
     """Options of `build_backbone`."""
 
 
-_RELEASED = ACRConfig(batched=False, quirks=RELEASED)
+_RELEASED = ACRConfig(input_stats="imagenet", batched=False, quirks=RELEASED)
 _OURS = ACRConfig(input_stats="half")
 _SGD = OptimConfig("sgd", 0.05, head_lr_factor=1.0, weight_decay=5e-4, momentum=0.0,
                    schedule="poly", power=0.9, warmup=0.0, clip=0.0)  # fmt: skip

@@ -25,7 +25,7 @@ Usage, for any network whose attention `record_attention` can record::
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -35,6 +35,7 @@ from wsss_lab.cam.attention_maps import attention_gradients
 from wsss_lab.cam.fusion import FUSIONS, fuse_cams
 from wsss_lab.cam.maps import NORMALIZATIONS, normalize_cam, present_classes
 from wsss_lab.models.attention import attention_layers, record_attention
+from wsss_lab.models.modes import without_parameter_gradients
 
 Variant = Literal["grad", "grad_s", "cam_grad", "cam_grad_s"]
 """How a layer's gradient G and attention A are combined, see `layer_map`."""
@@ -91,7 +92,7 @@ def record_for_localisation(
     wanted = None if affinity else range(first, depth)
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(_without_parameter_gradients(network))
+        stack.enter_context(without_parameter_gradients(network))
         record = stack.enter_context(record_attention(network, wanted))
         trace = Trace(record.maps)
         for i, layer in enumerate(layers.values()):
@@ -119,18 +120,6 @@ class _BeginGraph:
             self.trace.attention.clear()
         elif not attention.requires_grad:
             attention.requires_grad_()
-
-
-@contextmanager
-def _without_parameter_gradients(network: nn.Module) -> Iterator[None]:
-    trained = [p for p in network.parameters() if p.requires_grad]
-    for p in trained:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in trained:
-            p.requires_grad_()
 
 
 def layer_map(
@@ -202,10 +191,11 @@ def gradient_maps(
             f"attention must be square and of one size in all layers used, got {sorted(sizes)}: "
             "choose a later start_layer"
         )
-    total: Any = 0
-    for gradient, layer in zip(gradients, attention, strict=True):
-        total = total + layer_map(gradient, layer[..., rows, :], variant)
-    maps = total[..., prefix:].mean(dim=-2).relu().transpose(0, 1)
+    layers = [
+        layer_map(gradient, layer[..., rows, :], variant)
+        for gradient, layer in zip(gradients, attention, strict=True)
+    ]
+    maps = sum(layers[1:], start=layers[0])[..., prefix:].mean(dim=-2).relu().transpose(0, 1)
     out = maps.new_zeros(*logits.shape, maps.shape[-1])
     return out.scatter_(1, index[:, :, None].expand_as(maps), maps)
 

@@ -25,23 +25,23 @@ predicted ones unless it gets others.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from wsss_lab.config import IMAGENET_MEAN, IMAGENET_STD
 from wsss_lab.losses import tag_loss
 from wsss_lab.methods.acr import localisation, released
 from wsss_lab.methods.acr.config import ACRConfig
 from wsss_lab.methods.acr.losses import consistency
 from wsss_lab.methods.acr.network import forward_views
 from wsss_lab.methods.acr.views import View
-from wsss_lab.methods.common.base import Batch, Method, StepOutput, normalize, split_decay
-from wsss_lab.models.base import Backbone
+from wsss_lab.methods.common.base import Batch, Method, ParamGroup, StepOutput, split_decay
+from wsss_lab.models.base import Backbone, normalize
 from wsss_lab.models.heads import TagHead
-from wsss_lab.models.shortcut import class_token_only
+from wsss_lab.models.modes import class_token_only
 from wsss_lab.models.vit import ViTBackbone
 from wsss_lab.models.weights import load_strictly
 
@@ -74,7 +74,18 @@ class ACR(Method):
 
     def prepare(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         """Normalise images in [0, 1] for the backbone, by `input_stats`."""
-        return 2 * images - 1 if self.config.input_stats == "half" else normalize(images)
+        match self.config.input_stats:
+            case "half":
+                return 2 * images - 1
+            case "imagenet":
+                return normalize(images, IMAGENET_MEAN, IMAGENET_STD)
+        return self.backbone.normalize(images)
+
+    @property
+    def input_mean(self) -> tuple[float, ...]:
+        """Colour that is 0 after `prepare`."""
+        means = {"half": (0.5, 0.5, 0.5), "imagenet": IMAGENET_MEAN}
+        return means.get(self.config.input_stats, self.backbone.input_mean)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k"]:
         """Compute tag logits of images in [0, 1]."""
@@ -83,6 +94,7 @@ class ACR(Method):
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         """Compute the losses of a batch and of one view of it; views take turns by `step`."""
         views = self.config.views
+        # by the step and no counter of its own, so that a resumed run goes on with the same view
         view = views[step % len(views)]
         return self.losses(self.prepare(batch["images"]), batch["tags"], view)
 
@@ -126,7 +138,7 @@ class ACR(Method):
             panels["attention"], panels["attention_view"] = (a.detach() for a in pairs[-1])
         return StepOutput(loss, parts, panels)
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """List the backbone at `lr`, the head at `head_lr`; the released code has one group."""
         head = split_decay(self.head, head_lr, weight_decay)
         return split_decay(self.backbone, lr, weight_decay) + head

@@ -11,7 +11,7 @@ from wsss_lab.methods.acr.alignment import Pairs
 from wsss_lab.methods.acr.views import Grid
 from wsss_lab.models.attention import attention_layers, record_attention
 from wsss_lab.models.base import Backbone
-from wsss_lab.models.shortcut import class_token_only
+from wsss_lab.models.modes import class_token_only
 from wsss_lab.models.vit import ViTBackbone
 
 

@@ -26,8 +26,7 @@ The plug-in has no weights and no state. The method is saved under its own names
 without the plug-in.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -37,8 +36,9 @@ from torch import Tensor, nn
 from wsss_lab.methods.acr.losses import consistency
 from wsss_lab.methods.acr.network import comparable_layers, forward_views, prefix_of
 from wsss_lab.methods.acr.views import ViewName, views_of
-from wsss_lab.methods.common.base import Batch, Method, SegOutput, StepOutput, normalize
+from wsss_lab.methods.common.base import Batch, Method, ParamGroup, SegOutput, StepOutput
 from wsss_lab.models.base import Backbone
+from wsss_lab.models.modes import stateless_pass
 from wsss_lab.ranges import Factor, Range, Settings
 
 
@@ -117,10 +117,10 @@ class WithConsistency(Method):
         output = self.method.training_step(batch, step)
         backbone = trained_backbone(self.method)
         view = self.views[step % len(self.views)]
-        images = normalize(batch["images"])
+        images = backbone.normalize(batch["images"])
         other = view.image(images, backbone.stride)
         # a pass of its own: the method's passes may see other crops, scales or colours
-        with without_a_trace(backbone):
+        with stateless_pass(backbone):
             _, pairs, grid = forward_views(backbone, images, other, self.layers)
         terms = consistency(
             pairs,
@@ -136,13 +136,18 @@ class WithConsistency(Method):
         parts = output.parts | {f"acr_{name}": term for name, term in terms.items()}
         return StepOutput(loss, parts, output.panels)
 
+    @property
+    def input_mean(self) -> tuple[float, ...]:
+        """The method's own."""
+        return self.method.input_mean
+
     def predict(
         self, images: Float[Tensor, "b 3 h w"], tags: Float[Tensor, "b k"] | None = None
     ) -> SegOutput:
         """Predict as the method does."""
         return self.method.predict(images, tags)
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """List the method's own groups."""
         return self.method.param_groups(lr, head_lr, weight_decay)
 
@@ -179,27 +184,3 @@ def trained_backbone(method: nn.Module) -> Backbone:
             f"be compared, it trains {names}"
         )
     return found[0]
-
-
-@contextmanager
-def without_a_trace(module: nn.Module) -> Iterator[None]:
-    """Switch off noise and the update of running statistics for a pass.
-
-    Layers in training mode go to evaluation mode (no dropout, no stochastic depth), but for batch
-    normalisation, which goes on using the statistics of the batch and keeps none. Layers that are
-    frozen in evaluation mode stay as they are.
-    """
-    training: list[Any] = [layer for layer in module.modules() if layer.training]
-    norms = [layer for layer in training if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    tracked = [layer for layer in norms if layer.track_running_stats]
-    for layer in training:
-        layer.training = layer in norms
-    for layer in tracked:
-        layer.track_running_stats = False
-    try:
-        yield
-    finally:
-        for layer in training:
-            layer.training = True
-        for layer in tracked:
-            layer.track_running_stats = True

@@ -21,7 +21,7 @@ only, done in place, one row of tokens at a time, on square grids.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -88,7 +88,7 @@ class View(Settings):
         """
         return self.inverse().move(x, 1, dims)
 
-    def valid(self, grid: Grid, device: Any = None) -> Bool[Tensor, " n"]:
+    def valid(self, grid: Grid, device: torch.device | str | None = None) -> Bool[Tensor, " n"]:
         """Mark the tokens of the image, row-major, that the view shows, too."""
         seen = self.move(torch.ones(grid, dtype=torch.bool, device=device))
         return self.restore(seen, grid, (-2, -1), add=True).flatten()
@@ -188,7 +188,7 @@ class Scale(View):
             x = (x.transpose(dim, -1) @ weights.T).transpose(dim, -1)
         return x
 
-    def valid(self, grid: Grid, device: Any = None) -> Bool[Tensor, " n"]:
+    def valid(self, grid: Grid, device: torch.device | str | None = None) -> Bool[Tensor, " n"]:
         """Mark all tokens."""
         return torch.ones(grid[0] * grid[1], dtype=torch.bool, device=device)
 

@@ -20,7 +20,7 @@ The run from data to scores is `wsss_lab.recipes.asdt`.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wsss_lab.methods.asdt.config import ARMS, PRESETS, RELEASED, ASDTConfig, ASDTQuirks, arm
@@ -58,7 +58,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a main name when it is first used."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

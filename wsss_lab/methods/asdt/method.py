@@ -36,7 +36,7 @@ skip every `quirks`.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +44,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from wsss_lab import IGNORE
-from wsss_lab.cam import box_to_valid
 from wsss_lab.losses import enlarge, tag_loss
 from wsss_lab.methods.asdt.config import ASDTConfig
 from wsss_lab.methods.asdt.labels import (
@@ -66,7 +65,8 @@ from wsss_lab.methods.asdt.losses import (
 from wsss_lab.methods.asdt.network import ASDTNetwork, Outputs
 from wsss_lab.methods.asdt.released import load_checkpoint, squashed_images
 from wsss_lab.methods.asdt.signal import image_signal, student_share
-from wsss_lab.methods.common.base import Batch, Method, SegOutput, StepOutput
+from wsss_lab.methods.common.base import Batch, Method, ParamGroup, SegOutput, StepOutput
+from wsss_lab.methods.common.batches import tag_bound, valid_pixels
 from wsss_lab.models.base import Backbone
 from wsss_lab.refine import DenseEnergyLoss
 
@@ -125,13 +125,15 @@ class ASDT(Method):
         """
         config = self.config
         outputs: Outputs = self.network(batch["images"])
+        # labels come from maps of several scales: scale 1 is there, the others need no graph
         cam = self.network.fused_cam(batch["images"], outputs.cam)
         # in float32: the CRF's exponentials, and the energy as a sum over all pixels, lose too
         # much in half precision
         with torch.autocast(cam.device.type, enabled=False):
             targets = self.pseudo_labels(batch, step, outputs, cam)
             parts = {"tags": tag_loss(outputs.tag_logits, batch["tags"])}
-            # teacher B's head learns from teacher A in every step, whoever teaches the student
+            # teacher B's head learns from teacher A in every step, whoever teaches the student;
+            # at the size of the crop, because the CRF drew the labels' edges pixel by pixel
             logits = enlarge(outputs.teacher_logits, _size(targets.pictures))
             parts["ce"] = self._ce(logits, targets.a.label)
             parts["energy"] = self._energy(logits, targets)
@@ -161,8 +163,8 @@ class ASDT(Method):
                 f"tags: expected {(len(images), self.classes)} like the network, got "
                 f"{tuple(tags.shape)}; build ASDT with the data's number of classes"
             )
-        pictures, valid = self.pictures(images), _real_pixels(batch)
-        index, present = strongest_classes(cam, tags, config.max_classes, batch.get("max_tags"))
+        pictures, valid = self.pictures(images), valid_pixels(batch)
+        index, present = strongest_classes(cam, tags, config.max_classes, tag_bound(batch))
         cams = present_cams(cam, index, present, _size(images))
         a = teacher_a_label(pictures, cams, index, present, config)
         if not self._needs_b(step, len(images)):  # saves a CRF in most steps
@@ -285,15 +287,6 @@ class ASDT(Method):
         """Load a checkpoint of the released code, strictly; see `released.load_checkpoint`."""
         load_checkpoint(self.network, state)
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """Sort parameters into the released four groups, see `ASDTNetwork.param_groups`."""
         return self.network.param_groups(lr, head_lr, weight_decay)
-
-
-def _real_pixels(batch: Batch) -> Bool[Tensor, "b h w"]:
-    """Find the real pixels of crops from `valid`, else from `boxes`; all, if there is neither."""
-    images = batch["images"]
-    if "valid" in batch:
-        return batch["valid"]
-    whole = torch.tensor([[0, images.shape[2], 0, images.shape[3]]], device=images.device)
-    return box_to_valid(batch.get("boxes", whole), _size(images)).expand(len(images), -1, -1)

@@ -1,9 +1,7 @@
 """ASDT's unified network: one backbone, a class branch and two segmentation heads."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +10,10 @@ from torch import Tensor, nn
 
 from wsss_lab.cam import FUSIONS, fuse_cams
 from wsss_lab.methods.asdt.config import ASDTConfig
-from wsss_lab.methods.common.base import normalize
+from wsss_lab.methods.common.base import ParamGroup
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.heads import DilatedHead, TagHead
-
-_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+from wsss_lab.models.modes import DROPOUT, evaluation_mode
 
 
 class Outputs(NamedTuple):
@@ -71,7 +68,7 @@ class ASDTNetwork(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Outputs:
         """Compute all heads on images in [0, 1]."""
-        features = self.backbone(normalize(images)).last
+        features = self.backbone(self.backbone.normalize(images)).last
         return Outputs(
             self.tag_head(self.dropout(features)),
             self.tag_head.cam(features),
@@ -90,9 +87,9 @@ class ASDTNetwork(nn.Module):
             cam: raw maps of scale 1, from the training pass.
         """
         h, w = images.shape[-2:]
-        inputs = normalize(images)
+        inputs = self.backbone.normalize(images)
         views = [cam]
-        with self._cam_mode():
+        with evaluation_mode(self.backbone, DROPOUT, on=not self.config.cam_dropout):
             if not self.config.cam_dropout:  # `cam` was made with dropout
                 views = [self.tag_head.cam(self.backbone(inputs).last)]
             for scale in self.config.scales[1:]:
@@ -101,20 +98,7 @@ class ASDTNetwork(nn.Module):
                 views.append(self.tag_head.cam(self.backbone(view).last))
         return fuse_cams(views, (cam.shape[2], cam.shape[3]), self.fusion)
 
-    @contextmanager
-    def _cam_mode(self) -> Iterator[None]:
-        """Switch the backbone's dropout off if the settings ask for maps without it."""
-        kinds = () if self.config.cam_dropout else _DROPOUT
-        off = [m for m in self.backbone.modules() if isinstance(m, kinds) and m.training]
-        for layer in off:
-            layer.eval()
-        try:
-            yield
-        finally:
-            for layer in off:
-                layer.train()
-
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """Sort parameters into backbone weights, its vectors, head weights and head biases.
 
         Vectors have twice the rate and no weight decay. Released: 7e-4 times 1, 2, 10, 20, decay
@@ -126,7 +110,7 @@ class ASDTNetwork(nn.Module):
             weight_decay: of both.
         """
         heads = [self.tag_head, self.seg_head, self.student_head]
-        groups = []
+        groups: list[ParamGroup] = []
         for modules, rate in (([self.backbone], lr), (heads, head_lr)):
             trained = [p for m in modules if m is not None for p in m.parameters()]
             trained = [p for p in trained if p.requires_grad]

@@ -34,7 +34,6 @@ that is not implemented here.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,9 +51,9 @@ from wsss_lab.methods.common.affinity_walk import random_walk
 from wsss_lab.methods.common.base import (
     Batch,
     Method,
+    ParamGroup,
     SegOutput,
     StepOutput,
-    normalize,
     split_decay,
 )
 from wsss_lab.models.base import Backbone, freeze_batch_norms
@@ -107,7 +106,7 @@ class AffinityNetwork(Method):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d gh gw"]:
         """Compute features of images in [0, 1], on the grid of the backbone's last map."""
-        maps = self.backbone(normalize(images)).pyramid[-len(self.lateral) :]
+        maps = self.backbone(self.backbone.normalize(images)).pyramid[-len(self.lateral) :]
         grid = maps[-1].shape[-2:]
         lifted = [
             F.adaptive_avg_pool2d(F.elu(lateral(each)), grid)
@@ -157,7 +156,7 @@ class AffinityNetwork(Method):
             "the weights of the segmentation network (model.safetensors in the folder of the run)"
         )
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """List the backbone at `lr`, the 1x1 convolutions at `head_lr`."""
         head = split_decay(nn.ModuleList([self.lateral, self.mix]), head_lr, weight_decay)
         return split_decay(self.backbone, lr, weight_decay) + head

@@ -1,33 +1,33 @@
-"""Interface between the training loop and a method: batches in, losses and predictions out."""
+"""Interface between the training loop, evaluation and a method.
+
+A method takes a `Batch` and returns a `StepOutput`, and takes images and returns a `SegOutput`. The
+loop, the evaluation and the plans of runs know methods by `Method` alone.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from wsss_lab.config import IMAGENET_MEAN, IMAGENET_STD
+from wsss_lab.config import IMAGENET_MEAN
+from wsss_lab.models.base import Backbone
 from wsss_lab.models.weights import load_strictly
 
 
-def normalize(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """Images in [0, 1] -> what backbones take: minus ImageNet's mean, over its deviation."""
-    mean = images.new_tensor(IMAGENET_MEAN)[:, None, None]
-    std = images.new_tensor(IMAGENET_STD)[:, None, None]
-    return (images - mean) / std
-
-
 class Batch(TypedDict):
-    """One step's images on their device. Masks are there for supervised references only."""
+    """Images and tags of one step, on the device of the method."""
 
     images: Float[Tensor, "b 3 h w"]
-    """RGB in [0, 1]; methods normalise themselves."""
+    """RGB in [0, 1], not normalised: every method normalises as its backbone declares."""
     tags: Float[Tensor, "b k"]
-    """0 or 1."""
+    """1 for classes in the image, else 0; foreground classes only."""
     masks: NotRequired[Int[Tensor, "b h w"]]
+    """Label of every pixel: 0 background, class c is c + 1, 255 not counted. True ones for the
+    fully supervised reference, pseudo-labels for a second stage; other methods ignore it."""
     names: NotRequired[list[str]]
-    """Which images these are, for messages."""
+    """Names of the images, for error messages."""
     strong: NotRequired[Float[Tensor, "b 3 h w"]]
     """The same crops in other colours, RGB in [0, 1]; for methods with a weak and a strong view."""
     squashed: NotRequired[Float[Tensor, "b 3 h w"]]
@@ -35,85 +35,148 @@ class Batch(TypedDict):
     boxes: NotRequired[Int[Tensor, "b 4"]]
     """[y0, y1, x0, x1] of the real pixels of a padded crop, ends excluded, px."""
     valid: NotRequired[Bool[Tensor, "b h w"]]
-    """Which pixels are real; the same as `boxes`, as a map."""
+    """True at real pixels, False in padding; the same as `boxes`, as a map."""
     max_tags: NotRequired[int]
-    """Most tags of an image; spares a wait for the accelerator, which holds `tags`."""
+    """Largest number of tags of an image; counting them in `tags` would wait for an accelerator."""
+
+
+class ParamGroup(TypedDict):
+    """Parameters that an optimiser treats alike."""
+
+    params: list[nn.Parameter]
+    lr: float
+    """Peak learning rate; the schedule multiplies it."""
+    weight_decay: float
 
 
 @dataclass
 class StepOutput:
-    """Loss to minimise, its parts for the log, and tensors that the book shows."""
+    """Result of a training step: the loss, its parts, and intermediate tensors."""
 
     loss: Float[Tensor, ""]
+    """Scalar with a graph; the loop calls `backward` on it."""
     parts: dict[str, Tensor] = field(default_factory=dict)
-    """Scalars by name, detached or not; the log detaches them."""
+    """Scalars by name, unweighted unless documented otherwise, with or without a graph: the log
+    detaches them."""
     panels: dict[str, Tensor] = field(default_factory=dict)
-    """Intermediate tensors that a chapter shows."""
+    """Intermediate tensors by name (maps, pseudo-labels, logits), for pictures and tests. Training
+    does not read them."""
 
 
 @dataclass(frozen=True)
 class SegOutput:
-    """Predictions for one view of some images; `None` for what a method does not predict."""
+    """Predictions for a batch of images; `None` for what a method does not predict."""
 
     logits: Float[Tensor, "b k1 gh gw"] | None = None
     """Segmentation logits, background first, on any grid."""
     cam: Float[Tensor, "b k _gh _gw"] | None = None
-    """Class activation maps on any grid: raw (any sign) out of `Method.predict`, 0..1 once joined
-    by `wsss_lab.evaluate.inference`."""
+    """Class activation maps on any grid. `Method.predict` returns raw ones, of any sign;
+    `wsss_lab.evaluate.inference` joins those of several scales and brings them to 0..1."""
     tag_logits: Float[Tensor, "b k"] | None = None
-    """Tag logits; above 0 counts as named."""
+    """Tag logits; a class with a logit above 0 is predicted to be in the image."""
 
 
 class Method(nn.Module):
-    """A trainable method: a module with a training step and a prediction."""
+    """Base class of trainable methods: a module with a training step and a prediction.
+
+    Sub-classes implement `training_step` and `predict`; the rest has defaults. All state of a
+    method (queues, thresholds, the teacher) lives in parameters and buffers, so that a checkpoint
+    holds it and a resumed run continues exactly.
+    """
 
     uses_tags: bool = False
-    """Whether the output of `predict` depends on the true tags."""
+    """Whether `predict` returns something else when it gets the true tags. If so, an evaluation
+    that may use them runs the network once with and once without."""
+
+    @property
+    def input_mean(self) -> tuple[float, ...]:
+        """Colour, RGB in [0, 1], that is 0 once normalised; "mean" padding is filled with it.
+
+        By default the `input_mean` of the first backbone; ImageNet's where there is none.
+        """
+        found = (module for module in self.modules() if isinstance(module, Backbone))
+        first = next(found, None)
+        return IMAGENET_MEAN if first is None else first.input_mean
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
-        """Loss of one step."""
+        """Compute the loss of one step, in training mode.
+
+        Args:
+            batch: images and tags; see the method for the optional entries that it reads.
+            step: number of the step, 0-based, counted over resumed runs. Schedules inside a method
+                depend on it and on nothing else.
+
+        Raises:
+            TypeError: the method is not trained by steps.
+        """
         raise TypeError(f"{type(self).__name__} has no training step")
 
     def predict(
         self, images: Float[Tensor, "b 3 h w"], tags: Float[Tensor, "b k"] | None = None
     ) -> SegOutput:
-        """Predict one view of images.
+        """Predict for images as they are, in evaluation mode, at a single scale.
 
         Args:
-            images: RGB in [0, 1]; the module is in eval mode.
-            tags: true tags, 0 or 1. Only when an evaluation is asked to use them, and then its
-                report says so; methods whose maps need tags take their own predictions otherwise.
+            images: RGB in [0, 1].
+            tags: true tags, 0 or 1. Passed only by an evaluation that was asked to use them, which
+                is noted in its report. A method whose maps need tags uses its own predictions where
+                this is None.
 
         Returns:
-            Raw outputs at the network's own grid; `wsss_lab.evaluate.inference` joins views.
+            Raw outputs on the network's own grid. `wsss_lab.evaluate.inference` runs several scales
+            and mirror images and joins them.
+
+        Raises:
+            TypeError: the method predicts nothing by itself.
         """
         raise TypeError(f"{type(self).__name__} has no prediction")
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Optimiser groups: `params`, `lr`, `weight_decay`; by default everything at `lr`."""
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
+        """Sort the trained parameters into optimiser groups; by default all at `lr`.
+
+        Args:
+            lr: peak learning rate of the backbone.
+            head_lr: peak learning rate of what is new on top of it.
+            weight_decay: of matrices and filters; vectors have none unless a method states it.
+        """
         return split_decay(self, lr, weight_decay)
 
     def start_from(self, state: Mapping[str, Tensor]) -> None:
-        """Take over weights of a network of this kind that has learned the tags, heads included.
+        """Load the weights of a method of the same kind that was trained on tags, heads included.
 
         Args:
             state: its tensors by name.
 
         Raises:
-            ValueError: they do not fit.
+            ValueError: a tensor is missing, left over, or of another shape.
         """
         load_strictly(self, state, what=f"start of {type(self).__name__}")
 
     def after_step(self, step: int) -> None:
-        """Called once after every update, e.g. to let a momentum teacher follow."""
+        """Update state that follows the weights, e.g. a momentum teacher; by default nothing.
+
+        The loop calls this once after every update of the weights.
+
+        Args:
+            step: number of the step, as in `training_step`.
+        """
 
 
-def split_decay(module: nn.Module, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Two optimiser groups: matrices and filters with weight decay, vectors without."""
+def split_decay(module: nn.Module, lr: float, weight_decay: float) -> list[ParamGroup]:
+    """Sort trained parameters into matrices and filters, which decay, and vectors, which do not.
+
+    Args:
+        module: any network; parameters without gradient are left out.
+        lr: peak learning rate of both groups.
+        weight_decay: of the first group.
+
+    Returns:
+        Those of the two groups that are not empty.
+    """
     trained = [p for p in module.parameters() if p.requires_grad]
     matrices = [p for p in trained if p.ndim > 1]
     vectors = [p for p in trained if p.ndim <= 1]
-    groups = [
+    groups: list[ParamGroup] = [
         {"params": matrices, "lr": lr, "weight_decay": weight_decay},
         {"params": vectors, "lr": lr, "weight_decay": 0.0},
     ]

@@ -24,8 +24,6 @@ Deviations from the released code.
 4. Weights from ImageNet. There, for VOC, from COCO with masks, which weak supervision rules out.
 """
 
-from typing import Any
-
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -35,9 +33,9 @@ from wsss_lab.losses import pixel_loss
 from wsss_lab.methods.common.base import (
     Batch,
     Method,
+    ParamGroup,
     SegOutput,
     StepOutput,
-    normalize,
     split_decay,
 )
 from wsss_lab.models.base import Backbone, freeze_batch_norms
@@ -94,7 +92,7 @@ class DeepLabV2(Method):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k1 gh gw"]:
         """Label logits of images in [0, 1] at the stride of the backbone."""
-        return self.head(self.backbone(normalize(images)).last)
+        return self.head(self.backbone(self.backbone.normalize(images)).last)
 
     def predict(
         self, images: Float[Tensor, "b 3 h w"], tags: Float[Tensor, "b k"] | None = None
@@ -109,10 +107,10 @@ class DeepLabV2(Method):
         loss = pixel_loss(self(batch["images"]), batch["masks"])
         return StepOutput(loss, {"pixels": loss})
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """Backbone at `lr`; head at `head_lr`, its biases at twice that and without decay."""
-        weights = [branch.weight for branch in self.head.branches]
-        biases = [branch.bias for branch in self.head.branches]
+        weights = [p for p in self.head.branches.parameters() if p.ndim > 1]
+        biases = [p for p in self.head.branches.parameters() if p.ndim == 1]
         return [
             *split_decay(self.backbone, lr, weight_decay),
             {"params": weights, "lr": head_lr, "weight_decay": weight_decay},

@@ -19,7 +19,7 @@ From data to `metrics.json`: `wsss_lab.recipes.cosa`.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wsss_lab.methods.cosa.config import PRESETS, RELEASED, CoSAConfig, CoSAQuirks, LossWeights
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import a main name when it is first used."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -32,24 +32,25 @@ excepted (`run.precision`; released: float32; see the study `precision`).
 
 import copy
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from wsss_lab.cam import box_to_valid, present_classes
+from wsss_lab.cam import present_classes
 from wsss_lab.ema import MomentumTeacher
 from wsss_lab.losses import tag_loss
 from wsss_lab.methods.common.base import (
     Batch,
     Method,
+    ParamGroup,
     SegOutput,
     StepOutput,
-    normalize,
     split_decay,
 )
+from wsss_lab.methods.common.batches import tag_bound, valid_pixels
 from wsss_lab.methods.cosa import released
 from wsss_lab.methods.cosa.config import CoSAConfig
 from wsss_lab.methods.cosa.labels import (
@@ -97,19 +98,23 @@ class CoSA(Method):
         self.assignment = MomentumTeacher(teacher, config.decay)
         self.searches = threshold_searches(config)
 
+    def normalize(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Normalise images in [0, 1] for both networks, whose backbones are of one kind."""
+        return self.online.backbone.normalize(images)
+
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         """Compute the losses of one step.
 
         Args:
             batch: `images` (the weak view) and `tags`; `strong`, the same geometry in other
-                colours (default: the weak view); `boxes`, [y0, y1, x0, x1] of the real pixels of
-                each padded crop (default: all); `max_tags`, the largest number of tags of an
-                image as a Python number, which spares work on an accelerator.
+                colours (default: the weak view); `valid` or `boxes`, [y0, y1, x0, x1], the
+                real pixels of each padded crop (default: all); `max_tags`, the largest number of
+                tags of an image as a Python number, which spares work on an accelerator.
             step: 0-based; the swapped losses start after step `config.warmup`.
         """
         tags, strong = batch["tags"], batch.get("strong", batch["images"])
         # the student has to match labels from quieter colours, which it can do by shape alone
-        student: Outputs = self.online(normalize(strong))
+        student: Outputs = self.online(self.normalize(strong))
         parts = {
             "tags": tag_loss(student.tag_logits, tags),
             "aux_tags": tag_loss(student.aux_logits, tags),
@@ -124,6 +129,7 @@ class CoSA(Method):
 
         pseudo = self.assign(batch, (student.cam.shape[2], student.cam.shape[3]))
         swapped = self._swapped_losses(student, pseudo, batch)
+        # a full warm-up computes the swapped losses and gives them no weight
         factors = {} if warm else vars(self.config.weights)
         weighted = [factors.get(name, 0.0) * value for name, value in swapped.items()]
         panels = {
@@ -145,19 +151,12 @@ class CoSA(Method):
             batch: see `training_step`.
             grid: (gh, gw) of the student's maps.
         """
-        images, tags, boxes = batch["images"], batch["tags"], batch.get("boxes")
-        valid = torch.ones_like(images[:, 0], dtype=torch.bool)
-        if boxes is not None:
-            valid = box_to_valid(boxes, (images.shape[2], images.shape[3]))
-        # counting the tags on an accelerator would wait for it: there, take the bound or all
-        bound = batch.get("max_tags")
-        if bound is None and tags.device.type != "cpu":
-            bound = tags.shape[1]
-        classes, present = present_classes(tags, bound)
-        views = forward_views(self.assignment, normalize(images), self.config.scales)
+        images = batch["images"]
+        classes, present = present_classes(batch["tags"], tag_bound(batch))
+        views = forward_views(self.assignment, self.normalize(images), self.config.scales)
         # thresholds and a temperature of 0.01 act on differences that bf16 rounds away
         with torch.autocast(images.device.type, enabled=False):
-            return self._pseudo_labels(views, classes, present, valid, grid)
+            return self._pseudo_labels(views, classes, present, valid_pixels(batch), grid)
 
     def _pseudo_labels(
         self,
@@ -179,6 +178,7 @@ class CoSA(Method):
             teacher_cam(aux_cams, classes, present, size, aux_scales, inside),
         ]
         thresholds = self._thresholds(cams)
+        # two labels for one segmentation: where only one of the maps errs, the other one objects
         labels = [
             label_from_cam(cam, classes, present, low, high, valid)
             for cam, (low, high) in zip(cams, thresholds, strict=True)
@@ -191,6 +191,7 @@ class CoSA(Method):
             ]
             weights = torch.stack(certainty, dim=1)
         seg = [view.seg_logits for view in views]
+        # on the coarse grid of the student's maps, which it supervises
         target = sampled_target(seg, classes, present, size, grid, config.temperature)
         stacked = torch.stack(labels, dim=1)
         return PseudoLabels(classes, present, stacked, target, weights, cams[0], valid)
@@ -272,7 +273,7 @@ class CoSA(Method):
             images: RGB in [0, 1].
             tags: not used; an evaluation with true tags applies them to the result.
         """
-        view: Outputs = self.assignment(normalize(images))
+        view: Outputs = self.assignment(self.normalize(images))
         return SegOutput(view.seg_logits, view.cam, view.tag_logits)
 
     def start_from(self, state: Mapping[str, Tensor]) -> None:
@@ -286,7 +287,7 @@ class CoSA(Method):
         released.load_released(self.online, state)
         self.assignment.network.load_state_dict(self.online.state_dict())
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """Return the encoder at `lr`, the heads at `head_lr` (released: 6e-5, ten times that)."""
         net = self.online
         if self.config.quirks.decay_all:

@@ -5,10 +5,10 @@ Nothing here is needed to understand or to train CoSA as this library does by de
 
 import copy
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor, nn
 
+from wsss_lab.methods.common.base import ParamGroup
 from wsss_lab.methods.cosa.keymap import KEYMAP
 from wsss_lab.methods.cosa.network import CoSANetwork
 from wsss_lab.models.base import split_norm_parameters
@@ -44,7 +44,7 @@ def with_other_heads(network: CoSANetwork, classes: int, hidden: int) -> CoSANet
 
 def param_groups(
     network: CoSANetwork, lr: float, head_lr: float, weight_decay: float
-) -> list[dict[str, Any]]:
+) -> list[ParamGroup]:
     """Return the four optimiser groups of the released code, each with weight decay.
 
     In their order: the encoder without its norms, its norms, both tag classifiers, the segmentation

@@ -27,29 +27,29 @@ accuracy at full size has not been measured.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from wsss_lab.cam import FUSIONS, Fusion, box_to_valid, cam_to_pseudo_label
+from wsss_lab.cam import FUSIONS, Fusion, cam_to_pseudo_label
 from wsss_lab.losses import balanced_pixel_loss, enlarge, tag_loss
 from wsss_lab.methods.common.base import (
     Batch,
     Method,
+    ParamGroup,
     SegOutput,
     StepOutput,
-    normalize,
     split_decay,
 )
+from wsss_lab.methods.common.batches import real_boxes, tag_bound, valid_pixels
 from wsss_lab.methods.tscd import released
 from wsss_lab.methods.tscd.config import TSCDConfig
 from wsss_lab.methods.tscd.labels import affinity_label, normalize_inside, scd_channels
 from wsss_lab.methods.tscd.losses import affinity_loss, correspondence, scd_loss
 from wsss_lab.methods.tscd.network import Outputs, TSCDNetwork, ViewOutputs
-from wsss_lab.methods.tscd.views import place_points, real_boxes, sample_points, second_view
+from wsss_lab.methods.tscd.views import place_points, sample_points, second_view
 from wsss_lab.models.base import Backbone, split_norm_parameters
 from wsss_lab.refine import PAR, VARM, DenseEnergyLoss, grid_label, radius_mask, random_walk
 
@@ -75,13 +75,16 @@ class TSCD(Method):
             self.refiner = kind(iterations=config.refine_iterations)
         self.fusion = Fusion(**{**vars(FUSIONS["tscd"]), "scales": config.scales})
 
+    def normalize(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+        """Normalise images in [0, 1] for the network."""
+        return self.network.backbone.normalize(images)
+
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         """Compute the loss of one step.
 
         Args:
-            batch: `images` and `tags`; `boxes`, [y0, y1, x0, x1] of the real pixels of each padded
-                crop (default: all); `max_tags`, the largest number of tags of an image as a Python
-                number, which spares work on an accelerator.
+            batch: `images` and `tags`; `boxes` and `valid`, the real pixels of each padded crop
+                (default: all); `max_tags`, which spares work on an accelerator; see `Batch`.
             step: 0-based; only the tag loss counts up to and with step `config.warmup`.
         """
         # until the classifier has learned the tags its maps are noise, and so are labels from them
@@ -89,33 +92,28 @@ class TSCD(Method):
         if warm and not self.config.quirks.full_warmup:
             return self._warm_step(batch)
         images = batch["images"]
-        boxes = real_boxes(images, batch.get("boxes"))
-        valid = box_to_valid(boxes, (images.shape[2], images.shape[3]))
-        views = self.forward_views(normalize(images), valid)
+        boxes, valid = real_boxes(batch), valid_pixels(batch)
+        views = self.forward_views(self.normalize(images), valid)
         labels = self.pseudo_labels(batch, views.cam, valid)
         # float32: the energy sums over all pairs of pixels, and the re-centred target keeps only
         # small differences of cosines, which bf16 with its three digits would lose
         with torch.autocast(images.device.type, enabled=False):
             parts, panels = self._losses(batch, views, labels, boxes, valid)
+        # the tag loss stands first in `parts` and always counts in full; the others are computed
+        # in a full warm-up, as released, but have no weight
         factors = {} if warm else vars(self.config.weights)
         others = [factors.get(name, 0.0) * part for name, part in list(parts.items())[1:]]
         loss = torch.stack([parts["tags"], *others]).sum()
-        panels |= {
-            "cam": views.cam,
-            "labels": labels,
-            "affinity": views.outputs.affinity,
-            "tag_logits": views.outputs.tag_logits,
-            "seg_logits": views.outputs.seg_logits,
-            "view": views.view,
-            "view_cam": views.view_cam,
-            "view_logits": views.view_logits,
-        }
+        panels |= {"cam": views.cam, "view": views.view, "view_cam": views.view_cam}
+        panels |= {"labels": labels, "view_logits": views.view_logits}
+        for name in ("affinity", "tag_logits", "seg_logits"):
+            panels[name] = getattr(views.outputs, name)
         return StepOutput(loss, parts, {name: value.detach() for name, value in panels.items()})
 
     def _warm_step(self, batch: Batch) -> StepOutput:
         """Compute the tag loss alone."""
         net = self.network
-        logits = net.tag_head(net.backbone(normalize(batch["images"])).last)
+        logits = net.tag_head(net.backbone(self.normalize(batch["images"])).last)
         loss = tag_loss(logits, batch["tags"])
         # in the graph, so that their gradients are 0 as in a full step: they get weight decay, and
         # distributed training finds no unused parameters
@@ -128,6 +126,7 @@ class TSCD(Method):
     ) -> ViewOutputs:
         """Run all passes of normalised images: one per view with gradients, the others for maps."""
         config, net, quirks = self.config, self.network, self.config.quirks
+        # kept away from the border by half a window, which so lies inside the image
         centre = (2 * torch.rand(len(images), 2, device=images.device) - 1) * (1 - config.view_crop)
         window = (None if config.view_crop == 1 else centre, config.view_crop)
         view = second_view(images, config.view_scale, *window)
@@ -148,12 +147,14 @@ class TSCD(Method):
         size = (images.shape[2], images.shape[3])
         logits = enlarge(views.outputs.seg_logits, size, align_corners=True)
         grid = (views.outputs.cam.shape[2], views.outputs.cam.shape[3])
+        # near cells only: far ones may have one label without belonging together
         near = radius_mask(*grid, config.radius, images.device)
         target = affinity_label(grid_label(labels, grid), near)
         scd, points, view_points = self._scd(views, logits, tags, boxes)
         parts = {
             "tags": tag_loss(views.outputs.tag_logits, tags),
             "seg": balanced_pixel_loss(logits, labels),
+            # undecided pixels have no cross-entropy: this makes them agree with similar neighbours
             "energy": self.energy(logits.softmax(1), 255 * images, valid, labels),
             "affinity": affinity_loss(views.outputs.affinity, target),
             "scd": scd,
@@ -215,19 +216,18 @@ class TSCD(Method):
     ) -> Int[Tensor, "b h w"]:
         """Make refined labels of maps (0..1); 255 where undecided and where not `valid`."""
         config, images, tags = self.config, batch["images"], batch["tags"]
-        # counting the tags on an accelerator would wait for it: there, take the bound or all
-        bound = batch.get("max_tags")
-        if bound is None and tags.device.type != "cpu":
-            bound = tags.shape[1]
+        if config.quirks.truncate_colours:
+            backbone = self.network.backbone
+            images = released.truncate_colours(images, backbone.input_mean, backbone.input_std)
         return cam_to_pseudo_label(
             cam,
             tags,
             config.low,
             config.high,
-            images=released.truncate_colours(images) if config.quirks.truncate_colours else images,
+            images=images,
             refine=self.refiner,
             valid=valid,
-            max_present=bound,
+            max_present=tag_bound(batch),
         )
 
     def predict(
@@ -240,7 +240,7 @@ class TSCD(Method):
             tags: not used; what an evaluation does with true tags happens outside.
         """
         net = self.network
-        pyramid = net.backbone(normalize(images)).pyramid
+        pyramid = net.backbone(self.normalize(images)).pyramid
         last = pyramid[-1]
         return SegOutput(net.seg_head(pyramid), net.tag_head.cam(last), net.tag_head(last))
 
@@ -264,7 +264,7 @@ class TSCD(Method):
         Returns:
             Background first, on the grid of the encoder; enlarge bilinearly, then argmax.
         """
-        outputs: Outputs = self.network(normalize(images))
+        outputs: Outputs = self.network(self.normalize(images))
         grid = (outputs.cam.shape[2], outputs.cam.shape[3])
         cam = F.interpolate(cam.float(), grid, mode="bilinear", align_corners=False)
         near = radius_mask(*grid, self.config.radius, images.device)
@@ -274,7 +274,7 @@ class TSCD(Method):
         """Load a released checkpoint of TSCD or AFA, strictly."""
         released.load_released(self.network, state)
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """Group parameters: encoder at `lr`, heads at `head_lr`.
 
         Released: 6e-5, ten times that, decay 0.01. In this order: encoder without norms, its norms
@@ -290,7 +290,7 @@ class TSCD(Method):
             (small, head_lr, weight_decay),
             (list(net.seg_head.parameters()), head_lr, weight_decay),
         ]
-        out: list[dict[str, Any]] = []
+        out: list[ParamGroup] = []
         for parameters, rate, decay in groups:
             if config.quirks.decay_all or not decay:
                 out.append({"params": parameters, "lr": rate, "weight_decay": decay})

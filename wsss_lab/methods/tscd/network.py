@@ -1,7 +1,6 @@
 """TSCD's network: MiT encoder, tag classifier, SegFormer decoder, affinity head; AFA's, too."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -11,14 +10,12 @@ from torch import Tensor, nn
 from wsss_lab.cam import Fusion, multi_scale_cam
 from wsss_lab.methods.tscd.config import TSCDConfig
 from wsss_lab.methods.tscd.released import update_statistics
-from wsss_lab.models.attention import attention_layers
+from wsss_lab.models.attention import QueriesKeys, attention_layers, record_queries_keys
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.heads import SegFormerHead, TagHead
+from wsss_lab.models.modes import evaluation_mode, keep_running_statistics
 from wsss_lab.models.weights import load_backbone_weights
-
-QueriesKeys = tuple[Float[Tensor, "b n d"], Float[Tensor, "b n d"], int]
-"""Queries and keys of an attention block, all heads side by side, and the number of heads."""
 
 
 class Outputs(NamedTuple):
@@ -125,7 +122,7 @@ class TSCDNetwork(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Outputs:
         """Compute the outputs of all heads for normalised images."""
-        with _record_queries_keys(self.backbone) as blocks:
+        with record_queries_keys(_last_attention(self.backbone)) as blocks:
             pyramid = self.backbone(images).pyramid
         last = pyramid[-1]
         return Outputs(
@@ -146,7 +143,7 @@ class TSCDNetwork(nn.Module):
             update: whether this pass updates the running statistics of the decoder.
         """
         pyramid = self.backbone(images).pyramid
-        with keep_statistics(self.seg_head.norm, not update):
+        with keep_running_statistics(self.seg_head.norm, not update):
             return self.seg_head(pyramid), self.tag_head.cam(pyramid[-1])
 
     @torch.no_grad()
@@ -194,60 +191,13 @@ class TSCDNetwork(nn.Module):
                 done, views = [scale_1.detach()], views[len(images) :]
             return torch.cat([*done, self.raw_cam(views, decoder)])
 
-        with without_noise(self.backbone, not noise):
+        with evaluation_mode(self.backbone, on=not noise):
             return multi_scale_cam(raw, images, fusion, normalize=None)
 
 
 def _last_attention(backbone: Backbone) -> list[Any]:
     """Return the attention of the last two blocks, the only one without pooled keys."""
     return list(attention_layers(backbone).values())[-2:]
-
-
-@contextmanager
-def _record_queries_keys(backbone: Backbone) -> Iterator[list[QueriesKeys]]:
-    """Collect queries and keys of the last two blocks, with gradients, while inside."""
-    found: list[QueriesKeys] = []
-    queries: list[Tensor] = []
-    handles = []
-    for layer in _last_attention(backbone):
-
-        def on_q(_: nn.Module, __: object, output: Tensor) -> None:
-            queries.append(output)
-
-        def on_kv(_: nn.Module, __: object, output: Tensor, heads: int = layer.num_heads) -> None:
-            found.append((queries.pop(), output.chunk(2, dim=-1)[0], heads))
-
-        handles += [layer.q.register_forward_hook(on_q), layer.kv.register_forward_hook(on_kv)]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def keep_statistics(norm: nn.BatchNorm2d, keep: bool = True) -> Iterator[None]:
-    """Normalise by the batch, but leave the running statistics as they are, while inside."""
-    before = norm.momentum
-    if keep:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        norm.momentum = before
-
-
-@contextmanager
-def without_noise(module: nn.Module, on: bool = True) -> Iterator[None]:
-    """Switch stochastic depth and dropout off; every layer is in its old mode afterwards."""
-    training = [layer for layer in module.modules() if layer.training] if on else []
-    for layer in training:
-        layer.training = False
-    try:
-        yield
-    finally:
-        for layer in training:
-            layer.training = True
 
 
 def tscd_backbone(config: TSCDConfig, weights: str = "imagenet", **options: Any) -> Backbone:

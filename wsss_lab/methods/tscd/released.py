@@ -3,7 +3,7 @@
 Nothing here is needed to understand or to train TSCD as this library does by default.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from wsss_lab import IGNORE
+from wsss_lab.config import IMAGENET_MEAN, IMAGENET_STD
 from wsss_lab.methods.tscd.keymap import KEYMAP
 from wsss_lab.models.keymaps import split_checkpoint
 from wsss_lab.models.weights import load_strictly
-
-_MEAN = (123.675, 116.28, 103.53)  # grey levels
-_STD = (58.395, 57.12, 57.375)
 
 
 def load_released(network: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -45,7 +43,11 @@ def update_statistics(norm: nn.Module, x: Float[Tensor, "b d h w"]) -> None:
         norm.num_batches_tracked += 1
 
 
-def truncate_colours(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+def truncate_colours(
+    images: Float[Tensor, "b 3 h w"],
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> Float[Tensor, "b 3 h w"]:
     """Return images in [0, 1] as the released code passes them to the refinement of labels.
 
     There, images are normalised, normalised back in float32, and cut off to whole grey levels. The
@@ -53,11 +55,16 @@ def truncate_colours(images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w
 
     Args:
         images: RGB in [0, 1]; whole grey levels, as crops of 8-bit images are.
+        mean: `input_mean` of the backbone that they are normalised for; released: ImageNet's.
+        std: its `input_std`.
     """
-    mean = images.new_tensor(_MEAN, dtype=torch.float32)[:, None, None]
-    std = images.new_tensor(_STD, dtype=torch.float32)[:, None, None]
+    # multiplied in double precision: 255 x 0.485 then rounds to the released 123.675
+    middle, scale = (
+        images.new_tensor([255 * value for value in values], dtype=torch.float32)[:, None, None]
+        for values in (mean, std)
+    )
     grey = (255 * images.float()).round()
-    return ((grey - mean) / std * std + mean).clamp(0, 255).floor() / 255
+    return ((grey - middle) / scale * scale + middle).clamp(0, 255).floor() / 255
 
 
 def nan_when_missing(labels: Int[Tensor, "b h w"]) -> Float[Tensor, ""]:

@@ -56,16 +56,6 @@ def draw_points(
     return torch.rand(batch, side, side, 2, device=device) * 2 - 1
 
 
-def real_boxes(
-    images: Float[Tensor, "b 3 h w"], boxes: Int[Tensor, "b 4"] | None
-) -> Int[Tensor, "b 4"]:
-    """Return [y0, y1, x0, x1] of the real pixels, px; the whole crops where `boxes` is None."""
-    if boxes is not None:
-        return boxes.long()
-    whole = torch.tensor([[0, images.shape[2], 0, images.shape[3]]], device=images.device)
-    return whole.expand(len(images), 4)
-
-
 def box_range(
     boxes: Int[Tensor, "b 4"], size: tuple[int, int]
 ) -> tuple[Float[Tensor, "b 2"], Float[Tensor, "b 2"]]:

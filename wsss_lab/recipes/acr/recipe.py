@@ -33,7 +33,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from wsss_lab.evaluate.evaluate import resolve_crf
-from wsss_lab.evaluate.inference import VIEWS, Views
+from wsss_lab.evaluate.inference import VIEWS, MultiScale
 from wsss_lab.methods.acr import config as acr
 from wsss_lab.methods.acr.keymap import KEYMAP
 from wsss_lab.methods.acr.method import ACR
@@ -229,14 +229,14 @@ def load_method(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> Method
     return (Localiser(method) if facts["part"] == "ACR" else method).eval()
 
 
-def load_views(facts: Mapping[str, Any]) -> Views:
+def load_views(facts: Mapping[str, Any]) -> MultiScale:
     """Return scales and flips with which the network of a weights file is evaluated."""
     if facts["part"] == "ACR":
         return VIEWS["single"]
     return VIEWS[restore(Config, facts["config"]).test.views]
 
 
-def views(config: Config) -> Views:
+def views(config: Config) -> MultiScale:
     """Return those of a released network: one view, as `localise` takes the mirror image itself."""
     return VIEWS["single"]
 

@@ -6,15 +6,13 @@ cell of several maps has to foretell what toy_cnn sees there, also in images wit
 another image in them, where the class of a cell is not the class of the image.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from wsss_lab.methods.cam_baseline import TagClassifier
-from wsss_lab.methods.common.base import Batch, StepOutput, normalize, split_decay
+from wsss_lab.methods.common.base import Batch, ParamGroup, StepOutput, split_decay
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.weights import load_backbone_weights
@@ -103,10 +101,11 @@ class LevelImitation(TagClassifier):
         """Class loss and imitation loss of a batch of at least two one-object images."""
         whole = (len(batch["images"]) + 1) // 2
         first, second = batch["images"][:whole], batch["images"][whole:]
-        images = normalize(torch.cat([first, paste_rectangles(second, first[: len(second)])]))
+        images = torch.cat([first, paste_rectangles(second, first[: len(second)])])
         with torch.no_grad():
-            targets = self._teacher[0].to(images.device)(images).pyramid
-        features = self.backbone(images)
+            teacher = self._teacher[0].to(images.device)
+            targets = teacher(teacher.normalize(images)).pyramid
+        features = self.backbone(self.backbone.normalize(images))
         logits = self.head(features.last[:whole]).float()
         tags = F.cross_entropy(logits, batch["tags"][:whole].argmax(1))
         missed = torch.stack(
@@ -119,7 +118,7 @@ class LevelImitation(TagClassifier):
         parts = {"tags": tags, "imitation": missed.mean(), "last": missed[-1]}
         return StepOutput(loss, parts)
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """As the tag classifier, with the translations beside the head."""
         groups = super().param_groups(lr, head_lr, weight_decay)
         return groups + split_decay(self.translate, head_lr, weight_decay)

@@ -11,7 +11,6 @@ import dataclasses
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +23,7 @@ from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.loader import StepSampler
 from wsss_lab.data.toy import TOY_VERSION, ToyWorld
 from wsss_lab.methods.cam_baseline import TagClassifier
-from wsss_lab.methods.common.base import Batch, StepOutput, normalize, split_decay
+from wsss_lab.methods.common.base import Batch, ParamGroup, StepOutput, split_decay
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.weights import load_backbone_weights, save_backbone_weights
@@ -89,14 +88,15 @@ class Imitation(TagClassifier):
         """Compute class loss and imitation loss of a batch of one-object images."""
         images = batch["images"]
         with torch.no_grad():
-            target = self._teacher[0].to(images.device)(normalize(images)).last
+            teacher = self._teacher[0].to(images.device)
+            target = teacher(teacher.normalize(images)).last
         features = self.features(images)
         tags = F.cross_entropy(self.head(features).float(), batch["tags"].argmax(1))
         predicted = self.translate(features).float()
         imitation = 1 - F.cosine_similarity(predicted, target.float(), dim=1).mean()
         return StepOutput(tags + imitation, {"tags": tags, "imitation": imitation})
 
-    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """Return the groups of the tag classifier, with the linear function added to the head's."""
         groups = super().param_groups(lr, head_lr, weight_decay)
         return groups + split_decay(self.translate, head_lr, weight_decay)

@@ -7,7 +7,15 @@ from torchvision.transforms.v2 import functional as v2
 
 from wsss_lab.data.config import DataConfig
 from wsss_lab.data.loader import StepLoader
-from wsss_lab.data.views import STRONG_OPS, Views, blur, jitter, squash, strong, strong_released
+from wsss_lab.data.transform import (
+    STRONG_OPS,
+    TrainingTransform,
+    blur,
+    jitter,
+    squash,
+    strong,
+    strong_released,
+)
 
 
 @pytest.fixture
@@ -22,7 +30,7 @@ def sample(image, **more):
 
 
 def made(image, seed=0, step=0, mask=None, **settings):
-    views = Views(DataConfig(**{"crop": 32, "scale": (0.5, 2.0), **settings}))
+    views = TrainingTransform(DataConfig(**{"crop": 32, "scale": (0.5, 2.0), **settings}))
     more = {} if mask is None else {"mask": mask}
     return views(
         sample(image, **more), np.random.default_rng(seed), np.random.default_rng(1000 + step)
@@ -147,7 +155,7 @@ def test_mirror_probability(image):
 
 
 def test_views_travel_to_spawned_workers(image):
-    views = Views(DataConfig(crop=16, strong=True, blur=0.5))
+    views = TrainingTransform(DataConfig(crop=16, strong=True, blur=0.5))
     copy = pickle.loads(pickle.dumps(views))
     a, b = (v(sample(image), *map(np.random.default_rng, (1, 2))) for v in (views, copy))
     assert torch.equal(a["strong"], b["strong"])
@@ -166,7 +174,7 @@ def test_asdts_released_form_also_gives_whole_images(image):
         assert "squashed" not in made(image, **{**settings, **other})
 
     photos = [sample(image) | {"name": name} for name in "ab"]
-    views = Views(DataConfig(crop=48, scale=(0.5, 0.5), **settings))  # padded crops
+    views = TrainingTransform(DataConfig(crop=48, scale=(0.5, 0.5), **settings))  # padded crops
     with StepLoader(photos, 2, 0, views) as loader:
         batch = loader(0)
     assert not batch["valid"].all()

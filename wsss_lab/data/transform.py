@@ -1,12 +1,12 @@
-"""Training views of an image: one crop and, optionally, the same crop in other colours.
+"""Training samples of an image: one crop and, optionally, the same crop in other colours.
 
-Both views share their geometry, so labels made on one fit the other. CoSA's released code makes the
-second one with one of nine operations on a Pillow image (`strong_released`, which `Views` uses);
-`strong` is the same with torchvision v2 on bytes in a tensor, on any device, equal to one grey
-level.
+Both share their geometry, so labels made on one fit the other. CoSA's released code makes the
+second one with one of nine operations on a Pillow image (`strong_released`, which
+`TrainingTransform` uses); `strong` is the same with torchvision v2 on bytes in a tensor, on any
+device, equal to one grey level.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from wsss_lab.data.crops import (
     view_plain,
     view_released,
 )
-from wsss_lab.data.loader import View
+from wsss_lab.data.loader import TrainingSample
 from wsss_lab.data.sample import Sample
 
 STRONG_OPS = (
@@ -41,7 +41,7 @@ STRONG_OPS = (
     "sharpness",
     "posterize",
 )
-"""Operations of the strong view, one per image (CoSA, released code)."""
+"""Operations of the strong version, one per image (CoSA, released code)."""
 MAGNITUDES = range(1, 10)
 """Magnitudes of an operation; identity, autocontrast and equalize have none."""
 BLUR_RADIUS = (0.1, 2.0)
@@ -172,31 +172,32 @@ def jitter(
     return mixed.view(height, width, 3).permute(2, 0, 1)
 
 
-class Views:
-    """Transform for `StepLoader` that makes the training view of a sample.
+class TrainingTransform:
+    """Transform for `StepLoader`: scale, crop, mirror and colours.
 
     The same amount of random numbers is drawn whatever is switched on, so one setting never changes
     the draws of another.
 
     Args:
         data: crop, scale, mirror, padding, colours.
+        mean: the network's mean colour, RGB in [0, 1], which `pad="mean"` fills in.
     """
 
-    def __init__(self, data: DataConfig):
+    def __init__(self, data: DataConfig, mean: Sequence[float] = IMAGENET_MEAN):
         self.data = data
-        self.fill = IMAGENET_MEAN if data.pad == "mean" else None
+        self.fill = tuple(mean) if data.pad == "mean" else None
 
     def __call__(
         self, sample: Sample, rng: np.random.Generator, step_rng: np.random.Generator
-    ) -> View:
-        """Return one view; see `wsss_lab.data.loader.Transform`."""
+    ) -> TrainingSample:
+        """Return one training sample; see `wsss_lab.data.loader.Transform`."""
         data, image = self.data, sample["image"]
         place, colours = rng.random(4), rng.random(8)
         number = float(step_rng.random() if data.scale_per == "batch" else place[0])
         size = self._size(image.shape[-2], image.shape[-1], number)
         window = draw_window(size, data.crop, place[1:], data.flip)
         weak = self._weak(self._cut(image, window), colours)
-        made: View = {
+        made: TrainingSample = {
             "image": weak,
             "tags": sample["tags"],
             "name": sample["name"],
@@ -232,7 +233,7 @@ class Views:
         return view_plain(image, window).add_(0.5).to(torch.uint8)
 
     def _weak(self, image: Tensor, colours: np.ndarray) -> Tensor:
-        """Apply jitter and blur to the first view."""
+        """Apply jitter and blur to the crop."""
         data = self.data
         if data.jitter:
             image = jitter(image, 1 + data.jitter * (2 * colours[:3] - 1))
