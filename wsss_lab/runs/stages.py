@@ -20,6 +20,7 @@ from wsss_lab.data.sample import Sample
 from wsss_lab.data.sampling import weights_of
 from wsss_lab.data.toy import ToyWorld
 from wsss_lab.data.transform import TrainingTransform
+from wsss_lab.data.workers import LoaderWorker
 from wsss_lab.evaluate.evaluate import by_shape
 from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
 from wsss_lab.methods.common.base import Method, StepOutput
@@ -301,7 +302,9 @@ def label_stage(
     todo = [c for c in mine if not all((out / f"{names[i]}.png").is_file() for i in c)]
     device = next(method.parameters()).device
     wanted: Any = Subset(dataset, [i for chunk in todo for i in chunk])
-    samples = iter(DataLoader(wanted, batch_size=None, num_workers=workers))
+    samples = iter(
+        DataLoader(wanted, batch_size=None, num_workers=workers, worker_init_fn=LoaderWorker())
+    )
     for number, chunk in enumerate(todo):
         for group in by_shape(itertools.islice(samples, len(chunk)), batch):
             pixels = torch.stack([s["image"] for s in group]).to(device).float() / 255

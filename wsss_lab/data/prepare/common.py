@@ -20,6 +20,7 @@ from tqdm import tqdm
 from wsss_lab.data.catalog import ARCHIVES, DATASETS, Archive
 from wsss_lab.data.errors import Problem
 from wsss_lab.data.prepare.download import fetch
+from wsss_lab.data.workers import start_worker
 
 RECORD = "prepared.json"
 """File name of the record: derived files, rules and source archives."""
@@ -145,7 +146,8 @@ def convert(
     """Return `[work(job) for job in jobs]`, computed in processes if `workers > 1`."""
     if workers <= 1:
         return [work(job) for job in progress(jobs, label)]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    parent = (os.getpid(),)
+    with ProcessPoolExecutor(workers, get_context("spawn"), start_worker, parent) as pool:
         results = pool.map(work, jobs, chunksize=max(1, min(64, len(jobs) // workers)))
         return list(progress(results, label, len(jobs)))
 
