@@ -128,8 +128,8 @@ def score_shard(
     device = next(method.parameters()).device
     scores = Scores(num_classes, thresholds)
     mine: Any = Subset(dataset, range(rank, len(dataset), world))  # type: ignore[arg-type]
-    options: Any = {"num_workers": workers, "worker_init_fn": LoaderWorker()}
-    loader: Any = DataLoader(mine, batch_size=None, collate_fn=_small, **options)
+    options: Any = {"collate_fn": _small, "worker_init_fn": LoaderWorker()}
+    loader: Any = DataLoader(mine, batch_size=None, num_workers=workers, **options)
     was_training = method.training
     method.eval()
     for group in by_shape(iter(loader), batch):

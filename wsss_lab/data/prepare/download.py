@@ -16,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from wsss_lab.config import is_full, output_error, write_json
 from wsss_lab.data.catalog import Archive
 from wsss_lab.data.errors import Problem
 
@@ -61,6 +62,8 @@ def fetch(
             _transfer(archive, part)
             break
         except (OSError, HTTPException) as error:
+            if isinstance(error, OSError) and is_full(error, part):
+                raise output_error(part, error) from error  # another attempt changes nothing
             # 4xx (no such file, not allowed): another attempt changes nothing
             refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
             if refused or attempt == attempts:
@@ -210,4 +213,4 @@ def verify(archive: Archive, path: Path, target: Path | None = None) -> None:
     source = "published" if archive.md5 else "computed from the first file seen; none is published"
     if {key: seen.get(key) for key in found} != found:
         known[archive.name] = {**found, "url": archive.url, "checksum_source": source}
-        record.write_text(json.dumps(known, indent=2) + "\n")
+        write_json(record, known)
