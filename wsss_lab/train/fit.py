@@ -26,9 +26,11 @@ from wsss_lab.train.checkpoint import (
     save_checkpoint,
     set_random_state,
 )
+from wsss_lab.train.conditions import other_shares, remarks
 from wsss_lab.train.devices import forks, make_fabric, process_share, require_even_shares
 from wsss_lab.train.guard import Guard, batch_parts, looks_late
 from wsss_lab.train.log import History, Journal, progress_bar
+from wsss_lab.train.norms import kept_on_host, parts_of, synchronise
 from wsss_lab.train.optim import build_optimizer, lr_factor, set_learning_rate
 
 Log = Callable[[str], None]
@@ -87,13 +89,17 @@ def fit(
     saved = _find_checkpoint(fabric, out, resume, log)
     if saved:
         require_same_run(saved, method, run, optim)
+        if problem := other_shares(method.train(), run, saved["config"]["run"]):
+            raise CheckpointError(problem)
 
     model, optimizer = _set_up(fabric, method, run, optim, saved)
+    parts = parts_of(method, run)
     guard = Guard(method, optimizer.optimizer, fabric, run, batches, out, log)
     step, history = (saved["step"], saved["history"]) if saved else (0, [])
+    for remark in remarks(method, run) if log else ():
+        log(remark)  # type: ignore[misc]
     journal = Journal(run, optim.lr, out if fabric.is_global_zero else None, log, history)
     bar = progress_bar(run, step, run.progress and fabric.is_global_zero)
-    model.train()
 
     while step < run.steps:
         factor = lr_factor(step, run.steps, optim)
@@ -104,11 +110,12 @@ def fit(
 
         # forward and backward, in parts if memory is short; processes meet in the last part
         found = []
-        for number, part in enumerate(batch_parts(batch, run.accumulate), 1):
-            with fabric.no_backward_sync(model, enabled=number < run.accumulate):
+        for number, part in enumerate(batch_parts(batch, parts), 1):
+            waits = fabric.no_backward_sync(model, enabled=number < parts)
+            with waits, kept_on_host(fabric, parts < run.accumulate):
                 with fabric.autocast():
                     output = model.training_step(part, step)
-                fabric.backward(output.loss / run.accumulate)
+                fabric.backward(output.loss / parts)
             found.append(_detached(output))
         numbers = _means(found)
 
@@ -158,8 +165,8 @@ def _set_up(
     saved: dict[str, Any] | None,
 ) -> tuple[Any, Any]:
     """Model and optimiser on their device, wrapped by Fabric, in the state of a checkpoint."""
-    if fabric.world_size > 1 and fabric.device.type == "cuda":
-        torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    if fabric.world_size > 1:
+        synchronise(method)
     # channels_last: a fifth faster on CPUs, twice on GPUs with bf16
     method.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     groups = method.param_groups(optim.lr, optim.lr * optim.head_lr_factor, optim.weight_decay)
@@ -167,6 +174,7 @@ def _set_up(
         method, build_optimizer(groups, optim, fused=looks_late(fabric))
     )
     model.mark_forward_method("training_step")
+    model.train()
     if saved:
         _restore(saved, method, optimizer.optimizer, fabric)
     elif fabric.global_rank:  # the first process draws what a single one would
