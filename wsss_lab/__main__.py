@@ -5,6 +5,7 @@ Every command is a dataclass: its fields are the options, the docstrings under t
 """
 
 import dataclasses
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -310,9 +311,14 @@ def main(arguments: list[str] | None = None) -> int:
             "file registers.",
         )
         return command.run()
-    except KeyboardInterrupt:
-        print("interrupted; a training run goes on with --resume", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            return 0  # the first process tells it
+        print(str(stop) or "interrupted", file=sys.stderr)
+        return 143 if type(stop).__name__ == "Terminated" else 130
+    except BrokenPipeError:  # as `| head` does; training survives it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         if isinstance(error, RuntimeError) and type(error).__name__ not in EXPECTED:
             raise  # a defect: its traceback is wanted

@@ -190,7 +190,7 @@ def test_a_full_disk_stops_with_one_line_and_leaves_what_was_there(tmp_path, mon
             monkeypatch.setattr(os, "fsync", no_space)
         return inner(step)
 
-    with pytest.raises(OutputError, match=r"step_00000006\.pt: cannot be written \(disk full: No space left"):
+    with pytest.raises(OutputError, match=r"step_00000006\.pt: cannot be .* \(disk full: No space"):
         fit(tiny(), batches, RUN, OPTIM, out=tmp_path, log=None)
     monkeypatch.undo()
     assert [path.name for path in checkpoint_files(tmp_path)] == ["step_00000003.pt"]

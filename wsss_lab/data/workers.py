@@ -1,16 +1,21 @@
 """Worker processes end with the process that started them, however that one ends."""
 
+import contextlib
 import ctypes
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 GRACE = 20
 """Seconds that a loader worker outlives a SIGTERM: a scheduler sends it to all processes at once,
 and the parent needs its batches until it has written its checkpoint."""
+PARENT = "WSSS_LAB_PARENT"
+"""Environment variable with the process id of a notebook that has started a command."""
 _PDEATHSIG = 1  # of <sys/prctl.h>: the signal a process gets when its parent ends
 _EVERY = 1.0  # seconds between two looks at the parent, where the kernel does not tell
 
@@ -42,6 +47,28 @@ def start_worker(parent: int | None = None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the handler of a forked parent
     end_with_parent(parent)
+
+
+@contextlib.contextmanager
+def worker_pool(workers: int, context: Any) -> Iterator[ProcessPoolExecutor]:
+    """Pool of processes that end with their parent, and at once where an error leaves the block.
+
+    Args:
+        workers: number of processes.
+        context: of `multiprocessing`.
+    """
+    pool = ProcessPoolExecutor(workers, context, start_worker, (os.getpid(),))
+    try:
+        yield pool
+    except BaseException as error:
+        started = list((getattr(pool, "_processes", None) or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        if not isinstance(error, Exception):  # Ctrl-C, SIGTERM: nobody waits for running jobs
+            for process in started:
+                process.kill()
+        raise
+    finally:
+        pool.shutdown()
 
 
 class LoaderWorker:

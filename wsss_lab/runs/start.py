@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from wsss_lab.methods.common.base import Method
-from wsss_lab.runs.folder import read_facts
+from wsss_lab.runs.folder import read_facts, require_sound
 from wsss_lab.runs.safe_read import read_checkpoint
 
 
@@ -51,7 +51,9 @@ def read_start(source: str, name: str, backbone: str) -> dict[str, Tensor]:
     facts = read_facts(file)
     if facts is not None and facts.get("method") != name:
         raise ValueError(f"start: {file} is of {facts.get('method')}, not of {name}")
-    return _floats(read_checkpoint(file)[0])
+    state = read_checkpoint(file)[0]
+    require_sound(file, facts, state)
+    return _floats(state)
 
 
 def _floats(state: dict[str, Tensor]) -> dict[str, Tensor]:

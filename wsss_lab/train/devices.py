@@ -30,6 +30,7 @@ from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities.imports import _IS_INTERACTIVE
 
 from wsss_lab.config import RunConfig
+from wsss_lab.data.workers import end_with_parent
 
 
 class Autocast(MixedPrecision):
@@ -55,6 +56,8 @@ def make_fabric(run: RunConfig) -> Fabric:
         ValueError: if this machine has not got the devices, or not the arithmetic.
     """
     require_devices(run)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        end_with_parent()  # a process for one more device
     strategy: Any = "auto"
     if run.devices * run.nodes > 1:
         start: Any = "fork" if _IS_INTERACTIVE else "popen"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.methods.common.base import Batch, Method, StepOutput
+from wsss_lab.train import hang
 from wsss_lab.train.checkpoint import (
     CheckpointError,
     checkpoint_files,
@@ -29,9 +30,10 @@ from wsss_lab.train.checkpoint import (
 from wsss_lab.train.conditions import other_shares, remarks
 from wsss_lab.train.devices import forks, make_fabric, process_share, require_even_shares
 from wsss_lab.train.guard import Guard, batch_parts, looks_late
-from wsss_lab.train.log import History, Journal, progress_bar
+from wsss_lab.train.log import History, Journal, progress_bar, steadfast
 from wsss_lab.train.norms import kept_on_host, parts_of, synchronise
 from wsss_lab.train.optim import build_optimizer, lr_factor, set_learning_rate
+from wsss_lab.train.stop import Terminated, must_stop
 
 Log = Callable[[str], None]
 
@@ -77,6 +79,7 @@ def fit(
         ValueError: devices that are not there, a batch that cannot be shared equally, a checkpoint
             of another run (`CheckpointError`).
         OutputError: a folder that cannot be written.
+        Terminated: SIGTERM came; a checkpoint was written. See `wsss_lab.train.stop`.
     """
     if fabric is None:
         fabric = make_fabric(run)
@@ -84,8 +87,7 @@ def fit(
             return _fit_in_forks(fabric, method, batches, run, optim, out, resume, log, on_step)
         fabric.launch()
     require_even_shares(run, fabric.world_size)
-    if not fabric.is_global_zero:
-        log = None
+    log = steadfast(log) if log and fabric.is_global_zero else None
     saved = _find_checkpoint(fabric, out, resume, log)
     if saved:
         require_same_run(saved, method, run, optim)
@@ -107,6 +109,7 @@ def fit(
         batch = fabric.to_device(batches(step))
         _require_share(batch, run, fabric)
         guard.open(step)
+        hang.mark(step)
 
         # forward and backward, in parts if memory is short; processes meet in the last part
         found = []
@@ -133,7 +136,9 @@ def fit(
         last = step == run.steps - 1
         log_due = bool(run.log_every) and (step % run.log_every == 0 or last)
         save_due = bool(out and run.save_every) and not last and (step + 1) % run.save_every == 0
-        if log_due or save_due or last or guard.must_look():
+        due = log_due or save_due or last or guard.must_look()
+        stop = must_stop(fabric, due)
+        if due or stop:
             bad = guard.first_bad()
             if bad is not None:
                 step = guard.resolve(bad)
@@ -147,8 +152,13 @@ def fit(
             journal.enter(step, _as_floats(fabric, numbers), factor)
         step += 1
         bar.update(step - bar.n)
-        if save_due and out:
+        if (save_due or stop) and out:
             _save(step, method, optimizer.optimizer, fabric, run, optim, out, journal.history)
+        if stop:
+            journal.close()
+            fabric.barrier()  # none ends before the first has written
+            kept = "its checkpoint is written" if out else "there is no folder to keep it in"
+            raise Terminated(f"ended by SIGTERM after step {step} of {run.steps}; {kept}")
     if out and (saved is None or saved["step"] < run.steps):
         _save(step, method, optimizer.optimizer, fabric, run, optim, out, journal.history)
     bar.close()

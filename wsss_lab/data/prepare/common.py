@@ -10,7 +10,6 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -25,7 +24,7 @@ from wsss_lab.data.errors import Problem
 from wsss_lab.data.masks import write_mask
 from wsss_lab.data.prepare.download import fetch
 from wsss_lab.data.tags import Tags, write_tags
-from wsss_lab.data.workers import start_worker
+from wsss_lab.data.workers import worker_pool
 
 RECORD = "prepared.json"
 """File name of the record: derived files, rules and source archives."""
@@ -228,8 +227,7 @@ def convert(
     """Return `[work(job) for job in jobs]`, computed in processes if `workers > 1`."""
     if workers <= 1:
         return [work(job) for job in progress(jobs, label)]
-    parent = (os.getpid(),)
-    with ProcessPoolExecutor(workers, get_context("spawn"), start_worker, parent) as pool:
+    with worker_pool(workers, get_context("spawn")) as pool:
         results = pool.map(work, jobs, chunksize=max(1, min(64, len(jobs) // workers)))
         return list(progress(results, label, len(jobs)))
 
