@@ -255,8 +255,16 @@ def fit_stage(
         weights=weights_of(dataset) if data.balance else None,
     )
     stage = folder.path / part
-    if fabric.is_global_zero:
-        note_conditions(stage, conditions(fabric, method.train(), run))
+
+    def at_step(step: int, output: StepOutput) -> None:
+        nonlocal noted
+        if fabric.is_global_zero and not noted:  # not before: a refused resume changes nothing
+            note_conditions(stage, conditions(fabric, method.train(), run))
+        noted = True
+        if on_step:
+            on_step(step, output)
+
+    noted = False
     with held_back(), HangWatch(fabric), loader:
         batches: Any = loader
         fit(
@@ -267,7 +275,7 @@ def fit_stage(
             fabric=fabric,
             out=stage,
             log=log,
-            on_step=on_step,
+            on_step=at_step,
         )
     if fabric.is_global_zero:
         save_weights(weights, method, facts, lambda digest: note_weights(stage, digest))

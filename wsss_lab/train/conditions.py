@@ -20,9 +20,10 @@ def conditions(fabric: Fabric, method: Method, run: RunConfig) -> dict[str, Any]
         run: settings; what is recorded is what becomes of them here.
 
     Returns:
-        `device`, `processes`, `precision`, `accumulate` (parts that are really computed),
-        `batch_norm` (whose statistics), `loss` (over what it is averaged), and `threads` and
-        `interop_threads` of torch on the CPU, whose number may change the last bit of a sum.
+        `device`, `processes`, `precision`, `accumulate` (parts that are really computed;
+        `accumulate_asked` were asked for), `batch_norm` (whose statistics), `loss` (over what it is
+        averaged), and `threads` and `interop_threads` of torch on the CPU, whose number may change
+        the last bit of a sum.
     """
     cuda = fabric.device.type == "cuda"
     parts = parts_of(method, run)
@@ -31,6 +32,7 @@ def conditions(fabric: Fabric, method: Method, run: RunConfig) -> dict[str, Any]
         "processes": fabric.world_size,
         "precision": str(fabric.strategy.precision.precision),
         "accumulate": parts,
+        "accumulate_asked": run.accumulate,
         "batch_norm": kind_of_norm(method, fabric.world_size),
         "loss": "batch" if method.mean_over_images else _shares(fabric.world_size * parts),
         "threads": torch.get_num_threads(),

@@ -52,7 +52,8 @@ class Journal:
         if self.csv:
             self._write_all()
         first = int(self.history[-1]["step"]) + 1 if self.history else 0
-        self.board = _board(out / "tensorboard", first) if out and run.tensorboard else None
+        self.board_folder = (out or Path()) / "tensorboard"
+        self.board = _board(self.board_folder, first) if out and run.tensorboard else None
         self._clock, self._images = time.perf_counter(), 0
 
     def count(self, images: int) -> None:
@@ -76,7 +77,7 @@ class Journal:
                 self._write_row(entry)
                 self._behind = False
         if self.board:
-            with self._outlived(Path(self.board.log_dir)):
+            with self._outlived(self.board_folder):
                 for name, value in entry.items():
                     self.board.add_scalar(name, value, step)
         if self.log:
@@ -86,7 +87,7 @@ class Journal:
     def close(self) -> None:
         """Hand the last numbers to TensorBoard, and rows that had no room to log.csv."""
         if self.board:
-            with self._outlived(Path(self.board.log_dir)):
+            with self._outlived(self.board_folder):
                 self.board.close()
         if self.csv and self._behind:
             with self._outlived(self.csv):
