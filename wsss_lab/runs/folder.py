@@ -2,7 +2,7 @@
 
 =====================  ============================================================================
 ``config.json``        method, settings, git revision and versions at the start; written first
-``STAGE/``             checkpoints and `log.csv` of each training stage
+``STAGE/``             checkpoints, `log.csv` and `stage.json` of each training stage
 ``model.safetensors``  the trained network, written when it is done
 ``metrics.json``       scores with protocol and provenance, written last
 =====================  ============================================================================
@@ -34,7 +34,8 @@ from wsss_lab.config import (
 
 FREE = ("accumulate", "accelerator", "devices", "nodes", "workers", "log_every", "save_every")
 FREE_TO_CHANGE = frozenset({*FREE, "keep", "progress", "tensorboard", "root"})
-"""Settings that a resumed run may change: they alter speed, not results. `root`: data may move."""
+"""Settings that a resumed run may change. They alter speed, not results; where devices, nodes or
+accumulation do alter them, `fit` refuses (`wsss_lab.train.conditions`). `root`: data may move."""
 METADATA = "wsss_lab"
 """Key of a weights file's metadata. One key: the order of several is not fixed, and equal runs are
 to give equal files."""
