@@ -220,7 +220,7 @@ def _require_writable(folder: Path) -> None:
 
 
 def differences(one: Any, other: Any, name: str = "") -> list[str]:
-    """Say where two plain values differ, but for settings that are free to change."""
+    """List where two plain values differ, but for settings that are free to change."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return [
             line

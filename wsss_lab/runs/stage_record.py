@@ -82,7 +82,7 @@ def require_own_weights(weights: Path, folder: Path, facts: Mapping[str, Any]) -
 
 
 def conditions_of(folder: RunFolder) -> dict[str, list[dict[str, Any]]]:
-    """What each training stage of a run was computed with, by the stage's folder."""
+    """Collect the conditions of each training stage of a run, by the stage's folder."""
     found = {}
     for file in sorted(folder.path.rglob(RECORD)):
         name = str(file.parent.relative_to(folder.path))

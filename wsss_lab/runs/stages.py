@@ -255,6 +255,7 @@ def fit_stage(
         weights=weights_of(dataset) if data.balance else None,
     )
     stage = folder.path / part
+    noted = False
 
     def at_step(step: int, output: StepOutput) -> None:
         nonlocal noted
@@ -264,7 +265,6 @@ def fit_stage(
         if on_step:
             on_step(step, output)
 
-    noted = False
     with held_back(), HangWatch(fabric), loader:
         batches: Any = loader
         fit(

@@ -1,4 +1,4 @@
-"""What a training really used: arithmetic, processes, threads, parts and batch statistics."""
+"""Record of what a training really used: arithmetic, processes, threads, parts and batch statistics."""
 
 from typing import Any
 
@@ -64,7 +64,7 @@ def remarks(method: Method, run: RunConfig) -> list[str]:
 
 
 def other_shares(method: Method, run: RunConfig, before: dict[str, Any]) -> str | None:
-    """Say why a run may not go on with other devices or parts than it had, if so.
+    """Find why a run may not go on with other devices or parts than it had, if so.
 
     Args:
         method: in training mode, as it trains.

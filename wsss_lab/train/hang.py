@@ -115,7 +115,7 @@ class HangWatch:
 
 @dataclass(frozen=True)
 class Mark:
-    """What a process has left."""
+    """Step and sign of life that a process has left."""
 
     rank: int
     step: int

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end by SIGTERM, and all there is to keep has been written."""
+    """End of the process by SIGTERM, after all there is to keep has been written."""
 
 
 class _Asked:
