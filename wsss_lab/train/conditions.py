@@ -1,4 +1,4 @@
-"""Record of what a training really used: arithmetic, processes, threads, parts and batch statistics."""
+"""Record of what a training used: arithmetic, processes, threads, parts and batch statistics."""
 
 from typing import Any
 
