@@ -5,6 +5,7 @@ Every command is a dataclass: its fields are the options, the docstrings under t
 """
 
 import dataclasses
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import tyro
 from tyro.conf import Positional, subcommand
 
 from wsss_lab.commands import PROGRAM, parse, plan, score, train
-from wsss_lab.printable import one_line, printable_output
+from wsss_lab.printable import one_line, printable, printable_output
 from wsss_lab.ranges import Count, Range, Seed, Settings, Share
 
 Split = Literal["pretrain", "train", "val"]
@@ -319,9 +320,14 @@ def main(arguments: list[str] | None = None) -> int:
         )
         with printable_output():
             return command.run()
-    except KeyboardInterrupt:
-        print("interrupted; a training run goes on with --resume", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            return 0  # the first process tells it
+        print(printable(str(stop)) or "interrupted", file=sys.stderr)
+        return 143 if type(stop).__name__ == "Terminated" else 130
+    except BrokenPipeError:  # as `| head` does; training survives it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Exception as error:
         message = remedy_of(error)
         if message is None:

@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import io
+import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,8 +23,12 @@ def train(arguments: list[str]) -> int:
     Args:
         arguments: what follows `train`.
     """
+    from wsss_lab.data.workers import PARENT, end_with_parent
     from wsss_lab.runs.recipe import find_recipe
+    from wsss_lab.train.stop import raised_by_sigterm
 
+    if parent := os.environ.pop(PARENT, ""):
+        end_with_parent(int(parent))
     method = arguments[0]
     recipe = find_recipe(method)
     preset, out = (_option(arguments, name) for name in ("preset", "out"))
@@ -54,7 +60,12 @@ def train(arguments: list[str]) -> int:
         prog=f"{PROGRAM} train {method}",
         description=f"{recipe.summary}. The values shown are those of the preset.",
     )
-    recipe.train(settings.config, settings.out, settings.resume)
+    try:
+        with raised_by_sigterm():
+            recipe.train(settings.config, settings.out, settings.resume)
+    except KeyboardInterrupt as stop:
+        command = f"{PROGRAM} train {method} --out {shlex.quote(str(settings.out))} --resume"
+        raise type(stop)(f"{stop or 'interrupted'}. Go on with: {command}") from None
     return 0
 
 

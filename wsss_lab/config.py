@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Callable
 from importlib import metadata
@@ -188,15 +190,34 @@ def write_atomically(path: Path | str, write: Callable[[BinaryIO], Any]) -> None
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+    except BaseException as error:  # Ctrl-C and SIGTERM leave nothing behind either
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise output_error(path, error) from error
+        if isinstance(error, OSError | RuntimeError):  # torch.save wraps a full disk as the latter
+            raise output_error(path, error) from error
+        raise
+
+
+def is_full(error: Exception, path: Path) -> bool:
+    """Return whether a write failed because there is no room on the disk or in the quota.
+
+    Args:
+        error: what the write raised; torch's own errors carry no number, so the disk is asked.
+        path: the file.
+    """
+    number = getattr(error, "errno", None)
+    if number is not None:
+        return number in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+    with contextlib.suppress(OSError):
+        return isinstance(error, RuntimeError) and shutil.disk_usage(path.parent).free < 1 << 16
+    return False
 
 
 def output_error(path: Path, error: Exception) -> OutputError:
-    """Make the error of a failed write, with path and reason."""
+    """Make the error of a failed write, with path and reason; a full disk is named as such."""
     reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    if is_full(error, path):
+        reason = f"disk full: {reason}"
     return OutputError(
         f"{path}: cannot be written ({reason}); what was there before is untouched. Free "
         "some space or choose another folder, then start again"

@@ -11,7 +11,7 @@ from wsss_lab.__main__ import main
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.recipes.cam_baseline import PRESETS
-from wsss_lab.runs.folder import METADATA, RunFolder, plain, save_weights
+from wsss_lab.runs.folder import METADATA, RunFolder, plain, save_weights, tensors_digest
 from wsss_lab.runs.weights import load_trained
 
 
@@ -106,25 +106,30 @@ def test_an_edited_description_of_weights_is_refused_by_name(entry, value, train
         load_trained(target)
 
 
+def altered(trained, target, state, hashed=True):
+    """Write other tensors with the description of a file, and their own hash or the old one."""
+    with safetensors.safe_open(trained, "pt") as file:
+        facts = json.loads(file.metadata()[METADATA])
+    new = {"sha256": tensors_digest(state)} if hashed else {}
+    safetensors.torch.save_file(state, target, {METADATA: json.dumps(facts | new)})
+    return target
+
+
 def test_weights_that_are_not_finite_are_not_loaded(trained, tmp_path):
     state = safetensors.torch.load_file(trained)
-    with safetensors.safe_open(trained, "pt") as file:
-        facts = file.metadata()
     state["head.linear.weight"][0, 0] = float("nan")
     target = tmp_path / "model.safetensors"
-    safetensors.torch.save_file(state, target, facts)
     with pytest.raises(ValueError, match=r"model\.safetensors.*1 not finite \(head\.linear"):
-        load_trained(target)
+        load_trained(altered(trained, target, state))
+    with pytest.raises(ValueError, match=r"model\.safetensors: damaged .*the hash"):
+        load_trained(altered(trained, target, state, hashed=False))
 
 
 def test_weights_of_another_type_are_not_cast_in_silence(trained, tmp_path):
     state = safetensors.torch.load_file(trained)
-    with safetensors.safe_open(trained, "pt") as file:
-        facts = file.metadata()
     for dtype, shown in ((torch.float64, "float64"), (torch.float16, "float16")):
         other = state | {"head.linear.weight": state["head.linear.weight"].to(dtype)}
-        target = tmp_path / f"{shown}.safetensors"
-        safetensors.torch.save_file(other, target, facts)
+        target = altered(trained, tmp_path / f"{shown}.safetensors", other)
         with pytest.raises(ValueError, match=f"head.linear.weight is {shown}, needs float32"):
             load_trained(target)
 

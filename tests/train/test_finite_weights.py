@@ -1,6 +1,8 @@
 """Weights are looked at after their last update, and before every checkpoint."""
 
 import dataclasses
+import os
+import signal
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from wsss_lab.train.checkpoint import (
     newest_checkpoint,
 )
 from wsss_lab.train.fit import fit, in_memory
+from wsss_lab.train.stop import held_back
 
 RUN = RunConfig(steps=3, batch=8, log_every=0, save_every=1, keep=9, accelerator="cpu")
 
@@ -57,6 +60,22 @@ def test_no_checkpoint_holds_weights_that_are_not_finite(tmp_path):
     files = checkpoint_files(tmp_path)
     assert [file.name for file in files] == ["step_00000001.pt"]
     assert not not_finite(load_checkpoint(files[0])["model"])
+
+
+def test_sigterm_leaves_no_checkpoint_that_is_not_finite(tmp_path):
+    images, tags = data()
+    whole = in_memory(images, tags, StepSampler(len(images), 8, 0))
+
+    def batches(step):
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return whole(step)
+
+    run = dataclasses.replace(RUN, save_every=0)
+    with pytest.raises(FloatingPointError, match="weights after step 1"), held_back():
+        fit(overflowing(1), batches, run, OPTIM, out=tmp_path)
+    assert not checkpoint_files(tmp_path)
+    train(tiny(), tmp_path, run)  # the signal is over: the next training goes to its end
 
 
 def changed(content, key, value):

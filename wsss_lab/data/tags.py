@@ -194,11 +194,14 @@ def write_tags(path: str | Path, tags: Tags, classes: Sequence[str]) -> None:
     """Write the `name,tags` form, atomically."""
     path = Path(path)
     part = path.with_name(f".{path.name}.tmp")
-    with part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("name", "tags"))
-        writer.writerows((name, ";".join(classes[c] for c in tags[name])) for name in tags)
-    os.replace(part, path)
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("name", "tags"))
+            writer.writerows((name, ";".join(classes[c] for c in tags[name])) for name in tags)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)  # left only if the disk is full or the program was stopped
 
 
 def tags_from_boxes(

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from wsss_lab.data.sample import Sample
+from wsss_lab.data.workers import LoaderWorker
 from wsss_lab.evaluate.directories import SHOWN, evaluate_directories, read_names, run_eval
 from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
 from wsss_lab.evaluate.regions import Regions, regions_of
@@ -127,7 +128,8 @@ def score_shard(
     device = next(method.parameters()).device
     scores = Scores(num_classes, thresholds)
     mine: Any = Subset(dataset, range(rank, len(dataset), world))  # type: ignore[arg-type]
-    loader: Any = DataLoader(mine, batch_size=None, num_workers=workers, collate_fn=_small)  # type: ignore[arg-type]
+    options: Any = {"collate_fn": _small, "worker_init_fn": LoaderWorker()}
+    loader: Any = DataLoader(mine, batch_size=None, num_workers=workers, **options)
     was_training = method.training
     method.eval()
     for group in by_shape(iter(loader), batch):

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Subset
 
 from wsss_lab.config import read_json, write_atomically, write_json
 from wsss_lab.data.errors import DataError
+from wsss_lab.data.workers import LoaderWorker
 from wsss_lab.evaluate.evaluate import by_shape
 from wsss_lab.methods.asdt.method import ASDT
 from wsss_lab.methods.asdt.predictions import PAIRS, agreement, image_counts, predictions
@@ -165,7 +166,12 @@ def _tally(
         return None
     count = min(config.report, len(images)) if role == "train" else len(images)
     mine = range(fabric.global_rank, count, fabric.world_size)
-    loader: Any = DataLoader(Subset(images, mine), batch_size=None, num_workers=config.run.workers)
+    loader: Any = DataLoader(
+        Subset(images, mine),
+        batch_size=None,
+        num_workers=config.run.workers,
+        worker_init_fn=LoaderWorker(),
+    )
     numbered = ({**sample, "number": n} for n, sample in zip(mine, loader, strict=True))
     tally = Tally(images.num_classes + 1)
     for group in by_shape(numbered, config.test.batch):  # type: ignore[arg-type]

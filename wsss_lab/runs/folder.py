@@ -2,17 +2,18 @@
 
 =====================  ============================================================================
 ``config.json``        method, settings, git revision and versions at the start; written first
-``STAGE/``             checkpoints and `log.csv` of each training stage
+``STAGE/``             checkpoints, `log.csv` and `stage.json` of each training stage
 ``model.safetensors``  the trained network, written when it is done
 ``metrics.json``       scores with protocol and provenance, written last
 =====================  ============================================================================
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,7 +38,8 @@ from wsss_lab.runs.settings import fitting
 
 FREE = ("accumulate", "accelerator", "devices", "nodes", "workers", "log_every", "save_every")
 FREE_TO_CHANGE = frozenset({*FREE, "keep", "progress", "tensorboard", "root"})
-"""Settings that a resumed run may change: they alter speed, not results. `root`: data may move."""
+"""Settings that a resumed run may change. They alter speed, not results; where devices, nodes or
+accumulation do alter them, `fit` refuses (`wsss_lab.train.conditions`). `root`: data may move."""
 METADATA = "wsss_lab"
 """Key of a weights file's metadata. One key: the order of several is not fixed, and equal runs are
 to give equal files."""
@@ -157,7 +159,7 @@ class RunFolder:
                 f"out: {out} holds a run of {there['method']}, this one is of {self.method}; "
                 "choose another folder"
             )
-        differing = _differences(there["config"], plain(self.config))
+        differing = differences(there["config"], plain(self.config))
         if differing:
             raise ValueError(
                 f"out: {out} holds a run with other settings ({'; '.join(differing[:3])}); use "
@@ -188,10 +190,21 @@ class RunFolder:
 
     def write_metrics(self, results: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
         """Write `metrics.json`: results and where they come from; git, versions of the start."""
-        content = {**self.begin(), **facts, "results": dict(results)}
+        from wsss_lab.runs.stage_record import conditions_of
+
+        used = {**conditions_of(self), "scores": [thread_counts()]}
+        content = {**self.begin(), **facts, "used": used, "results": dict(results)}
         if is_first_process():
             write_json(self.path / "metrics.json", content)
         return content
+
+
+def thread_counts() -> dict[str, int]:
+    """Threads of torch on the CPU; their number may change the last bit of a sum."""
+    return {
+        "threads": torch.get_num_threads(),
+        "interop_threads": torch.get_num_interop_threads(),
+    }
 
 
 def read_run(out: Path) -> dict[str, Any]:
@@ -231,24 +244,32 @@ def _require_writable(folder: Path) -> None:
         raise output_error(folder, error) from error
 
 
-def _differences(one: Any, other: Any, name: str = "") -> list[str]:
+def differences(one: Any, other: Any, name: str = "") -> list[str]:
+    """List where two plain values differ, but for settings that are free to change."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return [
             line
             for key in dict.fromkeys((*one, *other))
             if key not in FREE_TO_CHANGE
-            for line in _differences(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))
+            for line in differences(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))
         ]
     return [] if one == other else [f"{name} is {one} there and {other} here"]
 
 
-def save_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> None:
+def save_weights(
+    path: Path,
+    module: nn.Module,
+    facts: Mapping[str, Any],
+    announce: Callable[[str], None] | None = None,
+) -> None:
     """Write a network as safetensors, with what is needed to build it again.
 
     Args:
         path: target; equal weights and facts give equal bytes.
         module: its state is written.
-        facts: plain values: method, part, classes, config; go into the file's metadata.
+        facts: plain values: method, part, classes, config; go into the file's metadata, with
+            the SHA-256 of the tensors.
+        announce: called with the SHA-256 of the file before it is written.
 
     Raises:
         OutputError: it cannot be written.
@@ -256,9 +277,35 @@ def save_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> Non
     """
     state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
     require_finite(state, f"weights for {path}")
-    text = json.dumps(plain(facts), sort_keys=True)
+    text = json.dumps(plain(facts) | {"sha256": tensors_digest(state)}, sort_keys=True)
     data = safetensors.torch.save(state, {METADATA: text})
+    if announce is not None:
+        announce(hashlib.sha256(data).hexdigest())
     write_atomically(path, lambda file: file.write(data))
+
+
+def tensors_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors by name: names, kinds, shapes and bytes."""
+    found = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def require_sound(path: Path, facts: Mapping[str, Any] | None, state: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not those the file was written with; older files carry no hash.
+
+    Raises:
+        ValueError: they have changed.
+    """
+    noted = (facts or {}).get("sha256")
+    if noted is not None and noted != tensors_digest(state):
+        raise ValueError(
+            f"{path}: damaged (its tensors do not have the hash it was written with); copy it "
+            "again, or delete it and resume the run"
+        )
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:
@@ -281,9 +328,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ValueError: the file is damaged.
     """
     try:
-        return read_file(path)
+        state = read_file(path)
     except ValueError as error:
         raise ValueError(f"{error}; delete it and resume the run") from error
+    require_sound(path, read_facts(path), state)
+    return state
 
 
 def device_name(device: torch.device) -> str:
@@ -296,6 +345,7 @@ __all__ = [
     "OutputError",
     "RunFolder",
     "device_name",
+    "differences",
     "is_first_process",
     "plain",
     "read_facts",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_lab.config import read_json
+from wsss_lab.data.workers import PARENT
 from wsss_lab.runs.folder import RunFolder
 from wsss_lab.runs.recipe import find_recipe
 
@@ -59,7 +60,7 @@ def follow(command: list[str], log: Callable[[str], None]) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", PARENT: str(os.getpid())},
     )
     try:
         for line in process.stdout or ():

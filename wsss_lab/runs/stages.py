@@ -20,13 +20,19 @@ from wsss_lab.data.sample import Sample
 from wsss_lab.data.sampling import weights_of
 from wsss_lab.data.toy import ToyWorld
 from wsss_lab.data.transform import TrainingTransform
+from wsss_lab.data.workers import LoaderWorker
 from wsss_lab.evaluate.evaluate import by_shape
 from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
 from wsss_lab.methods.common.base import Method, StepOutput
 from wsss_lab.models.weights import load_strictly
 from wsss_lab.runs.folder import RunFolder, read_tensors, save_weights
+from wsss_lab.runs.stage_record import note_conditions, note_weights, require_own_weights
+from wsss_lab.train.conditions import conditions
 from wsss_lab.train.devices import make_fabric, require_even_shares
 from wsss_lab.train.fit import fit
+from wsss_lab.train.hang import HangWatch
+from wsss_lab.train.log import steadfast
+from wsss_lab.train.stop import held_back
 
 CHUNK = 64
 """Images that are labelled together; all or none of them are done again after a kill."""
@@ -123,7 +129,7 @@ def launch(run: RunConfig, log: Log) -> tuple[Fabric, Log]:
     fabric = make_fabric(run)
     fabric.launch()
     require_even_shares(run, fabric.world_size)
-    return fabric, log if fabric.is_global_zero else silent
+    return fabric, steadfast(log) if fabric.is_global_zero else silent
 
 
 def silent(line: str) -> None:
@@ -226,8 +232,13 @@ def fit_stage(
 
     Returns:
         The trained method in eval mode, on the fabric's device.
+
+    Raises:
+        ValueError: the weights file is not of this run.
+        Terminated: SIGTERM came; a checkpoint was written.
     """
     if weights.is_file():
+        require_own_weights(weights, folder.path / part, facts)
         log(f"{part or 'training'}: done already, {weights.name}")
         load_strictly(method, read_tensors(weights), what=str(weights))
         # laid out as `fit` leaves it: the layout decides the last bit of a convolution
@@ -243,7 +254,18 @@ def fit_stage(
         workers=run.workers,
         weights=weights_of(dataset) if data.balance else None,
     )
-    with loader:
+    stage = folder.path / part
+    noted = False
+
+    def at_step(step: int, output: StepOutput) -> None:
+        nonlocal noted
+        if fabric.is_global_zero and not noted:  # not before: a refused resume changes nothing
+            note_conditions(stage, conditions(fabric, method.train(), run))
+        noted = True
+        if on_step:
+            on_step(step, output)
+
+    with held_back(), HangWatch(fabric), loader:
         batches: Any = loader
         fit(
             method,
@@ -251,12 +273,12 @@ def fit_stage(
             run,
             optim,
             fabric=fabric,
-            out=folder.path / part,
+            out=stage,
             log=log,
-            on_step=on_step,
+            on_step=at_step,
         )
     if fabric.is_global_zero:
-        save_weights(weights, method, facts)
+        save_weights(weights, method, facts, lambda digest: note_weights(stage, digest))
     fabric.barrier()
     return method.eval()
 
@@ -301,7 +323,9 @@ def label_stage(
     todo = [c for c in mine if not all((out / f"{names[i]}.png").is_file() for i in c)]
     device = next(method.parameters()).device
     wanted: Any = Subset(dataset, [i for chunk in todo for i in chunk])
-    samples = iter(DataLoader(wanted, batch_size=None, num_workers=workers))
+    samples = iter(
+        DataLoader(wanted, batch_size=None, num_workers=workers, worker_init_fn=LoaderWorker())
+    )
     for number, chunk in enumerate(todo):
         for group in by_shape(itertools.islice(samples, len(chunk)), batch):
             pixels = torch.stack([s["image"] for s in group]).to(device).float() / 255

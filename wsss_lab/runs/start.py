@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wsss_lab.methods.common.base import Method
 from wsss_lab.models.state import WIDENED
-from wsss_lab.runs.folder import read_facts
+from wsss_lab.runs.folder import read_facts, require_sound
 from wsss_lab.runs.safe_read import read_checkpoint
 
 
@@ -52,7 +52,9 @@ def read_start(source: str, name: str, backbone: str) -> dict[str, Tensor]:
     facts = read_facts(file)
     if facts is not None and facts.get("method") != name:
         raise ValueError(f"start: {file} is of {facts.get('method')}, not of {name}")
-    return _widened(read_checkpoint(file)[0])
+    state = read_checkpoint(file)[0]
+    require_sound(file, facts, state)
+    return _widened(state)
 
 
 def _widened(state: dict[str, Tensor]) -> dict[str, Tensor]:

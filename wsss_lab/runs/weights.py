@@ -17,7 +17,7 @@ from wsss_lab.data.config import DataConfig
 from wsss_lab.evaluate.evaluate import evaluate, resolve_crf, side_by_side
 from wsss_lab.evaluate.trained import Trained, choose_device
 from wsss_lab.ranges import Batch, Range, Settings, Share, Whole
-from wsss_lab.runs.folder import plain, read_facts, restore
+from wsss_lab.runs.folder import plain, read_facts, require_sound, restore
 from wsss_lab.runs.identify import misunderstood, released_by
 from wsss_lab.runs.recipe import RECIPES, find_recipe
 from wsss_lab.runs.safe_read import read_checkpoint
@@ -43,6 +43,7 @@ def load_trained(weights: Path, expected: str | None = None) -> Trained:
         raise FileNotFoundError(f"weights: there is no {file}{more}")
     facts = read_facts(file)
     state, rest = read_checkpoint(file)
+    require_sound(file, facts, state)
     try:
         name = released_by(file, state, rest) if facts is None else str(facts.get("method"))
     except (LookupError, TypeError, AttributeError, RuntimeError) as error:

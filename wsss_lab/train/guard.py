@@ -23,6 +23,7 @@ from wsss_lab.config import RunConfig, write_atomically
 from wsss_lab.methods.common.base import Batch, Method, StepOutput
 from wsss_lab.models.state import read_file
 from wsss_lab.train.checkpoint import random_state, require_same_shapes, set_random_state
+from wsss_lab.train.norms import parts_of
 
 PATIENCE = 20
 """So many bad steps in a row end a run that may skip them."""
@@ -171,7 +172,7 @@ class Guard:
             "format": 1,
             "method": type(self.method).__name__,
             "step": bad.step,
-            "accumulate": self.run.accumulate,
+            "accumulate": parts_of(self.method, self.run),
             "precision": self.run.precision,
             "batch": dict(batch),
             "model": self.method.state_dict(),

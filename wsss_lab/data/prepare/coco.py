@@ -27,10 +27,9 @@ from wsss_lab import IGNORE
 from wsss_lab.config import shortened
 from wsss_lab.data.catalog import COCO_CLASSES, COCO_IDS, Archive
 from wsss_lab.data.errors import Problem
-from wsss_lab.data.masks import write_mask
 from wsss_lab.data.prepare import common
 from wsss_lab.data.prepare.coco_shapes import checked_shape
-from wsss_lab.data.tags import Tags, write_tags
+from wsss_lab.data.tags import Tags
 
 _SPLITS = ("train", "val")
 _CLASS = {category: c for c, category in enumerate(COCO_IDS)}
@@ -94,7 +93,7 @@ def prepare_coco(
         masks = common.convert(paint_file, jobs, workers or os.cpu_count() or 1, f"{split} masks")
         digests[split] = common.masks_digest(masks)
         files.append(root / f"tags_{split}.csv")
-        write_tags(files[-1], tags, COCO_CLASSES)
+        common.put_tags(files[-1], tags, COCO_CLASSES)
         counts[split] = len(tags)
     common.require_counts(root, "coco", counts, published=archives is None)
     common.write_record(root / common.RECORD, settings, counts, files, digests)
@@ -215,5 +214,5 @@ def paint_file(job: _Job) -> bytes:
         ids = [a.get("id") for a in job.annotations]
         what = f"one of the annotations {ids[:5]} cannot be painted ({shortened(str(error), 200)})"
         raise Problem(job.path, what, "Use the official annotation file").error() from error
-    write_mask(job.path, label)
+    common.put_mask(job.path, label)
     return hashlib.sha256(label.tobytes()).digest()

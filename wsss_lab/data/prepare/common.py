@@ -1,27 +1,32 @@
 """Shared steps of all preparations: safe extraction, parallel conversion, a record of results."""
 
+import contextlib
 import hashlib
 import importlib
+import io
 import json
 import lzma
 import os
-import shutil
 import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
+import numpy as np
 from tqdm import tqdm
 
+from wsss_lab.config import OutputError, output_error
 from wsss_lab.data.catalog import ARCHIVES, DATASETS, Archive
 from wsss_lab.data.errors import DataError, Problem
+from wsss_lab.data.masks import write_mask
 from wsss_lab.data.prepare.download import fetch, read_checksums
+from wsss_lab.data.tags import Tags, write_tags
+from wsss_lab.data.workers import worker_pool
 
 RECORD = "prepared.json"
 """File name of the record: derived files, rules and source archives."""
@@ -153,6 +158,7 @@ def unpack_tar(path: Path, target: Path, wanted: Sequence[str]) -> set[str]:
 
     Raises:
         DataError: a broken archive, or a member that points out of `target`.
+        OutputError: a file cannot be written; nothing half-written is left.
     """
     seen: set[str] = set()
     try:
@@ -168,8 +174,10 @@ def unpack_tar(path: Path, target: Path, wanted: Sequence[str]) -> set[str]:
                 seen.add(prefix)
                 file = target / member.name
                 if not (file.is_file() and file.stat().st_size == member.size):
-                    tar.extract(member, target, filter="data")
-    except DataError:
+                    source = tar.extractfile(member)
+                    assert source is not None  # a file has content
+                    _extract(source, file)
+    except (DataError, OutputError):
         raise
     except BROKEN as error:
         raise broken(path, error).error() from error
@@ -193,16 +201,90 @@ def unpack_zip(path: Path, target: Path, wanted: Sequence[str]) -> set[str]:
                 file = target / name
                 if file.is_file() and file.stat().st_size == info.file_size:
                     continue
-                file.parent.mkdir(parents=True, exist_ok=True)
-                part = file.with_name(f".{file.name}.tmp")
-                with archive.open(info) as source, part.open("wb") as sink:
-                    shutil.copyfileobj(source, sink, 1 << 20)
-                os.replace(part, file)
-    except DataError:
+                with archive.open(info) as source:
+                    _extract(source, file)
+    except (DataError, OutputError):
         raise
     except BROKEN as error:
         raise broken(path, error).error() from error
     return seen
+
+
+def _extract(source: IO[bytes], file: Path) -> None:
+    """Copy a member to its place: whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written, for example as the disk is full.
+        one of `BROKEN`: the archive is broken.
+    """
+    part = file.with_name(f".{file.name}.tmp")
+    try:
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            sink = part.open("wb")
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(writing(file))  # closing writes, too
+            stack.enter_context(sink)
+            while piece := _read(source):
+                sink.write(piece)
+        with writing(file):
+            os.replace(part, file)
+    except BaseException:  # Ctrl-C and SIGTERM too
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def _read(source: IO[bytes]) -> bytes:
+    """Read the next piece of a member; an error is the archive's, not of the place it goes to."""
+    try:
+        return source.read(1 << 20)
+    except OSError as error:
+        raise zipfile.BadZipFile(str(error)) from error
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Inside, an `OSError` is of the file that is written.
+
+    Raises:
+        OutputError: names the file, and whether the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def put_mask(path: str | Path, label: np.ndarray) -> None:
+    """`write_mask`; a full disk is not taken for a broken archive.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with writing(Path(path)):
+        write_mask(path, label)
+
+
+def put_tags(path: Path, tags: Tags, classes: Sequence[str]) -> None:
+    """`write_tags`, which leaves nothing behind where the disk is full.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with writing(path):
+        write_tags(path, tags, classes)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    _extract(io.BytesIO(text.encode()), path)
 
 
 def convert(
@@ -211,7 +293,7 @@ def convert(
     """Return `[work(job) for job in jobs]`, computed in processes if `workers > 1`."""
     if workers <= 1:
         return [work(job) for job in progress(jobs, label)]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with worker_pool(workers, get_context("spawn")) as pool:
         results = pool.map(work, jobs, chunksize=max(1, min(64, len(jobs) // workers)))
         return list(progress(results, label, len(jobs)))
 
@@ -254,7 +336,7 @@ def write_record(
         "sha256": {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in tag_files},
         "masks_sha256": masks or {},
     }
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    write_text(path, json.dumps(record, indent=2) + "\n")
 
 
 def archive_hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """Resumable downloads, verified by size and checksum."""
 
 import hashlib
-import json
 import os
 import shutil
 import tarfile
@@ -12,7 +11,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from wsss_lab.config import read_json
+from wsss_lab.config import is_full, output_error, read_json, write_json
 from wsss_lab.data.catalog import Archive
 from wsss_lab.data.errors import Problem
 from wsss_lab.data.prepare.transfer import origin_of, require_http, transfer
@@ -60,6 +59,8 @@ def fetch(
             transfer(archive, part)
             break
         except (OSError, HTTPException) as error:
+            if isinstance(error, OSError) and is_full(error, part):
+                raise output_error(part, error) from error  # another attempt changes nothing
             # 4xx (no such file, not allowed): another attempt changes nothing
             refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
             if refused or attempt == attempts:
@@ -158,4 +159,4 @@ def verify(archive: Archive, path: Path, target: Path | None = None) -> None:
     source = "published" if archive.md5 else "computed from the first file seen; none is published"
     if {key: seen.get(key) for key in found} != found:
         known[archive.name] = {**found, "url": archive.url, "checksum_source": source}
-        record.write_text(json.dumps(known, indent=2) + "\n")
+        write_json(record, known)

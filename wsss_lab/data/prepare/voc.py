@@ -12,12 +12,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from wsss_lab.config import OutputError
 from wsss_lab.data.catalog import VOC_CLASSES, Archive
 from wsss_lab.data.errors import DataError, Problem
 from wsss_lab.data.layouts import read_list
-from wsss_lab.data.masks import write_mask
 from wsss_lab.data.prepare import common
-from wsss_lab.data.tags import tags_from_boxes, write_tags
+from wsss_lab.data.tags import tags_from_boxes
 
 _TAR, _SBD = "VOCtrainval_11-May-2012.tar", "benchmark.tgz"
 _VOC = "VOCdevkit/VOC2012"
@@ -73,12 +73,12 @@ def prepare_voc(
     counts["trainval"] = len(read_list(voc / "ImageSets/Segmentation/trainval.txt"))
     common.require_counts(voc, "voc", counts, published=archives is None)
     text = "".join(f"{name}\n" for name in lists["train_aug"])
-    (voc / "ImageSets/Segmentation/train_aug.txt").write_text(text)
+    common.write_text(voc / "ImageSets/Segmentation/train_aug.txt", text)
     names = [*lists["train_aug"], *lists["val"]]
     boxes = {
         n: tags_from_boxes(voc / f"Annotations/{n}.xml", VOC_CLASSES, difficult) for n in names
     }
-    write_tags(voc / "tags.csv", boxes, VOC_CLASSES)
+    common.put_tags(voc / "tags.csv", boxes, VOC_CLASSES)
     common.write_record(record, settings, counts, [voc / "tags.csv"])
     return f"VOC 2012 in {voc}: " + ", ".join(f"{s} {n}" for s, n in counts.items()) + " images."
 
@@ -101,8 +101,8 @@ def _unpack_sbd(path: Path, target: Path, skip: set[str]) -> set[str]:
                     lists[f"{base}/{name.name}"] = file.read().decode().split()
                 elif folder == f"{base}/cls" and name.suffix == ".mat" and name.stem not in skip:
                     label = read_sbd(file.read(), f"{path}: {name}")
-                    write_mask(target / f"{name.stem}.png", label)
-    except DataError:
+                    common.put_mask(target / f"{name.stem}.png", label)
+    except (DataError, OutputError):
         raise
     except common.BROKEN as error:
         raise common.broken(path, error).error() from error

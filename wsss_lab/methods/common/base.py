@@ -87,6 +87,9 @@ class Method(nn.Module):
     uses_tags: bool = False
     """Whether `predict` returns something else when it gets the true tags. If so, an evaluation
     that may use them runs the network once with and once without."""
+    mean_over_images: bool = False
+    """Whether a batch's loss and state are the same however processes share its images: means over
+    images, or over counts of all processes. Their number then changes speed, not results."""
 
     @property
     def input_mean(self) -> tuple[float, ...]:

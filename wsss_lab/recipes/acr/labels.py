@@ -24,6 +24,7 @@ from wsss_lab import IGNORE
 from wsss_lab.cam.maps import present_classes
 from wsss_lab.data.errors import DataError
 from wsss_lab.data.masks import read_mask
+from wsss_lab.data.workers import LoaderWorker
 from wsss_lab.evaluate.evaluate import Crf, by_shape, resolve_crf
 from wsss_lab.evaluate.inference import VIEWS, multi_scale_predict
 from wsss_lab.evaluate.scores import Scores
@@ -183,7 +184,9 @@ def _count(
     classes = images.images.num_classes + 1
     scores, device = Scores(classes, []), next(localiser.parameters()).device
     mine: Any = Subset(images, range(fabric.global_rank, len(images), fabric.world_size))
-    loader: Any = DataLoader(mine, batch_size=None, num_workers=config.run.workers)
+    loader: Any = DataLoader(
+        mine, batch_size=None, num_workers=config.run.workers, worker_init_fn=LoaderWorker()
+    )
     for group in by_shape(iter(loader), config.test.batch):
         pixels = torch.stack([s["image"] for s in group]).to(device)
         tags = torch.stack([s["tags"] for s in group]).to(device)
