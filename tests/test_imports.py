@@ -25,6 +25,7 @@ FLOORS = [
     {"losses", "data"},
     {"refine", "metrics", "models", "ema"},
     {"config", "registry", "outputs"},
+    {"ranges", "printable"},
 ]
 """From the top; a room imports from the floors below its own."""
 APART = {

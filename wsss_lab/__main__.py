@@ -5,6 +5,8 @@ Every command is a dataclass: its fields are the options, the docstrings under t
 """
 
 import dataclasses
+import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from wsss_lab.commands.data import Data
 from wsss_lab.commands.images import Eval, Explain, Predict
 from wsss_lab.commands.methods import plan, score, train
 from wsss_lab.commands.options import PROGRAM, parse
+from wsss_lab.printable import one_line, printable, printable_output
 from wsss_lab.train.environment import require_readable_environment
 
 
@@ -123,7 +126,8 @@ def main(arguments: list[str] | None = None) -> int:
         given = _use(given)
         commands = {"train": train, "plan": plan, "eval": score}
         if given and given[0] in commands and len(given) > 1 and not given[1].startswith("-"):
-            return commands[given[0]](given[1:])
+            with printable_output():
+                return commands[given[0]](given[1:])
         command = parse(
             Command,
             given,
@@ -133,19 +137,44 @@ def main(arguments: list[str] | None = None) -> int:
             "`--use FILE.py` any command also knows the methods, backbones and data sets that the "
             "file registers.",
         )
-        return command.run()
-    except KeyboardInterrupt:
-        print("interrupted; a training run goes on with --resume", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
-        if isinstance(error, RuntimeError) and type(error).__name__ not in EXPECTED:
+        with printable_output():
+            return command.run()
+    except KeyboardInterrupt as stop:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            return 0  # the first process tells it
+        print(printable(str(stop)) or "interrupted", file=sys.stderr)
+        return 143 if type(stop).__name__ == "Terminated" else 130
+    except BrokenPipeError:  # as `| head` does; training survives it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        message = remedy_of(error)
+        if message is None:
             raise  # a defect: its traceback is wanted
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(message)}", file=sys.stderr)
         return 2
 
 
 EXPECTED = ("OutputError", "OutOfMemoryError")
 """Runtime errors that are the user's to solve."""
+NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
+"""PyTorch's words for it, where it has no type of its own."""
+
+
+def remedy_of(error: Exception) -> str | None:
+    """What to print of an error that a user can solve; None for defects of this package."""
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+        text = " ".join(str(error).partition("\n")[0].split())[:160] or "out of memory"
+        return (
+            f"the memory is not enough ({text}); use smaller batches (run.batch, test.batch), more "
+            "run.accumulate, smaller crops or another machine"
+        )
+    if isinstance(error, ImportError):
+        return str(error) if "pip install" in str(error) else None
+    if isinstance(error, RuntimeError) and type(error).__name__ not in EXPECTED:
+        return None
+    known = (ValueError, OSError, RuntimeError, FloatingPointError, OverflowError)
+    return str(error) if isinstance(error, known) else None
 
 
 if __name__ == "__main__":

@@ -2,14 +2,18 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Annotated, Any, BinaryIO, Literal
+
+from wsss_lab.ranges import Batch, Count, Factor, Range, Seed, Settings, Share, Whole
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """RGB in [0, 1]. All four released codes use it, also with weights trained for 0.5."""
@@ -18,7 +22,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimConfig:
+class OptimConfig(Settings):
     """Optimiser, learning rate schedule and gradient clipping.
 
     The defaults are a sane recipe for small networks. Those of the released codes, oddities
@@ -27,78 +31,63 @@ class OptimConfig:
 
     name: Literal["adamw", "sgd"] = "adamw"
     """AdamW decays weights separately from the gradient; SGD adds the decay to the gradient."""
-    lr: float = 1e-3
+    lr: Annotated[float, Range("[0, 1e6]")] = 1e-3
     """Peak learning rate of the body."""
-    head_lr_factor: float = 3.0
+    head_lr_factor: Factor = 3.0
     """Learning rate of freshly made heads, as a multiple of `lr`."""
-    weight_decay: float = 0.05
+    weight_decay: Factor = 0.05
     """Decay of matrices and filters; a method's `param_groups` exempts others."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Annotated[tuple[float, float], Range("[0, 1)")] = (0.9, 0.999)
     """Decay rates of AdamW's two running averages."""
-    momentum: float = 0.9
+    momentum: Annotated[float, Range("[0, 1)")] = 0.9
     """SGD's momentum."""
     schedule: Literal["cosine", "poly", "constant"] = "cosine"
     """Schedule after the warm-up: half a cosine to zero, (1 - t/T)^power, or constant."""
-    power: float = 0.9
+    power: Factor = 0.9
     """Exponent of `poly`."""
-    warmup: float = 0.08
+    warmup: Factor = 0.08
     """Linear rise at the start: below 1 a share of the steps, from 1 a number of steps."""
-    warmup_start: float | None = None
+    warmup_start: Share | None = None
     """Factor on `lr` at step 0, from which the rise would reach 1 at step W. None: W equal rises,
     1/W at step 0 and 1 at step W-1. TSCD and CoSA: 1e-6 (released codes)."""
     decay_from: Literal["warmup", "start"] = "warmup"
     """Step 0 of `poly` and `cosine`. "start" makes the rate drop when the warm-up ends, as in the
     released codes of TSCD and CoSA."""
-    decay_steps: int = 0
+    decay_steps: Whole = 0
     """T of the schedule; 0 takes the run's steps. ACR and ASDT (released codes) train one step
     more than T. Steps from T on keep the last rate."""
-    clip: float = 2.0
+    clip: Factor = 2.0
     """Largest gradient norm; 0 does not clip. None of the four released codes clips."""
-
-    def __post_init__(self) -> None:
-        _require_choice("name", self.name, ("adamw", "sgd"))
-        _require_choice("schedule", self.schedule, ("cosine", "poly", "constant"))
-        _require_choice("decay_from", self.decay_from, ("warmup", "start"))
-        for name in ("lr", "head_lr_factor", "weight_decay", "momentum", "power", "warmup"):
-            _require_least(name, getattr(self, name), 0)
-        _require_least("decay_steps", self.decay_steps, 0)
-        _require_least("clip", self.clip, 0)
-        if self.warmup_start is not None and not 0 <= self.warmup_start <= 1:
-            raise ValueError(
-                f"warmup_start: expected a factor in [0, 1] or None, got {self.warmup_start}"
-            )
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas: expected two numbers in [0, 1), got {self.betas}")
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Settings):
     """Length, devices, precision and checkpoints of a training run."""
 
-    steps: int = 500
+    steps: Count = 500
     """Optimiser steps."""
-    batch: int = 32
+    batch: Batch = 32
     """Images per step, over all devices and all accumulated parts."""
-    accumulate: int = 1
+    accumulate: Batch = 1
     """Parts into which every device cuts its share of the batch to save memory."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Arithmetic, by Fabric's name. bf16 on a CPU is fast only with AVX512-BF16 or AMX; 16-mixed
     needs a GPU."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of head initialisation, data order and augmentation."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto: a GPU if there is one."""
-    devices: int = 1
+    devices: Count = 1
     """Processes per machine, one GPU (or, with `accelerator="cpu"`, one CPU process) each."""
-    nodes: int = 1
+    nodes: Count = 1
     """Machines."""
-    workers: int = 0
+    workers: Annotated[int, Range("[0, 4096]")] = 0
     """Processes per device that load data; 0 loads in the training process."""
-    log_every: int = 50
+    log_every: Whole = 50
     """Steps between log lines; 0 for none."""
-    save_every: int = 500
+    save_every: Whole = 500
     """Steps between checkpoints, where the run has a folder; 0 saves at the end only."""
-    keep: int = 2
+    keep: Count = 2
     """Checkpoints kept; with 2 or more, a damaged newest one can be replaced by its predecessor."""
     nonfinite: Literal["stop", "skip"] = "stop"
     """Reaction to a loss or gradient that is not finite: an error, or the next step. The bad step
@@ -107,26 +96,6 @@ class RunConfig:
     """Also log for TensorBoard, into the run's folder."""
     progress: bool = False
     """Show a progress bar on the first process."""
-
-    def __post_init__(self) -> None:
-        least = {"steps": 1, "batch": 1, "accumulate": 1, "devices": 1, "nodes": 1, "keep": 1}
-        for name in ("workers", "log_every", "save_every"):
-            least[name] = 0
-        for name, bound in least.items():
-            _require_least(name, getattr(self, name), bound)
-        _require_choice("precision", self.precision, ("32-true", "bf16-mixed", "16-mixed"))
-        _require_choice("accelerator", self.accelerator, ("auto", "cpu", "cuda", "mps"))
-        _require_choice("nonfinite", self.nonfinite, ("stop", "skip"))
-
-
-def _require_least(name: str, value: float, least: float) -> None:
-    if not value >= least:  # also rejects nan
-        raise ValueError(f"{name}: expected at least {least}, got {value}")
-
-
-def _require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
 
 
 def git_revision() -> str:
@@ -221,15 +190,34 @@ def write_atomically(path: Path | str, write: Callable[[BinaryIO], Any]) -> None
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+    except BaseException as error:  # Ctrl-C and SIGTERM leave nothing behind either
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise output_error(path, error) from error
+        if isinstance(error, OSError | RuntimeError):  # torch.save wraps a full disk as the latter
+            raise output_error(path, error) from error
+        raise
+
+
+def is_full(error: Exception, path: Path) -> bool:
+    """Return whether a write failed because there is no room on the disk or in the quota.
+
+    Args:
+        error: what the write raised; torch's own errors carry no number, so the disk is asked.
+        path: the file.
+    """
+    number = getattr(error, "errno", None)
+    if number is not None:
+        return number in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+    with contextlib.suppress(OSError):
+        return isinstance(error, RuntimeError) and shutil.disk_usage(path.parent).free < 1 << 16
+    return False
 
 
 def output_error(path: Path, error: Exception) -> OutputError:
-    """Make the error of a failed write, with path and reason."""
+    """Make the error of a failed write, with path and reason; a full disk is named as such."""
     reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    if is_full(error, path):
+        reason = f"disk full: {reason}"
     return OutputError(
         f"{path}: cannot be written ({reason}); what was there before is untouched. Free "
         "some space or choose another folder, then start again"
@@ -263,3 +251,35 @@ def write_json(path: Path | str, content: dict[str, Any]) -> None:
         OutputError: if that is not possible.
     """
     write_text_atomically(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Args:
+        path: the file.
+        remedy: end of the message.
+
+    Raises:
+        ValueError: no JSON, too deep, or no object; the message has path and remedy.
+        OSError: it cannot be opened.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError, MemoryError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path}: damaged ({reason}); {remedy}") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path}: damaged (expected an object, got {shortened(content)}); {remedy}"
+        )
+    return content
+
+
+def shortened(value: Any, length: int = 60) -> str:
+    """Show a value that a file holds, in at most so many characters of one printable line."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deep; a whole number of too many digits
+        return f"a {type(value).__name__}"
+    return text if len(text) <= length else f"{text[: length - 3]}..."

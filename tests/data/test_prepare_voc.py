@@ -1,3 +1,4 @@
+import errno
 import json
 
 import numpy as np
@@ -21,10 +22,11 @@ from official_archives import (
     voc_mask,
 )
 
+from wsss_lab.config import OutputError
 from wsss_lab.data.catalog import VOC_CLASSES
 from wsss_lab.data.datasets import ImageTagDataset
 from wsss_lab.data.errors import DataError
-from wsss_lab.data.prepare import check, prepare_voc
+from wsss_lab.data.prepare import check, common, prepare_voc
 
 pytest.importorskip("scipy")
 FILES = voc_archives()
@@ -79,6 +81,16 @@ def test_second_run_does_nothing(root):
     before = {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()}
     assert "already" in prepare_voc(root, False, archives=catalogue(FILES))
     assert {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()} == before
+
+
+def test_a_full_disk_is_not_taken_for_a_broken_archive(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(common, "write_mask", full)
+    place(FILES, tmp_path)
+    with pytest.raises(OutputError, match=r"disk full"):
+        prepare_voc(tmp_path, False, archives=catalogue(FILES))
 
 
 def test_other_rules_are_prepared_again(root, tmp_path):

@@ -1,5 +1,6 @@
 """voc-mini: its lists, its preparation from official archives, and folders that are not it."""
 
+import errno
 import json
 
 import numpy as np
@@ -18,6 +19,7 @@ from official_archives import (
 )
 from PIL import Image
 
+from wsss_lab.config import OutputError
 from wsss_lab.data import voc_mini
 from wsss_lab.data.catalog import DATASETS, VOC_CLASSES
 from wsss_lab.data.config import DataConfig, build_dataset
@@ -47,6 +49,9 @@ def archives(**changes):
         "VOCtrainval_06-Nov-2007.tar": tar_of(files_2007("000011", 5), "w"),
         "VOCtest_06-Nov-2007.tar": tar_of(files_2007("000012", 6), "w"),
     } | changes
+
+
+ARCHIVES = archives()  # made before `save` may fail
 
 
 @pytest.fixture
@@ -117,6 +122,15 @@ def test_another_archive_is_refused(short_lists):
     wrong = archives(**{"VOCtest_06-Nov-2007.tar": tar_of({"README": b"x"}, "w")})
     with pytest.raises(DataError, match=r"VOCtest_06-Nov-2007.tar.*another archive"):
         prepared(short_lists, wrong)
+
+
+def test_a_full_disk_is_not_taken_for_a_broken_archive(short_lists, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OutputError, match=r"disk full"):
+        prepared(short_lists, ARCHIVES)
 
 
 def test_an_archive_without_a_photo_is_refused(short_lists):

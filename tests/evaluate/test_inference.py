@@ -171,7 +171,7 @@ def test_bad_views():
         scaled(images(8, 8), 0.1, True)
     with pytest.raises(ValueError, match='relu="none"'):
         MultiScale(logits=FUSIONS["multi_scale"])
-    with pytest.raises(ValueError, match="resize must be"):
+    with pytest.raises(ValueError, match="resize: expected one of none, long, squash"):
         MultiScale(resize="wide", side=3)
     with pytest.raises(ValueError, match="side must be given"):
         MultiScale(resize="long")

@@ -125,7 +125,7 @@ def refused(arguments, capsys, *words):
 def test_what_is_refused(photos, tmp_path, capsys):
     out = tmp_path / "masks"
     base = ["predict", photos, "--out", out]
-    refused([*base, "--threshold", 3], capsys, "threshold: expected 0..1")
+    refused([*base, "--threshold", 3], capsys, "threshold: expected a number in [0, 1]")
     refused([*base, "--weights", tmp_path / "no"], capsys, "there is no")
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "config.json").write_text("{}")

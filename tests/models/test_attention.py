@@ -1,6 +1,7 @@
 """Recording attention: right numbers, gradients, and a model that is left as it was."""
 
 import pytest
+import timm
 import torch
 
 from wsss_lab.models.attention import attention_layers, pool_queries, record_attention
@@ -181,3 +182,39 @@ def test_bad_requests():
         pass
     with pytest.raises(ValueError, match="run the model once"):
         record.stack()
+
+
+STRANGE = {
+    "eva02_tiny_patch14_224": {"embed_dim": 48, "depth": 1, "num_heads": 3},  # RoPE
+    "beit_base_patch16_224": {"embed_dim": 48, "depth": 1, "num_heads": 3},  # relative positions
+    "swin_tiny_patch4_window7_224": {"embed_dim": 24, "depths": (1, 1), "num_heads": (3, 6)},
+    "swinv2_tiny_window8_256": {"embed_dim": 24, "depths": (1, 1), "num_heads": (3, 6)},
+    "vit_small_patch16_rope_224": {"embed_dim": 48, "depth": 1, "num_heads": 3},
+    "mvitv2_tiny": {},
+    "maxvit_tiny_rw_224": {},
+    "levit_128s": {},
+    "samvit_base_patch16": {"embed_dim": 48, "depth": 1, "num_heads": 3},
+    "xcit_nano_12_p16_224": {},
+    "cait_xxs24_224": {},
+}
+
+
+@pytest.mark.parametrize("name", list(STRANGE))
+@pytest.mark.parametrize("what", ["probs", "logits"])
+def test_attention_of_unknown_arithmetic_is_refused(name, what):
+    """RoPE, relative positions, windows: maps without them would not be the model's own."""
+    if name not in timm.list_models():
+        pytest.skip(f"this version of timm has no {name}")
+    with torch.device("meta"):
+        model = timm.create_model(name, **STRANGE[name])
+    with (
+        pytest.raises(ValueError, match=r"arithmetic is not known here, the first is .*plain"),
+        record_attention(model, what=what),
+    ):
+        pass
+
+
+def test_a_pooling_head_is_no_attention_layer():
+    with torch.device("meta"):
+        model = timm.create_model("vit_small_patch16_224", global_pool="map", class_token=False)
+    assert list(attention_layers(model)) == [f"blocks.{i}.attn" for i in range(12)]

@@ -158,7 +158,7 @@ def test_files_that_are_not_read(released, tmp_path, capsys):
     old.write_bytes(pickle.dumps(Attack(marker)))
     short = tmp_path / "short.pth"
     short.write_bytes(file.read_bytes()[:-500])
-    for bad, what in ((old, "old.pth"), (short, "truncated or no weights file")):
+    for bad, what in ((old, "old.pth"), (short, "truncated or not a weights file")):
         for words in each_way(name, bad, tmp_path):
             refused(words, capsys, what, bad)
     assert not marker.exists()

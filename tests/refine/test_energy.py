@@ -189,7 +189,7 @@ def test_bad_parameters():
     probs, images, valid, labels = batch()
     with pytest.raises(ValueError, match="roi: expected"):
         bilateral_energy(probs, images, valid[:, 1:], labels, sigma_xy=5, sigma_rgb=5)
-    with pytest.raises(ValueError, match="'released' or 'true'"):
+    with pytest.raises(ValueError, match="gradient: expected one of released, true"):
         DenseEnergyLoss(gradient="exact")
     with pytest.raises(ValueError, match="scale"):
         replace(DenseEnergyLoss(), scale=0)

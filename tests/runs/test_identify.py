@@ -203,9 +203,9 @@ def test_files_that_do_not_fit(tmp_path, capsys):
     refused(own_file(tmp_path / "h.safetensors", method="magic"), capsys, "'magic'")
     whole = saved(tmp_path / "i.pth", {"net.x": torch.zeros(100)}).read_bytes()
     (tmp_path / "i.pth").write_bytes(whole[:-200])
-    refused(tmp_path / "i.pth", capsys, "truncated or no weights file")
+    refused(tmp_path / "i.pth", capsys, "truncated or not a weights file")
     (tmp_path / "j.safetensors").write_bytes(b"\xff" * 64)
-    refused(tmp_path / "j.safetensors", capsys, "truncated or no weights file")
+    refused(tmp_path / "j.safetensors", capsys, "truncated or not a weights file")
     refused(tmp_path / "nowhere.pth", capsys, "there is no weights file")
 
 

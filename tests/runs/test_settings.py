@@ -1,10 +1,13 @@
 """Settings by name: right types go in, anything else is refused with its name."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from wsss_lab.recipes.cam_baseline import Config
+from wsss_lab.runs.folder import plain, restore
+from wsss_lab.runs.recipe import RECIPES
 from wsss_lab.runs.settings import setting_names, with_changes
 
 
@@ -51,3 +54,20 @@ def test_values_as_yaml_has_them():
 def test_what_does_not_fit_is_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         with_changes(Config(), changes)
+
+
+def test_names_of_several_lists_are_all_known():
+    from wsss_lab.methods.cosa.config import CoSAConfig
+
+    for search in ("none", "bands", "mixture", "split"):
+        assert with_changes(CoSAConfig(), {"search": search}).search == search
+    with pytest.raises(ValueError, match="search: expected one of"):
+        with_changes(CoSAConfig(), {"search": "guess"})
+
+
+@pytest.mark.parametrize("method", list(RECIPES))
+def test_every_preset_comes_back_from_what_a_run_writes(method):
+    recipe = RECIPES[method]
+    for name, preset in recipe.presets.items():
+        written = json.loads(json.dumps(plain(preset)))
+        assert restore(recipe.config, written, "config.json") == preset, name

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import sys
 import types
 
@@ -9,7 +10,7 @@ import pytest
 
 from wsss_lab.config import OutputError, RunConfig
 from wsss_lab.train import log
-from wsss_lab.train.log import Journal, line, progress_bar
+from wsss_lab.train.log import Journal, line, progress_bar, steadfast
 
 RUN = RunConfig(steps=1000, batch=4)
 ENTRY = {"step": 99, "loss": 1.25, "tags": 0.5, "lr_factor": 0.5, "images_per_s": 2.0}
@@ -61,13 +62,69 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_log_that_cannot_be_appended_is_an_output_error(tmp_path):
-    journal = Journal(RUN, 1e-3, tmp_path)
+def test_a_log_that_cannot_be_begun_is_an_output_error(tmp_path):
+    (tmp_path / "log.csv").mkdir()
+    with pytest.raises(OutputError, match=r"log\.csv: cannot be written"):
+        Journal(RUN, 1e-3, tmp_path)
+
+
+def test_a_log_on_a_full_disk_does_not_end_a_training_and_gets_its_rows_later(tmp_path):
+    lines = []
+    journal = Journal(RUN, 1e-3, tmp_path, log=lines.append)
     journal.enter(0, {"loss": 1.0}, 0.5)
     (tmp_path / "log.csv").unlink()
     (tmp_path / "log.csv").mkdir()
-    with pytest.raises(OutputError, match=r"log\.csv: cannot be written"):
-        journal.enter(1, {"loss": 1.0}, 0.5)
+    for step in (1, 2):
+        journal.enter(step, {"loss": 1.0}, 0.5)
+    remarks = [line for line in lines if "cannot be written" in line]
+    assert len(remarks) == 1
+    assert remarks[0].endswith("training goes on")
+    (tmp_path / "log.csv").rmdir()
+    journal.enter(3, {"loss": 1.0}, 0.5)
+    assert [row["step"] for row in rows(tmp_path)] == ["0", "1", "2", "3"]
+
+
+def test_rows_that_had_no_room_are_written_at_the_end(tmp_path):
+    journal = Journal(RUN, 1e-3, tmp_path)
+    (tmp_path / "log.csv").unlink()
+    (tmp_path / "log.csv").mkdir()
+    journal.enter(0, {"loss": 1.0}, 0.5)
+    (tmp_path / "log.csv").rmdir()
+    journal.close()
+    assert [row["step"] for row in rows(tmp_path)] == ["0"]
+
+
+def test_a_reader_that_leaves_costs_lines_not_the_run(capsys):
+    lines = []
+
+    def log(line):
+        if len(lines) == 2:
+            raise BrokenPipeError(32, "Broken pipe")
+        lines.append(line)
+
+    steady = steadfast(log)
+    assert steadfast(steady) is steady
+    for number in range(5):
+        steady(str(number))
+    assert lines == ["0", "1"]
+    assert capsys.readouterr().err.count("Broken pipe; the run goes on") == 1
+
+
+def test_other_errors_of_a_log_are_not_hidden():
+    with pytest.raises(ValueError, match="a defect"):
+        steadfast(lambda line: exec("raise ValueError('a defect')"))("line")
+
+
+def test_a_progress_bar_outlives_its_terminal(monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    bar = progress_bar(RUN, 0, True)
+    bar.update(1)
+    bar.close()
+    assert bar.n == 1
 
 
 def test_tensorboard_that_is_not_installed_is_an_error(tmp_path, monkeypatch):

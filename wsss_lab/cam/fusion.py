@@ -11,13 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wsss_lab.cam.maps import Normalization, normalize_cam
+from wsss_lab.ranges import Scales, Settings
 
 
 @dataclass(frozen=True)
-class Fusion:
+class Fusion(Settings):
     """Fusion rule; the order is fixed: resize, merge the flips, merge the scales."""
 
-    scales: tuple[float, ...] = (1.0,)
+    scales: Scales = (1.0,)
     """Side of each view relative to the image; sizes are rounded down."""
     flip: bool = True
     """Add the horizontally mirrored image at each scale, in the same batch."""
@@ -32,19 +33,6 @@ class Fusion:
     source: str = "wsss_lab"
     """Origin of the rule."""
 
-    def __post_init__(self) -> None:
-        if not self.scales or min(self.scales) <= 0:
-            raise ValueError(f"scales must be positive and not empty, got {self.scales}")
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
-
-
-_CHOICES = {
-    "fuse_flip": ("max", "sum", "mean"),
-    "fuse_scale": ("sum", "mean", "max", "last"),
-    "relu": ("before", "after_flip", "none"),
-}
 
 FUSIONS: dict[str, Fusion] = {
     "single": Fusion(scales=(1.0,), flip=False),

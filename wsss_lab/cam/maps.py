@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from wsss_lab.ranges import Factor, Settings
+
 
 def class_activation_map(
     features: Float[Tensor, "b d gh gw"], weight: Float[Tensor, "k d"]
@@ -124,14 +126,14 @@ def grad_cam(
 
 
 @dataclass(frozen=True)
-class Normalization:
+class Normalization(Settings):
     """Rule that scales a map to 0..1: `(x - low) / (max - low + eps)`."""
 
     relu: bool
     """Cut negative values first."""
     subtract_min: bool
     """`low` is the smallest value; otherwise `low` is 0."""
-    eps: float
+    eps: Factor
     """Added to the denominator. 0 means: an all-zero map stays zero."""
     over: Literal["class", "image"]
     """Take minimum and maximum over one class's map, or over all maps of the image."""

@@ -6,22 +6,24 @@ from typing import Annotated, Literal
 
 from tyro.conf import subcommand
 
+from wsss_lab.ranges import Count, Range, Seed, Settings
+
 Split = Literal["pretrain", "train", "val"]
 
 
 @dataclass(frozen=True)
-class Toy:
+class Toy(Settings):
     """Write part of the toy world in VOC layout: JPEGImages, SegmentationClass, tags.csv."""
 
     out: Path
     """Folder to write to; must be new, empty, or hold the same export."""
     split: Split = "train"
     """`pretrain` has one object an image, `train` and `val` one to four."""
-    count: int = 100
+    count: Count = 100
     """Number of images."""
-    seed: int = 0
+    seed: Seed = 0
     """Same seed, same images, on every machine."""
-    size: int = 128
+    size: Annotated[int, Range("[1, 4096]")] = 128
     """Side of the square images in px."""
 
     def run(self) -> int:
@@ -92,12 +94,16 @@ class Stuff10k:
     """Folder for the archive and what is made of it."""
     download: bool = True
     """Fetch the archive if it is missing; otherwise name it, and its place."""
+    accept_unverified: bool = False
+    """Take what the server sends, although no checksum of this archive is published."""
 
     def run(self) -> int:
         """Prepare the data set and print a summary."""
         from wsss_lab.data.prepare import prepare_stuff10k
 
-        print(prepare_stuff10k(self.root, download=self.download))
+        print(
+            prepare_stuff10k(self.root, download=self.download, unverified=self.accept_unverified)
+        )
         return 0
 
 

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional
 
+from wsss_lab.ranges import Count, Pixels, Range, Settings, Share
+
 
 @dataclass(frozen=True)
-class Predict:
+class Predict(Settings):
     """Name and outline what is in images: a mask and an overlay per image, no tags needed."""
 
     images: Positional[Path]
@@ -18,7 +20,7 @@ class Predict:
     weights: Path | None = None
     """Folder of a trained run, its model.safetensors, or a released checkpoint; else the packaged
     toy classifier."""
-    threshold: float = 0.4
+    threshold: Share = 0.4
     """Background threshold on normalised class activation maps, 0..1."""
     soft: bool = False
     """Also write the class probabilities, <name>.npz."""
@@ -45,7 +47,7 @@ class Predict:
 
 
 @dataclass(frozen=True)
-class Explain:
+class Explain(Settings):
     """Name the likeliest ImageNet classes of a photo, and show where the network sees them."""
 
     photo: Positional[Path]
@@ -57,9 +59,9 @@ class Explain:
     weights: str = ""
     """A file with the network's weights; else those of the pip package for lite0, timm's for
     others."""
-    classes: int = 5
+    classes: Count = 5
     """Number of classes."""
-    side: int = 320
+    side: Pixels = 320
     """Long side at which the photo is looked at, px."""
     overwrite: bool = False
     """Replace the file, if there is one."""
@@ -78,7 +80,7 @@ class Explain:
 
 
 @dataclass(frozen=True)
-class Eval:
+class Eval(Settings):
     """Compare masks with the truth, class by class; or `eval METHOD --weights FILE` a network."""
 
     pred: Path
@@ -87,14 +89,14 @@ class Eval:
     """Folder of true masks, `<name>.png`; pixels of 255 are left out."""
     list: Path
     """Text file with one image name a line."""
-    classes: int = 21
+    classes: Annotated[int, Range("[2, 255]")] = 21
     """Number of classes with background."""
     json: bool = False
     """Print machine-readable JSON instead of the table."""
     unlabelled: Literal["wrong", "ignored", "error"] = "wrong"
     """Predicted pixels of 255, as pseudo-labels have them: count them as wrong, leave them out of
     the score, or refuse them."""
-    ignore: int | None = None
+    ignore: Annotated[int, Range("[0, 255]")] | None = None
     """Value of pixels without a class in both folders, for example 255; those of the predictions
     are left out, as with `--unlabelled ignored`."""
 

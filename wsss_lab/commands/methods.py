@@ -1,11 +1,14 @@
 """Commands whose options are the settings of a method: `train`, `plan` and `eval METHOD`."""
 
 import dataclasses
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from wsss_lab.commands.options import PROGRAM, default_of, option, parse, setting, unnamed
+from wsss_lab.ranges import Count, Settings
 
 
 def train(arguments: list[str]) -> int:
@@ -14,11 +17,15 @@ def train(arguments: list[str]) -> int:
     Args:
         arguments: what follows `train`.
     """
+    from wsss_lab.data.workers import PARENT, end_with_parent
     from wsss_lab.runs.contents import undo_failed_start
     from wsss_lab.runs.folder import is_first_process, restore
     from wsss_lab.runs.launch import require_run
     from wsss_lab.runs.recipe import find_recipe
+    from wsss_lab.train.stop import raised_by_sigterm
 
+    if parent := os.environ.pop(PARENT, ""):
+        end_with_parent(int(parent))
     method = arguments[0]
     recipe = find_recipe(method)
     preset, out = (option(arguments, name) for name in ("preset", "out"))
@@ -27,7 +34,7 @@ def train(arguments: list[str]) -> int:
     if preset is None and _resumes(arguments) and out:
         if there["method"] != method:
             raise ValueError(f"out: {out} holds a run of {there['method']}, not of {method}")
-        default = restore(recipe.config, there["config"])
+        default = restore(recipe.config, there["config"], Path(out) / "config.json")
     else:
         default = recipe.preset(preset or "toy")
     settings: Any = parse(
@@ -54,8 +61,12 @@ def train(arguments: list[str]) -> int:
     if settings.resume:
         require_run(settings.out)
     more: dict[str, Any] = {"overwrite": True} if settings.overwrite else {}
-    with undo_failed_start(settings.out, is_first_process()):
-        recipe.train(settings.config, settings.out, settings.resume, **more)
+    try:
+        with raised_by_sigterm(), undo_failed_start(settings.out, is_first_process()):
+            recipe.train(settings.config, settings.out, settings.resume, **more)
+    except KeyboardInterrupt as stop:
+        command = f"{PROGRAM} train {method} --out {shlex.quote(str(settings.out))} --resume"
+        raise type(stop)(f"{stop or 'interrupted'}. Go on with: {command}") from None
     return 0
 
 
@@ -94,10 +105,11 @@ def plan(arguments: list[str]) -> int:
                 ("preset", setting(str, f"One of {', '.join(recipe.presets)}."), preset),
                 ("out", setting(Path | None, "JSON file to write, too."), None),
                 ("overwrite", setting(bool, "Replace that file if it is there."), False),
-                ("timed_steps", setting(int, "Steps of each kind to time; two warm up."), 10),
-                ("timed_images", setting(int, "Images to label and to score."), 16),
+                ("timed_steps", setting(Count, "Steps of each kind to time; two warm up."), 10),
+                ("timed_images", setting(Count, "Images to label and to score."), 16),
                 ("config", unnamed(recipe.config), default_of(recipe.preset(preset))),
             ],
+            bases=(Settings,),
             frozen=True,
         ),
         arguments[1:],

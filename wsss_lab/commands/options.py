@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from wsss_lab.ranges import check, checks_later, spelled
+
 PROGRAM = "python -m wsss_lab"
 
 
@@ -46,16 +48,18 @@ def parse(kind: Any, arguments: list[str] | None, **options: Any) -> Any:
         **options: of `tyro.cli`.
 
     Raises:
-        ValueError: they do not fit; one line says why.
+        ValueError: they do not fit; one line that names the option.
     """
     caught = io.StringIO()
     try:
-        with contextlib.redirect_stderr(caught):
-            return tyro.cli(kind, args=arguments, **options)
+        with contextlib.redirect_stderr(caught), checks_later():
+            found = tyro.cli(kind, args=arguments, **options)
     except SystemExit as stop:
         if not stop.code:
             raise
         raise ValueError(_one_line(caught.getvalue())) from None
+    check(found, spelled, unnamed=("config", "what"))
+    return found
 
 
 def _one_line(text: str) -> str:

@@ -83,6 +83,8 @@ class Archive:
     licence: str
     about: str
     """Content, with its rough size."""
+    limit: int = 4_000_000_000
+    """Most bytes that are accepted where `size` is None."""
 
 
 _FLICKR = "photos: terms of Flickr and of their owners, research use; annotations: CC BY 4.0"
@@ -124,10 +126,10 @@ ARCHIVES: Mapping[str, Archive] = MappingProxyType(
                 "none stated; asks for citation of Hariharan et al., ICCV 2011",
                 "SBD: masks for 11,355 of the VOC photos (1.4 GB)",
             ),
-            # http: the host's certificate is not valid for its own name. The MD5 guards the bytes.
+            # the bucket's own address: images.cocodataset.org has a certificate of another name
             Archive(
                 "train2014.zip",
-                "http://images.cocodataset.org/zips/train2014.zip",
+                "https://s3.amazonaws.com/images.cocodataset.org/zips/train2014.zip",
                 13_510_573_713,
                 "0da8c0bd3d6becc4dcb32757491aca88",
                 _FLICKR,
@@ -135,7 +137,7 @@ ARCHIVES: Mapping[str, Archive] = MappingProxyType(
             ),
             Archive(
                 "val2014.zip",
-                "http://images.cocodataset.org/zips/val2014.zip",
+                "https://s3.amazonaws.com/images.cocodataset.org/zips/val2014.zip",
                 6_645_013_297,
                 "a3d79f5ed8d289b7a7554ce06a5782b3",
                 _FLICKR,
@@ -143,7 +145,7 @@ ARCHIVES: Mapping[str, Archive] = MappingProxyType(
             ),
             Archive(
                 "annotations_trainval2014.zip",
-                "http://images.cocodataset.org/annotations/annotations_trainval2014.zip",
+                "https://s3.amazonaws.com/images.cocodataset.org/annotations/annotations_trainval2014.zip",
                 252_872_794,
                 "0a379cfc70b0e71301e0f377548639bd",
                 _FLICKR,
@@ -151,7 +153,7 @@ ARCHIVES: Mapping[str, Archive] = MappingProxyType(
             ),
             Archive(
                 "cocostuff-10k-v1.1.zip",
-                "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/"
+                "https://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/"
                 "cocostuff-10k-v1.1.zip",
                 None,
                 None,

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Annotated, Any, Literal, Protocol
 
 from wsss_lab.data.class_names import require_foreground
 from wsss_lab.data.datasets import ImageTagDataset
@@ -10,6 +10,7 @@ from wsss_lab.data.errors import Problem
 from wsss_lab.data.layouts import folder_classes
 from wsss_lab.data.toy import ToyWorld
 from wsss_lab.data.voc_mini import index_voc_mini
+from wsss_lab.ranges import Count, Pixels, Range, Seed, Settings, Share
 from wsss_lab.registry import Registry
 
 
@@ -37,7 +38,7 @@ class DataSet:
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Settings):
     """Data set, and the views of its images that training uses.
 
     The defaults are ours and fit the toy world; the presets of the methods hold their papers'.
@@ -62,26 +63,26 @@ class DataConfig:
     convention: Literal["171", "182", "things"] = "171"
     """Classes of COCO-Stuff 10K, see `ImageTagDataset.stuff10k`."""
 
-    crop: int = 128
+    crop: Pixels = 128
     """Side of the square crop, px. TSCD: 512 (its author; its script ran 320), ASDT: 321 (released
     code), ACR: 384 (released script), CoSA: 448 (released code)."""
     resize: Literal["scale", "long_side"] = "scale"
     """`scale`: image size times a factor from `scale` (TSCD, ASDT, CoSA). `long_side`: the long
     side becomes `crop` times a factor from `scale` (ACR)."""
-    scale: tuple[float, float] = (0.75, 1.25)
+    scale: Annotated[tuple[float, float], Range("(0, 100)", rising=True)] = (0.75, 1.25)
     """Smallest and largest factor, drawn uniformly. Released codes: TSCD and CoSA 0.5..2, ASDT
     0.7..1.3, ACR 0.9..1/0.875 of the crop."""
     scale_per: Literal["image", "batch"] = "image"
     """One factor an image, or one for all images of a step (ASDT, released code)."""
-    flip: float = 0.5
+    flip: Share = 0.5
     """Probability of a left-right mirror; 0.5 in all four released codes."""
     pad: Literal["black", "mean"] = "black"
     """Padding outside the image: black (TSCD, CoSA), or the mean that the network's images are
     normalised by (ImageNet's, but for networks that declare another), which is 0 for it (ASDT,
     ACR)."""
-    jitter: float = 0.0
+    jitter: Annotated[float, Range("[0, 1)")] = 0.0
     """Brightness, contrast and saturation vary by up to this share. None of the four uses it."""
-    blur: float = 0.0
+    blur: Share = 0.0
     """Probability of a Gaussian blur with a radius of 0.1..2 px; CoSA's released code 0.5."""
     strong: bool = False
     """A second view of the same crop in other colours: one of nine operations at a magnitude of
@@ -91,36 +92,18 @@ class DataConfig:
     `long_side` bilinear without a wider filter). `ours`: torch on the pixels under the crop, up to
     about one grey level and half a source pixel off, and faster."""
 
-    count: int = 3000
+    count: Count = 3000
     """Toy scenes to train on."""
-    val_count: int = 400
+    val_count: Count = 400
     """Toy scenes to evaluate on."""
-    size: int = 128
+    size: Annotated[int, Range("[1, 4096]")] = 128
     """Side of a toy scene, px."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the toy world; the order of the images comes from the run's seed."""
 
-    def __post_init__(self) -> None:
+    def require(self) -> None:
+        """Refuse data sets that are not known."""
         DATA_SETS.find(self.name)
-        for field in ("resize", "scale_per", "pad", "form", "convention"):
-            legal = get_args(_LITERALS[field])
-            if getattr(self, field) not in legal:
-                raise ValueError(
-                    f"{field}: expected one of {', '.join(legal)}, got {getattr(self, field)!r}"
-                )
-        for field in ("crop", "count", "val_count", "size"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field}: expected at least 1, got {getattr(self, field)}")
-        for field in ("flip", "blur"):
-            if not 0 <= getattr(self, field) <= 1:
-                value = getattr(self, field)
-                raise ValueError(f"{field}: expected a probability in [0, 1], got {value}")
-        if not 0 <= self.jitter < 1:
-            raise ValueError(f"jitter: expected a share in [0, 1), got {self.jitter}")
-        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] < 100:
-            raise ValueError(
-                f"scale: expected (smallest, largest), above 0 and below 100, got {self.scale}"
-            )
 
     def split_of(self, role: str) -> str:
         """Return the list name for "train" or "val"; any other name is returned unchanged."""
@@ -128,9 +111,6 @@ class DataConfig:
         if role == "train":
             return self.train_split or usual[0]
         return (self.val_split or usual[1]) if role == "val" else role
-
-
-_LITERALS = {field.name: field.type for field in dataclasses.fields(DataConfig)}
 
 
 def build_dataset(

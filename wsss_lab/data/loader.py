@@ -2,7 +2,6 @@
 
 import itertools
 import multiprocessing
-import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from wsss_lab.data.errors import Problem
 from wsss_lab.data.order import StepSampler, permutation
 from wsss_lab.data.reported import Reported
 from wsss_lab.data.sampling import WeightedSampler
+from wsss_lab.data.workers import LoaderWorker
 
 __all__ = [
     "LoadedBatch",
@@ -141,7 +141,7 @@ class StepLoader:
                 sampler=_From(step),
                 num_workers=self.workers,
                 prefetch_factor=self.ahead,
-                worker_init_fn=_quiet,
+                worker_init_fn=LoaderWorker(),
                 multiprocessing_context=multiprocessing.get_context(method),
                 generator=torch.Generator(),  # else every start would advance the global one
             )
@@ -195,11 +195,6 @@ class _From(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return itertools.count(self.start)
-
-
-def _quiet(_: int) -> None:
-    """Ignore Ctrl-C in a worker: the parent stops it, without one more traceback."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Steps(Dataset[Stacked]):

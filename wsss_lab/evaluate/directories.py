@@ -20,6 +20,7 @@ from wsss_lab.data.files import composed, existing, read_text
 from wsss_lab.data.masks import mask_classes, read_mask
 from wsss_lab.data.name_lists import name_of_line
 from wsss_lab.metrics import ConfusionMatrix, Protocol, Report, pair_counts
+from wsss_lab.printable import one_line
 
 SHOWN = 20
 """So many problems are listed; the rest is counted."""
@@ -302,7 +303,7 @@ def run_eval(
             Path(pred), Path(truth), listed, classes, class_names, stated, None, ignore, _print_note
         )
     except ValueError as error:
-        print(f"eval: {error}", file=sys.stderr)
+        print(f"eval: {one_line(error)}", file=sys.stderr)
         return 1 if isinstance(error, LabelFilesError) else 2
     if as_json:
         content = json.loads(report.to_json()) | {"unlabelled_share": without}

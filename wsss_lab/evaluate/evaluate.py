@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Subset
 from wsss_lab.data.errors import DataError
 from wsss_lab.data.reported import Reported, raising
 from wsss_lab.data.sample import Sample
+from wsss_lab.data.workers import LoaderWorker
 from wsss_lab.evaluate.directories import SHOWN, evaluate_directories, read_names, run_eval
 from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
 from wsss_lab.evaluate.regions import Regions, regions_of
@@ -117,7 +118,8 @@ def score_shard(
     scores = Scores(num_classes, thresholds)
     mine: Any = Subset(dataset, range(rank, len(dataset), world))  # type: ignore[arg-type]
     read: Any = Reported(mine, _small)
-    loader: Any = raising(DataLoader(read, batch_size=None, num_workers=workers))
+    options: Any = {"num_workers": workers, "worker_init_fn": LoaderWorker()}
+    loader: Any = raising(DataLoader(read, batch_size=None, **options))
     was_training = method.training
     method.eval()
     for group in by_shape(loader, batch):

@@ -8,7 +8,7 @@ the same forward passes, each joined by its own rule: a `wsss_lab.cam.Fusion`.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from wsss_lab.cam import FUSIONS, Fusion, Normalization, fuse_cams, normalize_cam
 from wsss_lab.methods.common.base import SegOutput
+from wsss_lab.ranges import Pixels, Range, Settings
 
 LogitsFn = Callable[[Float[Tensor, "v 3 h w"]], Float[Tensor, "v c gh gw"]]
 """Images in [0, 1] -> logits on any grid."""
@@ -40,7 +41,7 @@ LOGIT_FUSIONS: dict[str, Fusion] = {
 
 
 @dataclass(frozen=True)
-class MultiScale:
+class MultiScale(Settings):
     """Multi-scale inference: scales and mirror images that are run, and how outputs are joined."""
 
     logits: Fusion = field(default_factory=lambda: LOGIT_FUSIONS["single"])
@@ -51,23 +52,22 @@ class MultiScale:
     """How joined maps are brought to 0..1: a key of `NORMALIZATIONS`, or a rule."""
     resize: Literal["none", "long", "squash"] = "none"
     """First step: nothing; the longer side becomes `side`; or both sides do."""
-    side: int = 0
+    side: Annotated[int, Range("[0, 65535]")] = 0
     """For `resize`, px."""
     join_at: Literal["image", "grid"] = "image"
     """Where logits of several scales meet: at image size, or on the grid of the first scale, which
     is cheaper (AFA)."""
-    min_side: int = 32
+    min_side: Pixels = 32
     """A view whose shorter side would fall below this is enlarged to it, in proportion, px: COCO
     has images that no network here could see at half size. The released codes have no such rule."""
 
-    def __post_init__(self) -> None:
+    def require(self) -> None:
+        """Refuse rules that cut logits, and a side without `resize` or `resize` without a side."""
         if self.logits.relu != "none":
             raise ValueError(
                 f'logits must be joined with relu="none", got {self.logits.relu!r}; negative '
                 "logits mean something"
             )
-        if self.resize not in ("none", "long", "squash"):
-            raise ValueError(f'resize must be "none", "long" or "squash", got {self.resize!r}')
         if (self.side > 0) != (self.resize != "none"):
             raise ValueError(
                 f"side must be given in px together with resize, got resize={self.resize!r} and "

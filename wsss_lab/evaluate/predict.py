@@ -29,6 +29,7 @@ from wsss_lab.evaluate.trained import Trained, choose_device
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.methods.common.base import SegOutput
 from wsss_lab.models.backbones import build_backbone
+from wsss_lab.models.state import load_strictly
 from wsss_lab.outputs import guard_outputs
 
 WEIGHTS = "toy_cnn_tags"
@@ -45,7 +46,7 @@ def toy_classifier() -> TagClassifier:
         raise FileNotFoundError(f"{WEIGHTS}.safetensors is not in this installation; reinstall it")
     classifier = TagClassifier(build_backbone("toy_cnn"), len(TOY_CLASSES))
     state = safetensors.torch.load(file.read_bytes())
-    classifier.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
+    load_strictly(classifier, state, what=f"packaged weights {WEIGHTS}", widen=True)
     classifier.backbone.weight_tag = WEIGHTS
     return classifier.eval()
 

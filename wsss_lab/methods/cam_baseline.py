@@ -16,10 +16,12 @@ the ceiling that weak supervision is measured against, and the network that pseu
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from wsss_lab import IGNORE
 from wsss_lab.losses import pixel_loss, tag_loss
 from wsss_lab.methods.common.base import (
     Batch,
@@ -42,6 +44,8 @@ class TagClassifier(Method):
         pool: `gap` (average, the CAM paper) or `gmp` (maximum, TSCD and CoSA).
         exclusive: train with softmax cross-entropy; for pre-training on one-object images.
     """
+
+    mean_over_images = True
 
     def __init__(
         self,
@@ -103,6 +107,8 @@ class SegNetwork(Method):
         hidden: channels of the decoder.
     """
 
+    mean_over_images = True
+
     def __init__(self, backbone: Backbone, classes: int, hidden: int = 64):
         super().__init__()
         self.backbone = backbone
@@ -128,8 +134,12 @@ class SegNetwork(Method):
         return SegOutput(logits=self(images))
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
-        """Pixel loss of a batch with masks (truth or pseudo-labels)."""
+        """Pixel loss of a batch with masks (truth or pseudo-labels).
+
+        Several processes give every labelled pixel the weight it has in one batch.
+        """
         loss = pixel_loss(self(batch["images"]), batch["masks"])
+        loss = loss * weight_of_share((batch["masks"] != IGNORE).sum())
         return StepOutput(loss, {"pixels": loss})
 
     def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
@@ -138,6 +148,23 @@ class SegNetwork(Method):
         return split_decay(self.backbone, lr, weight_decay) + split_decay(
             decoder, head_lr, weight_decay
         )
+
+
+@torch.no_grad()
+def weight_of_share(count: Int[Tensor, ""]) -> Float[Tensor, ""] | int:
+    """Return this process's count over the mean of all processes; 1 for a single process.
+
+    Processes take the mean of their losses. Times this weight, a mean over some entries of the
+    share becomes the mean over those of the whole batch.
+
+    Args:
+        count: entries of this process's share, for example labelled pixels.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return 1
+    everywhere = count.float()
+    dist.all_reduce(everywhere)
+    return count * dist.get_world_size() / everywhere.clamp(min=1)
 
 
 @torch.no_grad()

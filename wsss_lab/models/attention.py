@@ -10,9 +10,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import timm.layers
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from timm.models import pvt_v2
 from torch import Tensor, nn
 
 AttentionKind = Literal["probs", "logits"]
@@ -58,15 +60,42 @@ class AttentionRecord:
         return torch.stack(self.maps, dim=1)
 
 
+KNOWN: tuple[type[nn.Module], ...] = (timm.layers.Attention, pvt_v2.Attention)
+"""Attention modules whose arithmetic is the plain one: softmax(scale Q K^T) V over all tokens. Of
+their children, and of all others, nothing is known: they may turn queries and keys (RoPE), add a
+bias for relative positions, or attend within windows."""
+
+
 def attention_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the attention modules of a timm transformer by name, in the order of execution."""
-    return {
-        name: module
+    """Return the attention modules of a timm transformer by name, in the order of execution.
+
+    Raises:
+        ValueError: the model has attention of a kind that is not in `KNOWN`; its maps would be
+            other ones than those that the model computes with.
+    """
+    found = {name: module for name, module in model.named_modules() if type(module) in KNOWN}
+    inner = tuple(f"{name}." for name in found)
+    strange = {
+        name: type(module).__name__
         for name, module in model.named_modules()
-        if hasattr(module, "fused_attn")
-        and isinstance(getattr(module, "attn_drop", None), nn.Module)
-        and (hasattr(module, "qkv") or (hasattr(module, "q") and hasattr(module, "kv")))
+        if name not in found and not name.startswith(inner) and _attends(module)
     }
+    if strange:
+        name, kind = next(iter(strange.items()))
+        raise ValueError(
+            f"model {type(model).__name__} has {len(strange)} attention layers whose arithmetic is "
+            f"not known here, the first is {name} ({kind}): rotary or relative positions, or "
+            "windows; use a plain transformer (toy_vit, toy_mit, vit_b16, r50_vit_b16, deit_*, "
+            "mit_*)"
+        )
+    return found
+
+
+def _attends(module: nn.Module) -> bool:
+    """Whether a module computes some kind of attention between tokens; pooling is no layer."""
+    kind = type(module).__name__
+    heads = hasattr(module, "num_heads") or hasattr(module, "fused_attn")
+    return heads and ("Att" in kind or "Msa" in kind) and "AttentionPool" not in kind
 
 
 def _choose(model: nn.Module, layers: Sequence[int] | None) -> dict[str, nn.Module]:
@@ -157,7 +186,8 @@ def record_attention(
         The `AttentionRecord` that fills up.
 
     Raises:
-        ValueError: the model has no attention, a layer does not exist, or `what` is unknown.
+        ValueError: the model has no attention or one that is not in `KNOWN`, a layer does not
+            exist, or `what` is unknown.
 
     Example:
         >>> with record_attention(backbone, layers=(-2, -1)) as record:

@@ -59,11 +59,11 @@ def imagenet_classifier(name: str = "lite0", weights: str = "") -> ImageNetClass
     net: Any = create_net(tag, {"num_classes": known.num_classes} if known else {})
     weights = weights or (LITE0_TAG if name == "lite0" else "timm")
     if weights == LITE0_TAG:
-        load_strictly(net, read_lite0(), what=LITE0_TAG)
+        load_strictly(net, read_lite0(), what=LITE0_TAG, widen=True)
     elif weights == "timm":
         load_strictly(net, timm_donor(tag).state_dict(), what=f"timm weights {tag}")
     elif weights != "random":
-        load_strictly(net, read_state_dict(Path(weights)), what=weights)
+        load_strictly(net, read_state_dict(Path(weights)), what=weights, widen=True)
     subset = infer_imagenet_subset(net)
     if subset is None:
         raise ValueError(f"backbone: timm has no class names for the {net.num_classes} of {name}")

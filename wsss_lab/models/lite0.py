@@ -115,7 +115,8 @@ def lite0_classifier() -> nn.Linear:
     """ImageNet classifier of the pip package: mean of the last map (1280) to 1,000 logits."""
     state = read_lite0()
     head = nn.Linear(1280, 1000)
-    head.load_state_dict({k: state[f"classifier.{k}"] for k in ("weight", "bias")})
+    own = {k: state[f"classifier.{k}"] for k in ("weight", "bias")}
+    load_strictly(head, own, what=LITE0_TAG, widen=True)
     return head
 
 
@@ -190,7 +191,7 @@ def load_lite0(backbone: Lite0Backbone) -> None:
         FileNotFoundError: the package is not installed.
         ValueError: the file is damaged or is another network's.
     """
-    load_strictly(backbone.net, without(read_lite0(), ("classifier.",)), what=LITE0_TAG)
+    load_strictly(backbone.net, without(read_lite0(), ("classifier.",)), what=LITE0_TAG, widen=True)
 
 
 def imagenet_logits(

@@ -161,7 +161,7 @@ def load_stem(backbone: Lite0ViTBackbone) -> None:
     stem = backbone.net.patch_embed.backbone
     early = ("conv_stem.", "bn1.", *(f"blocks.{i}." for i in range(STEM_STAGES)))
     state = {name: value for name, value in read_lite0().items() if name.startswith(early)}
-    load_strictly(stem, state, what=LITE0_TAG)
+    load_strictly(stem, state, what=LITE0_TAG, widen=True)
 
 
 def load_lite0_vit(backbone: Lite0ViTBackbone) -> None:
@@ -178,4 +178,4 @@ def load_lite0_vit(backbone: Lite0ViTBackbone) -> None:
     trained = read_state_dict(PACKAGED)
     state = {name: v for name, v in trained.items() if not name.startswith(HEADS_PREFIX)}
     state |= {STEM_PREFIX + name: value for name, value in stem.items()}
-    load_strictly(backbone.net, state, what=f"packaged weights {PACKAGED.name}")
+    load_strictly(backbone.net, state, what=f"packaged weights {PACKAGED.name}", widen=True)

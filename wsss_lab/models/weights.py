@@ -22,7 +22,7 @@ from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone, count_parameters
 from wsss_lab.models.lite0 import LITE0_TAG, load_lite0
 from wsss_lab.models.lite0_vit import load_lite0_vit
-from wsss_lab.models.state import load_strictly, read_state_dict
+from wsss_lab.models.state import WIDENED, load_strictly, read_state_dict, require_finite
 from wsss_lab.models.timm_nets import PREFIX, classifier_names, without
 
 IMAGENET_TAGS = {
@@ -87,8 +87,9 @@ def load_backbone_weights(backbone: Backbone, source: str | os.PathLike[str]) ->
     elif text == LITE0_TAG:
         _load_from_pip(backbone)
     elif Path(text).suffix in (".safetensors", ".pth", ".pt", ".bin"):
-        load_strictly(backbone.net, _translate(backbone, read_state_dict(text)), what=text)
-        backbone.weight_tag = f"file:{Path(text).name}"
+        state = _translate(backbone, read_state_dict(text))
+        load_strictly(backbone.net, state, what=text, widen=True)
+        backbone.weight_tag = f"file:{Path(text).name}{_widened(state)}"
     elif timm.models.is_model_pretrained(text):
         _load_timm(backbone, text)
     else:
@@ -143,11 +144,13 @@ def save_backbone_weights(
 
     Raises:
         ValueError: another file extension.
+        FloatingPointError: a weight is not finite.
     """
     file = Path(path)
     if file.suffix != ".safetensors":
         raise ValueError(f"path must end in .safetensors, got {file.name!r}")
     state = {key: value.contiguous() for key, value in backbone.net.state_dict().items()}
+    require_finite(state, f"weights of {backbone.name} for {file}")
     data = safetensors.torch.save(state)
     write_atomically(file, lambda target: target.write(data))
     facts = {"backbone": backbone.name, "parameters": count_parameters(backbone.net)}
@@ -181,7 +184,8 @@ def _toy_file(name: str) -> Any:
 
 def _load_toy(backbone: Backbone) -> None:
     with resources.as_file(_toy_file(backbone.name)) as file:
-        load_strictly(backbone.net, read_state_dict(file), what=f"toy weights {file.name}")
+        state = read_state_dict(file)
+        load_strictly(backbone.net, state, what=f"toy weights {file.name}", widen=True)
     backbone.weight_tag = "toy"
 
 
@@ -260,12 +264,24 @@ def timm_donor(tag: str, **options: Any) -> Any:
         )
     except OSError as error:  # the hub's own errors are OSErrors too
         raise ConnectionError(f"{help_text} ({error})") from error
+    except Exception as error:  # a damaged file in the cache raises anything
+        reason = " ".join(str(error).partition("\n")[0].split())[:160]
+        where = f"the cached file {cached}" if cached else "the downloaded file"
+        raise ValueError(
+            f"weights {tag}: {where} cannot be loaded ({reason}); delete it and start again"
+        ) from error
 
 
 def _load_timm(backbone: Backbone, tag: str) -> None:
     donor = timm_donor(tag, num_classes=0)
     load_strictly(backbone.net, donor.state_dict(), what=f"timm weights {tag}")
     backbone.weight_tag = f"timm:{tag}"
+
+
+def _widened(state: Mapping[str, Tensor]) -> str:
+    """Note on a file whose numbers were narrower than the network's; "" for others."""
+    narrow = {str(v.dtype).removeprefix("torch.") for v in state.values() if v.dtype in WIDENED}
+    return f" ({', '.join(sorted(narrow))})" if narrow else ""
 
 
 def _translate(backbone: Backbone, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from wsss_lab.config import OptimConfig
@@ -31,6 +30,7 @@ from wsss_lab.methods.asdt.released import CHECKPOINT
 from wsss_lab.methods.asdt.signal import student_share
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.weights import load_backbone_weights, load_strictly
+from wsss_lab.ranges import Count, Whole
 from wsss_lab.recipes.asdt_report import report_predictions, watcher
 from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
 from wsss_lab.runs.safe_read import read_checkpoint
@@ -46,21 +46,13 @@ class Config(EndToEndConfig):
 
     method: ASDTConfig = field(default_factory=ASDTConfig)
     """Settings of the method."""
-    report: int = 0
+    report: Whole = 0
     """Training images on which teachers' labels and heads are compared with the truth at the end,
     if there is one (and the heads on the validation list); 0 for none. For the report only."""
-    watch: int = 0
+    watch: Whole = 0
     """Training images on which teachers and student are compared during training; 0 for none."""
-    watch_every: int = 4
+    watch_every: Count = 4
     """Steps between two such comparisons."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("report", 0), ("watch", 0), ("watch_every", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"{name}: expected at least {least}, got {getattr(self, name)}; it counts "
-                    f"{'steps' if name == 'watch_every' else 'images, 0 switches it off'}"
-                )
 
 
 def _photos(name: str, crop: int = 321, **changes: Any) -> Config:
@@ -136,15 +128,16 @@ def build(config: Config, classes: int, pretrained: bool) -> ASDT:
 def _take_over(state: dict[str, Tensor], backbone: Any, head: nn.Linear, what: str) -> None:
     """Copy backbone and tag head of our own tag classifier."""
     inner = {k: v for k, v in state.items() if k.startswith("backbone.")}
-    load_strictly(backbone, {k.removeprefix("backbone."): v for k, v in inner.items()}, what=what)
+    own = {k.removeprefix("backbone."): v for k, v in inner.items()}
+    load_strictly(backbone, own, what=what, widen=True)
     _fill(head, state["head.linear.weight"])
 
 
 def _fill(head: nn.Linear, weight: Tensor) -> None:
     """Copy a classifier; one of another number of classes is of no use, the head stays random."""
     if weight.shape == head.weight.shape:
-        with torch.no_grad():
-            head.weight.copy_(weight)
+        state = {**head.state_dict(), "weight": weight}
+        load_strictly(head, state, what="the tag classifier of the weights", widen=True)
 
 
 def step_kind(config: Config, step: int) -> str:

@@ -13,7 +13,6 @@ their old key `voices`.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,10 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from wsss_lab.config import write_atomically, write_json
+from wsss_lab.config import read_json, write_atomically, write_json
 from wsss_lab.data.errors import DataError
 from wsss_lab.data.reported import Reported, raising
+from wsss_lab.data.workers import LoaderWorker
 from wsss_lab.evaluate.evaluate import by_shape
 from wsss_lab.methods.asdt.method import ASDT
 from wsss_lab.methods.asdt.predictions import PAIRS, agreement, image_counts, predictions
@@ -168,7 +168,8 @@ def _tally(
     count = min(config.report, len(images)) if role == "train" else len(images)
     mine = range(fabric.global_rank, count, fabric.world_size)
     read: Any = Reported(Subset(images, mine))
-    loader: Any = raising(DataLoader(read, batch_size=None, num_workers=config.run.workers))
+    options: Any = {"num_workers": config.run.workers, "worker_init_fn": LoaderWorker()}
+    loader: Any = raising(DataLoader(read, batch_size=None, **options))
     numbered = ({**sample, "number": n} for n, sample in zip(mine, loader, strict=True))
     tally = Tally(images.num_classes + 1)
     for group in by_shape(numbered, config.test.batch):  # type: ignore[arg-type]
@@ -266,4 +267,4 @@ def read_phase(path: Path) -> dict[str, Any]:
     """Read `phase`: step, and agreement of each pair after it; empty if no samples were taken."""
     if not path.is_file():
         return {}
-    return {"phase": json.loads(path.read_text())}
+    return {"phase": read_json(path, remedy="delete it, the report goes without it")}

@@ -16,7 +16,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from lightning_fabric import Fabric
 from torch import Tensor
@@ -30,6 +30,7 @@ from wsss_lab.methods.common.base import Method
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.weights import load_backbone_weights, load_strictly
+from wsss_lab.ranges import Batch, Range, Scales, Settings, Share, Whole
 from wsss_lab.recipes.cam_baseline_plan import plan
 from wsss_lab.runs.contents import LABELS
 from wsss_lab.runs.folder import RunFolder, device_name, restore
@@ -44,16 +45,16 @@ NAME = "cam_baseline"
 
 
 @dataclass(frozen=True)
-class TestConfig:
+class TestConfig(Settings):
     """How the trained networks are scored."""
 
     __test__ = False  # no test case, whatever pytest thinks of its name
 
-    scales: tuple[float, ...] = (1.0,)
+    scales: Scales = (1.0,)
     """Scales whose logits are averaged."""
     flip: bool = False
     """Average with the mirrored image, too."""
-    batch: int = 8
+    batch: Batch = 8
     """Images of one size per forward pass, at most."""
     crf: str = "none"
     """Post-processing by name; "none" for none."""
@@ -62,7 +63,7 @@ class TestConfig:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Settings of the CAM baseline. All defaults are ours."""
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -77,34 +78,25 @@ class Config:
     """Training with tags; seed, devices, precision and log hold for both networks."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser of the tag classifier."""
-    cam_scales: tuple[float, ...] = (1.0, 0.5, 1.5)
+    cam_scales: Scales = (1.0, 0.5, 1.5)
     """Scales of the maps that labels are made of, as TSCD and CoSA (released codes)."""
     cam_flip: bool = True
     """Mirrored images, too."""
-    threshold: float = 0.4
+    threshold: Share = 0.4
     """Background score of the pseudo-labels, 0..1: fixed beforehand, not chosen on any truth."""
-    band: tuple[float, float] | None = None
+    band: Annotated[tuple[float, float], Range("[0, 1]", rising=True)] | None = None
     """(low, high) instead: background up to low, ignored up to high."""
-    mask_steps: int = 0
+    mask_steps: Whole = 0
     """Steps of the segmentation network; 0 takes `run.steps`."""
     mask_optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser of the segmentation network."""
-    hidden: int = 64
+    hidden: Annotated[int, Range("[1, 65536]")] = 64
     """Channels of the segmentation decoder."""
-    report_train: int = 200
+    report_train: Whole = 200
     """Training images on which the pseudo-labels are compared with the truth, if there is one; 0
     for none. For the report only: nothing is chosen by it."""
     test: TestConfig = field(default_factory=TestConfig)
     """How the result is scored."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold: expected 0..1, got {self.threshold}")
-        for name in ("mask_steps", "report_train"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
-        if self.hidden < 1 or self.test.batch < 1:
-            raise ValueError("hidden, test.batch: expected at least 1")
 
 
 def _photos(name: Literal["voc", "coco", "stuff10k"], steps: int, mask_steps: int) -> Config:

@@ -28,6 +28,7 @@ from wsss_lab.methods.common.checkpoints import CheckpointKind
 from wsss_lab.methods.common.published import Published
 from wsss_lab.models.keymaps import Table
 from wsss_lab.models.weights import load_strictly
+from wsss_lab.ranges import SettingError, Settings
 from wsss_lab.recipes.end_to_end_plan import StepKind, any_step, plan
 from wsss_lab.runs.contents import LABELS
 from wsss_lab.runs.folder import RunFolder, device_name, restore
@@ -48,8 +49,12 @@ from wsss_lab.runs.start import read_start, start_method
 __all__ = ["EndToEnd", "EndToEndConfig", "TestConfig"]
 
 
+SMALLEST = 4
+"""Least side of a training view, px."""
+
+
 @dataclass(frozen=True)
-class EndToEndConfig:
+class EndToEndConfig(Settings):
     """Settings common to all these methods; each adds its own as `method`."""
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -68,6 +73,17 @@ class EndToEndConfig:
     """How the result is scored."""
     acr: ConsistencyConfig = field(default_factory=ConsistencyConfig)
     """All-pairs consistency as a plug-in; off, unless `acr.alpha` is above 0."""
+
+    def require(self) -> None:
+        """Refuse scales at which a crop would vanish, which shows only after the warm-up."""
+        method = getattr(self, "method", None)
+        least = min(getattr(method, "scales", (1.0,))) * getattr(method, "view_scale", 1.0)
+        if least * self.data.crop < SMALLEST:
+            raise SettingError(
+                ["method.scales"],
+                f"expected views of at least {SMALLEST} px, the smallest of a crop of "
+                f"{self.data.crop} px has {least * self.data.crop:.1f}; use larger scales or crops",
+            )
 
 
 @dataclass(frozen=True)

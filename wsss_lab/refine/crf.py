@@ -19,11 +19,13 @@ are `CRFS` in the file `values` of its folder.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
+from wsss_lab.ranges import Factor, Positive, Range, Settings
 from wsss_lab.refine.features import Images, bilateral_features, spatial_features
 from wsss_lab.refine.inputs import check_images, check_match, check_probs
 from wsss_lab.refine.lattice import Bags, Lattice
@@ -150,7 +152,7 @@ def _spatial_lattice(
 
 
 @dataclass(frozen=True)
-class DenseCRF:
+class DenseCRF(Settings):
     """Dense CRF with one position kernel and one position-and-colour kernel.
 
     It is a value, not a module: there are no parameters to train. Gradients do not pass; for those
@@ -168,25 +170,14 @@ class DenseCRF:
             pass [background score; CAMs], which does not.
     """
 
-    iterations: int = 10
-    spatial_sigma: float = 3
-    spatial_weight: float = 3
-    bilateral_sigma_xy: float = 80
-    bilateral_sigma_rgb: float = 13
-    bilateral_weight: float = 10
-    clip: float = 1e-5
+    iterations: Annotated[int, Range("[0, 10000]")] = 10
+    spatial_sigma: Positive = 3
+    spatial_weight: Factor = 3
+    bilateral_sigma_xy: Positive = 80
+    bilateral_sigma_rgb: Positive = 13
+    bilateral_weight: Factor = 10
+    clip: Annotated[float, Range("(0, 1)", hint="pydensecrf's clip is 1e-5")] = 1e-5
     normalised: bool = True
-
-    def __post_init__(self) -> None:
-        """Reject invalid widths, iterations and clips."""
-        for name in ("spatial_sigma", "bilateral_sigma_xy", "bilateral_sigma_rgb"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: expected a width above 0, got {getattr(self, name)}")
-        if self.iterations < 0 or not 0 < self.clip < 1:
-            raise ValueError(
-                "iterations, clip: expected 0 or more and a number in (0, 1), got "
-                f"{self.iterations} and {self.clip}; pydensecrf's clip is 1e-5"
-            )
 
     def __call__(
         self, images: Images, probs: Float[Tensor, "b k1 h w"]

@@ -35,7 +35,7 @@ probabilities to the CPU and back in every step.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +43,7 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from wsss_lab import IGNORE
+from wsss_lab.ranges import Factor, Positive, Range, Settings
 from wsss_lab.refine.features import Images, bilateral_features
 from wsss_lab.refine.inputs import check_images, check_match, check_probs
 from wsss_lab.refine.lattice import Lattice
@@ -116,7 +117,7 @@ class _ReleasedEnergy(torch.autograd.Function):
 
 
 @dataclass(frozen=True)
-class DenseEnergyLoss:
+class DenseEnergyLoss(Settings):
     """Loss `weight * E` on a reduced image; the same in TSCD, CoSA and ASDT.
 
     Attributes:
@@ -129,22 +130,12 @@ class DenseEnergyLoss:
             sizes, as PyTorch before 1.6 did (ASDT was written for 0.4.1); False: with `scale`.
     """
 
-    weight: float = 1e-7
-    sigma_rgb: float = 15
-    sigma_xy: float = 100
-    scale: float = 0.5
+    weight: Factor = 1e-7
+    sigma_rgb: Positive = 15
+    sigma_xy: Positive = 100
+    scale: Annotated[float, Range("(0, 1]")] = 0.5
     gradient: Gradient = "released"
     old_resize: bool = False
-
-    def __post_init__(self) -> None:
-        """Reject invalid settings."""
-        if self.gradient not in ("released", "true"):
-            raise ValueError(f"gradient: expected 'released' or 'true', got {self.gradient!r}")
-        if not (self.sigma_rgb > 0 and self.sigma_xy > 0 and 0 < self.scale <= 1):
-            raise ValueError(
-                "sigma_rgb, sigma_xy, scale: expected widths above 0 and a scale in (0, 1], got "
-                f"{self.sigma_rgb}, {self.sigma_xy}, {self.scale}"
-            )
 
     def __call__(
         self,

@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from wsss_lab.ranges import Factor, Positive, Settings
 from wsss_lab.refine.neighbours import (
     DILATIONS,
     check_masks,
@@ -47,7 +48,7 @@ _BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
-class LocalKernel:
+class LocalKernel(Settings):
     """Parameters of the weights that an image gives to the neighbours of a pixel.
 
     VARM differs little from PAR: with `variation=0` it *is* PAR at another contrast. The variation
@@ -56,17 +57,17 @@ class LocalKernel:
     positions and never uses it; it is left out here.
     """
 
-    contrast: float
+    contrast: Factor
     """Factor of the colour difference, which is measured in units of its spread."""
     power: Literal[1, 2] = 2
     """Absolute difference (1, PAMR) or squared difference (2)."""
-    eps: float = 1e-8
+    eps: Positive = 1e-8
     """Added to the spread; in units of the image."""
     centre: bool = False
     """Whether the spread counts the pixel itself, once per dilation."""
-    position: float = 0.0
+    position: Factor = 0.0
     """Weight of the second softmax, over -(distance / (its spread + 1e-8) / 0.3)^2. Added."""
-    variation: float = 0.0
+    variation: Factor = 0.0
     """Weight of the third softmax, over the squared forward differences of the shifted image,
     downwards and to the right, mean over channels; 0 in its last row and column. Subtracted."""
 

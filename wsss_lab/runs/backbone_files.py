@@ -19,7 +19,7 @@ from wsss_lab.models.weights import load_strictly
 def _examine_psa(state: State) -> Contents:
     with torch.device("meta"):
         net = build_backbone("wrn38").net
-    load_strictly(net, keymaps.rename(state, keymaps.WRN38), what="PSA")
+    load_strictly(net, keymaps.rename(state, keymaps.WRN38), what="PSA", widen=True)
     classes = state["fc8.weight"].shape[0] if "fc8.weight" in state else None
     return Contents("PSA, RRM (Wide ResNet-38)", "wrn38", classes)
 
@@ -28,7 +28,7 @@ def _examine_mit(state: State) -> Contents:
     name = mit_name(state)
     with torch.device("meta"):
         net = build_backbone(name).net
-    load_strictly(net, keymaps.rename(state, keymaps.MIT), what="SegFormer MiT")
+    load_strictly(net, keymaps.rename(state, keymaps.MIT), what="SegFormer MiT", widen=True)
     return Contents("SegFormer MiT, official names", name)
 
 
@@ -58,7 +58,7 @@ def _first_fit(state: State, names: list[str]) -> str:
         with torch.device("meta"):
             net = build_backbone(name, **options).net
         try:
-            load_strictly(net, state, what=f"the file, as {name},")
+            load_strictly(net, state, what=f"the file, as {name},", widen=True)
         except ValueError as error:
             problems.append(error)
         else:

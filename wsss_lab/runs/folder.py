@@ -2,18 +2,18 @@
 
 =====================  ============================================================================
 ``config.json``        method, settings, git revision and versions at the start; written first
-``STAGE/``             checkpoints and `log.csv` of each training stage
+``STAGE/``             checkpoints, `log.csv` and `stage.json` of each training stage
 ``model.safetensors``  the trained network, written when it is done
 ``metrics.json``       scores with protocol and provenance, written last
 =====================  ============================================================================
 """
 
 import dataclasses
+import hashlib
 import json
 import os
-import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,17 +26,23 @@ from wsss_lab.config import (
     OutputError,
     git_revision,
     output_error,
+    read_json,
+    shortened,
     versions,
     write_atomically,
     write_json,
 )
 from wsss_lab.data.class_names import require_same_classes
+from wsss_lab.models.state import read_file, require_finite
+from wsss_lab.ranges import check, checks_later
 from wsss_lab.runs.contents import discard_run, require_inputs_elsewhere
+from wsss_lab.runs.settings import fitting
 from wsss_lab.train.environment import arithmetic
 
 FREE = ("accumulate", "accelerator", "devices", "nodes", "workers", "log_every", "save_every")
 FREE_TO_CHANGE = frozenset({*FREE, "keep", "progress", "tensorboard", "root"})
-"""Settings that a resumed run may change: they alter speed, not results. `root`: data may move."""
+"""Settings that a resumed run may change. They alter speed, not results; where devices, nodes or
+accumulation do alter them, `fit` refuses (`wsss_lab.train.conditions`). `root`: data may move."""
 METADATA = "wsss_lab"
 """Key of a weights file's metadata. One key: the order of several is not fixed, and equal runs are
 to give equal files."""
@@ -55,30 +61,49 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def restore(kind: type[T], values: Mapping[str, Any]) -> T:
+def restore(kind: type[T], values: Any, source: Path | str = "") -> T:
     """A settings dataclass from what `plain` made of it.
 
+    Args:
+        kind: the dataclass.
+        values: its fields by name, as JSON has them.
+        source: the file they come from, for messages.
+
     Raises:
-        ValueError: a setting that `kind` does not have, or of another type.
+        ValueError: a setting that `kind` does not have, of another type, or outside its range.
     """
+    try:
+        with checks_later():
+            restored = _restored(kind, values, "")
+        check(restored)
+    except (ValueError, TypeError, RecursionError) as error:
+        if not source:
+            raise ValueError(str(error)) from error
+        remedy = "correct it, or begin another run in a new folder"
+        raise ValueError(f"{source}: {error}; {remedy}") from error
+    return restored
+
+
+def _restored(kind: type[T], values: Any, prefix: str) -> T:
+    if not isinstance(values, Mapping):
+        name = prefix.rstrip(".") or "config"
+        raise ValueError(f"{name}: expected settings by name, got {shortened(values)}")
     hints = typing.get_type_hints(kind)
-    if unknown := sorted(set(values) - set(hints)):
-        raise ValueError(f"{kind.__name__} has no settings {unknown}; another version wrote them")
-    return kind(**{name: _typed(hints[name], value) for name, value in values.items()})
+    if unknown := sorted(f"{prefix}{name}" for name in set(values) - set(hints)):
+        raise ValueError(
+            f"{kind.__name__} has no settings {unknown[:5]}; another version wrote them"
+        )
+    return kind(
+        **{name: _typed(hints[name], value, f"{prefix}{name}") for name, value in values.items()}
+    )
 
 
-def _typed(hint: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return restore(typing.cast(type, hint), value)
+def _typed(hint: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _restored(typing.cast(type, hint), value, f"{name}.")
     if isinstance(hint, type) and isinstance(value, Mapping) and hint.__subclasses__():
-        return restore(_kind_with(hint, value), value)
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        choices = [h for h in typing.get_args(hint) if h is not type(None)]
-        return None if value is None else _typed(choices[0], value)
-    if typing.get_origin(hint) is tuple and isinstance(value, Sequence):
-        inner = typing.get_args(hint)[0]
-        return tuple(_typed(inner, v) for v in value)
-    return Path(value) if hint is Path else value
+        return _restored(_kind_with(hint, value), value, f"{name}.")
+    return fitting(hint, value, name)
 
 
 def _kind_with(base: type, values: Mapping[str, Any]) -> type:
@@ -145,7 +170,7 @@ class RunFolder:
                 f"out: {out} holds a run of {there['method']}, this one is of {self.method}; "
                 "choose another folder"
             )
-        differing = _differences(there["config"], plain(self.config))
+        differing = differences(there["config"], plain(self.config))
         if differing:
             raise ValueError(
                 f"out: {out} holds a run with other settings ({'; '.join(differing[:3])}); use "
@@ -193,10 +218,21 @@ class RunFolder:
 
     def write_metrics(self, results: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
         """Write `metrics.json`: results and where they come from; git, versions of the start."""
-        content = {**self.begin(), **facts, "results": dict(results)}
+        from wsss_lab.runs.stage_record import conditions_of
+
+        used = {**conditions_of(self), "scores": [thread_counts()]}
+        content = {**self.begin(), **facts, "used": used, "results": dict(results)}
         if is_first_process():
             write_json(self.path / "metrics.json", content)
         return content
+
+
+def thread_counts() -> dict[str, int]:
+    """Threads of torch on the CPU; their number may change the last bit of a sum."""
+    return {
+        "threads": torch.get_num_threads(),
+        "interop_threads": torch.get_num_interop_threads(),
+    }
 
 
 def read_run(out: Path) -> dict[str, Any]:
@@ -209,12 +245,14 @@ def read_run(out: Path) -> dict[str, Any]:
     file = out / "config.json"
     if not file.is_file():
         raise FileNotFoundError(f"{out} holds no run: there is no config.json in it")
-    try:
-        content = json.loads(file.read_text())
-        if not {"method", "config", "git", "versions"} <= content.keys():
-            raise ValueError("entries are missing")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{file}: damaged ({error}); choose another folder") from error
+    content = read_json(file, remedy="choose another folder")
+    for name, kind in {"method": str, "config": dict, "git": str, "versions": dict}.items():
+        if not isinstance(content.get(name), kind):
+            found = shortened(content[name]) if name in content else "none"
+            raise ValueError(
+                f"{file}: damaged (entry {name}: expected a {kind.__name__}, got {found}); choose "
+                "another folder"
+            )
     return content
 
 
@@ -234,32 +272,68 @@ def _require_writable(folder: Path) -> None:
         raise output_error(folder, error) from error
 
 
-def _differences(one: Any, other: Any, name: str = "") -> list[str]:
+def differences(one: Any, other: Any, name: str = "") -> list[str]:
+    """List where two plain values differ, but for settings that are free to change."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return [
             line
             for key in dict.fromkeys((*one, *other))
             if key not in FREE_TO_CHANGE
-            for line in _differences(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))
+            for line in differences(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))
         ]
     return [] if one == other else [f"{name} is {one} there and {other} here"]
 
 
-def save_weights(path: Path, module: nn.Module, facts: Mapping[str, Any]) -> None:
+def save_weights(
+    path: Path,
+    module: nn.Module,
+    facts: Mapping[str, Any],
+    announce: Callable[[str], None] | None = None,
+) -> None:
     """Write a network as safetensors, with what is needed to build it again.
 
     Args:
         path: target; equal weights and facts give equal bytes.
         module: its state is written.
-        facts: plain values: method, part, classes, config; go into the file's metadata.
+        facts: plain values: method, part, classes, config; go into the file's metadata, with
+            the SHA-256 of the tensors.
+        announce: called with the SHA-256 of the file before it is written.
 
     Raises:
         OutputError: it cannot be written.
+        FloatingPointError: a weight is not finite.
     """
     state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
-    text = json.dumps(plain(facts), sort_keys=True)
+    require_finite(state, f"weights for {path}")
+    text = json.dumps(plain(facts) | {"sha256": tensors_digest(state)}, sort_keys=True)
     data = safetensors.torch.save(state, {METADATA: text})
+    if announce is not None:
+        announce(hashlib.sha256(data).hexdigest())
     write_atomically(path, lambda file: file.write(data))
+
+
+def tensors_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors by name: names, kinds, shapes and bytes."""
+    found = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def require_sound(path: Path, facts: Mapping[str, Any] | None, state: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not those the file was written with; older files carry no hash.
+
+    Raises:
+        ValueError: they have changed.
+    """
+    noted = (facts or {}).get("sha256")
+    if noted is not None and noted != tensors_digest(state):
+        raise ValueError(
+            f"{path}: damaged (its tensors do not have the hash it was written with); copy it "
+            "again, or delete it and resume the run"
+        )
 
 
 def read_facts(path: Path) -> dict[str, Any] | None:
@@ -270,7 +344,7 @@ def read_facts(path: Path) -> dict[str, Any] | None:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
         facts = json.loads(metadata[METADATA])
-    except (KeyError, ValueError, OSError, safetensors.SafetensorError):
+    except (KeyError, ValueError, OSError, RecursionError, safetensors.SafetensorError):
         return None
     return facts if isinstance(facts, dict) else None
 
@@ -282,9 +356,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ValueError: the file is damaged.
     """
     try:
-        return safetensors.torch.load_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ValueError(f"{path}: damaged ({error}); delete it and resume the run") from error
+        state = read_file(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; delete it and resume the run") from error
+    require_sound(path, read_facts(path), state)
+    return state
 
 
 def device_name(device: torch.device) -> str:
@@ -297,6 +373,7 @@ __all__ = [
     "OutputError",
     "RunFolder",
     "device_name",
+    "differences",
     "is_first_process",
     "plain",
     "read_facts",

@@ -52,10 +52,21 @@ def identify(path: Path) -> Identity:
         found = _examine(path, shapes, facts, rest)
     except ValueError as error:
         raise ValueError(_about(path, error)) from error
+    except Exception as error:  # tensors of wrong dimensions, edited descriptions: anything
+        raise ValueError(misunderstood(path, error)) from error
     parameters = sum(value.numel() for value in state.values())
     settings = {k: _shown(v) for k, v in rest.items() if k not in ("optimizer", "optim", "rng")}
     details = found.details | ({"beside": settings} if settings else {})
     return Identity(found.kind, found.network, len(state), parameters, found.classes, details)
+
+
+def misunderstood(path: Path, error: Exception) -> str:
+    """A message on a file whose content led to an error that nobody foresaw."""
+    reason = " ".join(str(error).partition("\n")[0].split())[:160]
+    return (
+        f"{path}: its tensors or its description cannot be understood ({type(error).__name__}: "
+        f"{reason}); get or write the file again"
+    )
 
 
 def _about(path: Path, error: ValueError) -> str:

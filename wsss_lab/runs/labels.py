@@ -16,6 +16,7 @@ from wsss_lab.cam import cam_to_label
 from wsss_lab.data.class_names import BACKGROUND
 from wsss_lab.data.masks import read_mask, save_label
 from wsss_lab.data.reported import Reported, raising
+from wsss_lab.data.workers import LoaderWorker
 from wsss_lab.evaluate.evaluate import by_shape
 from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
 from wsss_lab.evaluate.overlays import write_overlay
@@ -76,7 +77,8 @@ def label_stage(
     todo = [c for c in mine if not all((out / f"{names[i]}.png").is_file() for i in c)]
     device = next(method.parameters()).device
     wanted: Any = Reported(Subset(dataset, [i for chunk in todo for i in chunk]))
-    samples: Any = raising(DataLoader(wanted, batch_size=None, num_workers=workers))
+    options: Any = {"num_workers": workers, "worker_init_fn": LoaderWorker()}
+    samples: Any = raising(DataLoader(wanted, batch_size=None, **options))
     classes = (BACKGROUND, *dataset.class_names) if hasattr(dataset, "class_names") else None
     for number, chunk in enumerate(todo):
         for group in by_shape(itertools.islice(samples, len(chunk)), batch):

@@ -1,6 +1,5 @@
 """Start or continue a run from a notebook, on one device or on several."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from wsss_lab.config import read_json
+from wsss_lab.data.workers import PARENT
 from wsss_lab.runs.contents import undo_failed_start
 from wsss_lab.runs.folder import read_run
 from wsss_lab.runs.owner import own_run
@@ -48,7 +49,7 @@ def run_or_resume(
     options += ["--data.root", data.root] if data.root else []
     command = [sys.executable, "-m", "wsss_lab", "train", method, "--out", out, "--resume"]
     follow([str(part) for part in [*command, *options]], log)
-    return json.loads((out / "metrics.json").read_text())
+    return read_json(out / "metrics.json", remedy="delete it and resume the run")
 
 
 def require_run(out: Path) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def follow(command: list[str], log: Callable[[str], None]) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", PARENT: str(os.getpid())},
     )
     try:
         for line in process.stdout or ():

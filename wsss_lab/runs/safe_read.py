@@ -5,16 +5,14 @@ settings (an `argparse.Namespace`, paths, NumPy numbers); the few harmless class
 read as inert records, and anything else is refused.
 """
 
-import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
-import torch
 from torch import Tensor
+
+from wsss_lab.config import shortened
+from wsss_lab.models.state import named_tensors, read_file
 
 RECORDS = (
     "argparse.Namespace",
@@ -67,39 +65,17 @@ def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no weights file {path}")
-    content = _read(path)
+    content = read_file(path, [(Record, name) for name in RECORDS])
     if not isinstance(content, Mapping):
         raise ValueError(f"{path}: holds a {type(content).__name__}, expected tensors by name")
     for wrapper in ("", *WRAPPERS):
         inner = content if not wrapper else content.get(wrapper)
-        if isinstance(inner, Mapping) and inner and _all_tensors(inner):
-            state = {str(k).removeprefix("module."): v for k, v in inner.items()}
+        try:
+            state = named_tensors(inner)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        if state is not None:
             rest = {str(k): v for k, v in content.items() if wrapper and k != wrapper}
             return state, rest | ({"wrapper": wrapper} if wrapper else {})
-    keys = ", ".join(map(str, list(content)[:5]))
+    keys = ", ".join(shortened(key, 40) for key in list(content)[:5])
     raise ValueError(f"{path}: no tensors by name; its keys are {keys or 'none'}")
-
-
-def _all_tensors(values: Mapping[Any, Any]) -> bool:
-    return all(isinstance(value, Tensor) for value in values.values())
-
-
-def _read(path: Path) -> Any:
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        records: Any = [(Record, name) for name in RECORDS]
-        with warnings.catch_warnings(), torch.serialization.safe_globals(records):
-            warnings.simplefilter("ignore")  # about the pickle's age; what matters is an error
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises anything
-        text = str(error)
-        found = re.search(r"Unsupported global: GLOBAL (\S+)|blocklisted|disallowed", text)
-        if found or ("weights_only" in text.lower() and "unsupported" in text.lower()):
-            what = found[1] if found and found[1] else "code"
-            raise ValueError(
-                f"{path}: not safe to load, it asks for {what}; re-save its tensors alone where "
-                "you trust it"
-            ) from error
-        reason = text.partition("\n")[0][:120]
-        raise ValueError(f"{path}: truncated or no weights file ({reason})") from error

@@ -17,32 +17,27 @@ from wsss_lab.evaluate.scores import ORACLE, Evaluation
 from wsss_lab.methods.common.base import Method
 from wsss_lab.metrics import Protocol
 from wsss_lab.models.keymaps import Table, split_checkpoint
+from wsss_lab.ranges import Batch, Settings, Share
 from wsss_lab.runs.recipe import find_crf
 from wsss_lab.runs.stages import FirstImages, Log, load_data
 
 
 @dataclass(frozen=True)
-class TestConfig:
+class TestConfig(Settings):
     """How the trained network is scored."""
 
     __test__ = False  # no test case, whatever pytest thinks of its name
 
     views: str = "single"
     """Scales, flips and how they are joined: single, deeplabv2, or a method's own, METHOD-NAME."""
-    batch: int = 8
+    batch: Batch = 8
     """Images of one size per forward pass, at most."""
     crf: str = "none"
     """Post-processing of the segmentation, METHOD-NAME, such as `tscd-eval`; "none" for none."""
-    cam_threshold: float | None = 0.5
+    cam_threshold: Share | None = 0.5
     """Background score, 0..1, at which the class maps get a report; None reports the sweep only."""
     tags_at_test: bool = False
     """Score a second time with the true tags of every image. An oracle, and reported as one."""
-
-    def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ValueError(f"batch: expected at least 1, got {self.batch}")
-        if self.cam_threshold is not None and not 0 <= self.cam_threshold <= 1:
-            raise ValueError(f"cam_threshold: expected 0..1 or None, got {self.cam_threshold}")
 
 
 def count_classes(state: Mapping[str, Tensor], keys: Table, name: str) -> int:

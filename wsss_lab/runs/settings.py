@@ -8,6 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
+from wsss_lab.config import shortened
+from wsss_lab.ranges import check, checks_later
+
 T = TypeVar("T")
 
 
@@ -23,7 +26,10 @@ def with_changes(config: T, changes: Mapping[str, Any]) -> T:
     Raises:
         ValueError: no such setting, or a value of another type; or the settings refuse it.
     """
-    return _changed(config, changes, "", setting_names(config))
+    with checks_later():
+        changed = _changed(config, changes, "", setting_names(config))
+    check(changed)
+    return changed
 
 
 def _changed(config: T, changes: Mapping[str, Any], prefix: str, known: Sequence[str]) -> T:
@@ -41,7 +47,7 @@ def _changed(config: T, changes: Mapping[str, Any], prefix: str, known: Sequence
         if rest:
             inner.setdefault(head, {})[rest] = value
         else:
-            values[name] = _fitting(hints[head], value, prefix + name)
+            values[name] = fitting(hints[head], value, prefix + name)
     for head, some in inner.items():
         values[head] = _changed(getattr(config, head), some, f"{prefix}{head}.", known)
     return dataclasses.replace(config, **values)  # type: ignore[type-var]
@@ -59,28 +65,48 @@ def setting_names(config: Any, prefix: str = "") -> list[str]:
     return names
 
 
-def _fitting(hint: Any, value: Any, name: str) -> Any:
-    """The value as its type; a setting of another type would fail hours later, or not at all."""
+def fitting(hint: Any, value: Any, name: str) -> Any:
+    """A setting's value as its type; one of another type would fail hours later, or not at all.
+
+    Args:
+        hint: type of the field, without ranges.
+        value: as JSON or YAML has it.
+        name: for messages.
+
+    Raises:
+        ValueError: it is of another type.
+    """
     origin = typing.get_origin(hint)
     choices = typing.get_args(hint)
     if isinstance(hint, types.UnionType) or origin is typing.Union:
         if value is None and type(None) in choices:
             return None
-        return _fitting(next(c for c in choices if c is not type(None)), value, name)
+        problems = []
+        for choice in (c for c in choices if c is not type(None)):
+            try:
+                return fitting(choice, value, name)
+            except ValueError as error:
+                problems.append(error)
+        raise problems[-1]
     if origin is typing.Literal:
         if value in choices:
             return value
-        raise ValueError(f"{name}: expected one of {', '.join(map(str, choices))}, got {value!r}")
+        raise ValueError(
+            f"{name}: expected one of {', '.join(map(str, choices))}, got {shortened(value)}"
+        )
     if origin is tuple and isinstance(value, Sequence) and not isinstance(value, str):
         if Ellipsis not in choices and len(value) != len(choices):
-            raise ValueError(f"{name}: expected {len(choices)} values, got {value!r}")
-        return tuple(_fitting(choices[0], each, name) for each in value)
+            raise ValueError(f"{name}: expected {len(choices)} values, got {shortened(value)}")
+        return tuple(fitting(choices[0], each, name) for each in value)
     if hint is Path and isinstance(value, str | Path):
         return Path(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{name}: expected float, got a far too large number") from None
     if hint in (bool, int, float, str) and type(value) is hint:
         return value
     wanted = getattr(hint, "__name__", str(hint)) if origin is None else str(hint)
     hint_text = " (YAML reads 1e-4 as text; write 1.0e-4)" if hint is float else ""
-    raise ValueError(f"{name}: expected {wanted}, got {value!r}{hint_text}")
+    raise ValueError(f"{name}: expected {wanted}, got {shortened(value)}{hint_text}")

@@ -24,8 +24,13 @@ from wsss_lab.data.transform import TrainingTransform
 from wsss_lab.methods.common.base import Method, StepOutput
 from wsss_lab.models.weights import load_strictly
 from wsss_lab.runs.folder import RunFolder, read_tensors, save_weights
+from wsss_lab.runs.stage_record import note_conditions, note_weights, require_own_weights
+from wsss_lab.train.conditions import conditions
 from wsss_lab.train.devices import make_fabric, require_even_shares
 from wsss_lab.train.fit import fit
+from wsss_lab.train.hang import HangWatch
+from wsss_lab.train.log import steadfast
+from wsss_lab.train.stop import held_back
 
 Log = Callable[[str], None]
 OnStep = Callable[[int, StepOutput], None]
@@ -114,7 +119,7 @@ def launch(run: RunConfig, log: Log) -> tuple[Fabric, Log]:
     fabric = make_fabric(run)
     fabric.launch()
     require_even_shares(run, fabric.world_size)
-    return fabric, log if fabric.is_global_zero else silent
+    return fabric, steadfast(log) if fabric.is_global_zero else silent
 
 
 def silent(line: str) -> None:
@@ -237,8 +242,13 @@ def fit_stage(
 
     Returns:
         The trained method in eval mode, on the fabric's device.
+
+    Raises:
+        ValueError: the weights file is not of this run.
+        Terminated: SIGTERM came; a checkpoint was written.
     """
     if weights.is_file():
+        require_own_weights(weights, folder.path / part, facts)
         log(f"{part or 'training'}: done already, {weights.name}")
         load_strictly(method, read_tensors(weights), what=str(weights))
         # laid out as `fit` leaves it: the layout decides the last bit of a convolution
@@ -254,7 +264,18 @@ def fit_stage(
         workers=run.workers,
         weights=weights_of(dataset) if data.balance else None,
     )
-    with loader:
+    stage = folder.path / part
+    noted = False
+
+    def at_step(step: int, output: StepOutput) -> None:
+        nonlocal noted
+        if fabric.is_global_zero and not noted:  # not before: a refused resume changes nothing
+            note_conditions(stage, conditions(fabric, method.train(), run))
+        noted = True
+        if on_step:
+            on_step(step, output)
+
+    with held_back(), HangWatch(fabric), loader:
         batches: Any = loader
         fit(
             method,
@@ -262,12 +283,12 @@ def fit_stage(
             run,
             optim,
             fabric=fabric,
-            out=folder.path / part,
+            out=stage,
             log=log,
-            on_step=on_step,
+            on_step=at_step,
         )
     if fabric.is_global_zero:
-        save_weights(weights, method, facts)
+        save_weights(weights, method, facts, lambda digest: note_weights(stage, digest))
     fabric.barrier()
     return method.eval()
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.class_names import require_same_classes
 from wsss_lab.methods.common.base import Method
-from wsss_lab.runs.folder import read_facts
+from wsss_lab.models.state import WIDENED
+from wsss_lab.runs.folder import read_facts, require_sound
 from wsss_lab.runs.safe_read import read_checkpoint
 
 
@@ -43,7 +44,7 @@ def start_method(
 def read_start(
     source: str, name: str, backbone: str, classes: Sequence[str] | None = None
 ) -> dict[str, Tensor]:
-    """The tensors of a start, in float32; arguments and errors as for `start_method`."""
+    """The tensors of a start, half precision widened; arguments, errors: see `start_method`."""
     if source == "toy":
         packed = resources.files("wsss_lab") / "weights" / f"{backbone}_{name}.safetensors"
         if not packed.is_file():
@@ -53,7 +54,7 @@ def read_start(
             )
         _require_classes(TOY_CLASSES, classes, "those of the packaged weights")
         with resources.as_file(packed) as file:
-            return _floats(read_checkpoint(file)[0])
+            return _widened(read_checkpoint(file)[0])
     path = Path(source)
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
@@ -61,10 +62,12 @@ def read_start(
     facts = read_facts(file)
     if facts is not None and facts.get("method") != name:
         raise ValueError(f"start: {file} is of {facts.get('method')}, not of {name}")
+    state = read_checkpoint(file)[0]
+    require_sound(file, facts, state)
     stored = (facts or {}).get("classes")
     if isinstance(stored, list):  # background first
         _require_classes(stored[1:], classes, f"those of {file}")
-    return _floats(read_checkpoint(file)[0])
+    return _widened(state)
 
 
 def _require_classes(
@@ -76,5 +79,6 @@ def _require_classes(
         require_same_classes(stored, classes, owner, "start: the training list", remedy)
 
 
-def _floats(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+def _widened(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Half-precision numbers as float32, which loses nothing; all others stay as they are."""
+    return {k: v.to(WIDENED.get(v.dtype, v.dtype)) for k, v in state.items()}

@@ -6,20 +6,21 @@
 | checkpoint of a released code | the network with the settings of a `-released` preset |
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from wsss_lab.config import provenance, write_json
+from wsss_lab.config import provenance, shortened, write_json
 from wsss_lab.data.catalog import DATASETS
 from wsss_lab.data.class_names import BACKGROUND, require_same_classes
 from wsss_lab.data.config import DataConfig
 from wsss_lab.evaluate.evaluate import evaluate
 from wsss_lab.evaluate.scores import side_by_side
 from wsss_lab.evaluate.trained import Trained, choose_device
-from wsss_lab.runs.folder import plain, read_facts, restore
-from wsss_lab.runs.identify import released_by
+from wsss_lab.ranges import Batch, Range, Settings, Share, Whole
+from wsss_lab.runs.folder import plain, read_facts, require_sound, restore
+from wsss_lab.runs.identify import misunderstood, released_by
 from wsss_lab.runs.recipe import RECIPES, find_crf, find_recipe
 from wsss_lab.runs.safe_read import read_checkpoint
 from wsss_lab.runs.scoring import protocol_of
@@ -44,7 +45,11 @@ def load_trained(weights: Path, expected: str | None = None) -> Trained:
         raise FileNotFoundError(f"weights: there is no {file}{more}")
     facts = read_facts(file)
     state, rest = read_checkpoint(file)
-    name = released_by(file, state, rest) if facts is None else str(facts.get("method"))
+    require_sound(file, facts, state)
+    try:
+        name = released_by(file, state, rest) if facts is None else str(facts.get("method"))
+    except (LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(misunderstood(file, error)) from error
     if expected not in (None, name):
         raise ValueError(f"weights: {file} is of {name}, not of {expected}")
     if name not in RECIPES:
@@ -62,16 +67,32 @@ def load_trained(weights: Path, expected: str | None = None) -> Trained:
                 recipe.load_method(facts, state),
                 restore(recipe.config, facts["config"]),
             )
-            classes, views = tuple(facts["classes"]), recipe.load_views(facts)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{file}: its description is incomplete ({error!r})") from error
+            classes, views = class_names(facts), recipe.load_views(facts)
     except ValueError as error:
         raise ValueError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
+    except Exception as error:  # tensors of wrong dimensions, edited descriptions: anything
+        raise ValueError(misunderstood(file, error)) from error
     return Trained(name, method, views, classes, config, file, facts is None)
 
 
+def class_names(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """Class names in the description of a weights file, background first.
+
+    Raises:
+        ValueError: they are no list of 2 to 255 texts.
+    """
+    names = facts.get("classes")
+    if (
+        not isinstance(names, list)
+        or not 2 <= len(names) <= 255
+        or not all(isinstance(name, str) for name in names)
+    ):
+        raise ValueError(f"classes: expected a list of 2 to 255 names, got {shortened(names)}")
+    return tuple(names)
+
+
 @dataclass(frozen=True)
-class ScoreConfig:
+class ScoreConfig(Settings):
     """Images and protocol of a score. Scales and flips come with the weights."""
 
     data: DataConfig
@@ -79,21 +100,16 @@ class ScoreConfig:
     matter."""
     crf: str = "none"
     """Post-processing of the segmentation, METHOD-NAME, such as `tscd-eval`; "none" for none."""
-    cam_threshold: float | None = None
+    cam_threshold: Share | None = None
     """Background score, 0..1, at which class maps get a report; None reports the sweep only."""
-    batch: int = 8
+    batch: Batch = 8
     """Images of one size per forward pass, at most."""
-    first: int = 0
+    first: Whole = 0
     """Only so many images, from the start of the list; 0 for all."""
-    workers: int = 0
+    workers: Annotated[int, Range("[0, 4096]")] = 0
     """Processes that read images."""
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("batch", 1), ("first", 0), ("workers", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
 
 
 def score_config(config: Any) -> ScoreConfig:

@@ -9,6 +9,8 @@ import tyro
 from tyro.conf import Positional, subcommand
 
 from wsss_lab.config import OutputError
+from wsss_lab.printable import one_line
+from wsss_lab.ranges import Count, Positive, Settings, check, checks_later, spelled
 from wsss_lab.studies.declare import (
     DECLARED,
     PROFILES,
@@ -23,7 +25,7 @@ Choice = Literal["auto", "full", "cpu"]
 
 
 @dataclass(frozen=True)
-class Places:
+class Places(Settings):
     """Selection of studies, and their folders."""
 
     name: Positional[str] = "all"
@@ -52,9 +54,9 @@ class Places:
 class Run(Places):
     """Start or resume all unfinished runs; Ctrl-C stops at the next checkpoint."""
 
-    jobs: int = 1
+    jobs: Count = 1
     """Number of simultaneous runs, all on the same device."""
-    minutes: float | None = None
+    minutes: Positive | None = None
     """Time limit: start nothing new near it and stop running ones at a checkpoint. The same command
     resumes them."""
     retry: bool = False
@@ -158,17 +160,19 @@ Command = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; report problems with input or output in one line, with exit code 2."""
-    command = tyro.cli(
-        Command,  # type: ignore[arg-type]
-        args=arguments,
-        prog="python -m wsss_lab.studies",
-        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
-        description="Experiments that are declared before they run.",
-    )
     try:
+        with checks_later():
+            command = tyro.cli(
+                Command,  # type: ignore[arg-type]
+                args=arguments,
+                prog="python -m wsss_lab.studies",
+                config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
+                description="Experiments that are declared before they run.",
+            )
+        check(command, spelled)
         return command.run()
     except (ValueError, FileNotFoundError, OutputError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
 
 

@@ -164,7 +164,7 @@ def read_declaration(name: str, folder: Path = DECLARED) -> Declaration:
     try:
         content = yaml.load(data, _Loader)
         return _declaration(name, content, hashlib.sha256(data).hexdigest(), path)
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError, RecursionError, TypeError, AttributeError) as error:
         raise ValueError(f"{path.name}: {' '.join(str(error).split())}") from error
 
 

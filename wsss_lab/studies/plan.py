@@ -11,13 +11,13 @@ beside it, ``ARM-seedN.FILE``             files that the declaration keeps of it
 ========================================  ==========================================================
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from wsss_lab.config import read_json as _read_json
 from wsss_lab.studies.declare import REDUCED_NOTE, Declaration
 
 WORK = Path("runs/studies")
@@ -220,13 +220,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: it is damaged.
     """
-    try:
-        content = json.loads(path.read_text())
-        if not isinstance(content, dict):
-            raise ValueError("not an object")
-    except ValueError as error:
-        raise ValueError(f"{path}: damaged ({error}); delete it") from error
-    return content
+    return _read_json(path, remedy="delete it")
 
 
 def find_records() -> Path:

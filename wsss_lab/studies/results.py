@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wsss_lab.printable import row
 from wsss_lab.studies.declare import DECLARED, TEXTS, Metric, read_declaration
 from wsss_lab.studies.plan import find_records, read_json
 from wsss_lab.viz.studies import DifferenceRow
@@ -122,14 +123,12 @@ class StudyResult:
             raise ValueError(f"metrics: expected some of {list(self.metrics)}, got {unknown}")
         head = ["arm", *(self.metrics[name].what for name in chosen)]
         if not judged:
-            rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-            return "\n".join(
-                rows + [f"| {' | '.join(self._scores(arm, chosen))} |" for arm in self.arms]
-            )
+            rows = [row(head), "|---" * len(head) + "|"]
+            return "\n".join(rows + [row(self._scores(arm, chosen)) for arm in self.arms])
         head += ["difference to its baseline" if self._several() else "difference to the baseline"]
         head += ["verdict"]
-        rows = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-        rows += [f"| {' | '.join(self._row(name, chosen))} |" for name in self.arms]
+        rows = [row(head), "|---" * len(head) + "|"]
+        rows += [row(self._row(name, chosen)) for name in self.arms]
         if self.rule:
             rows += ["", *(f"- {line}" for line in self.rule["lines"])]
         return "\n".join([*rows, "", *self.remarks()])

@@ -15,6 +15,7 @@ run, in three claims:
 """
 
 import math
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,7 +216,7 @@ def _counts(runs: Mapping[int, FinishedRun], voice: str) -> np.ndarray:
         try:
             with np.load(path) as file:
                 found.append(file[voice])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path}: no counts of {voice} ({error}); run it again") from error
     return np.stack(found)
 

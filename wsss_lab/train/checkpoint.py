@@ -30,7 +30,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsss_lab.config import OptimConfig, RunConfig, output_error, write_atomically
+from wsss_lab.config import OptimConfig, RunConfig, output_error, shortened, write_atomically
+from wsss_lab.models.state import named_tensors, not_finite, shown
 
 FORMAT = 1
 SAME_RUN = ("steps", "batch", "seed", "precision")
@@ -78,15 +79,49 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: cut off or not a checkpoint ({reason}); delete it"
         ) from error
-    wanted = {"format", "method", "step", "model", "optimizer", "rng", "config", "history"}
-    if not isinstance(content, dict) or not wanted <= content.keys():
+    if not isinstance(content, dict) or not ENTRIES.keys() <= content.keys():
         raise CheckpointError(f"{path}: not a checkpoint of this library; move it elsewhere")
     if content["format"] != FORMAT:
         raise CheckpointError(
-            f"{path}: expected checkpoint format {FORMAT}, got {content['format']}; use the "
-            "version of wsss_lab that wrote it"
+            f"{path}: expected checkpoint format {FORMAT}, got {shortened(content['format'])}; use "
+            "the version of wsss_lab that wrote it"
         )
+    _require_entries(path, content)
     return content
+
+
+ENTRIES = {
+    "format": int,
+    "method": str,
+    "step": int,
+    "model": Mapping,
+    "optimizer": Mapping,
+    "scaler": Mapping,
+    "rng": list,
+    "config": Mapping,
+    "history": list,
+}
+"""Entries of a checkpoint and their kinds."""
+
+
+def _require_entries(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that was edited, or whose weights are not finite."""
+    wrong = [name for name, kind in ENTRIES.items() if not isinstance(content[name], kind)]
+    parts = content["config"] if "config" not in wrong else {}
+    wrong += [f"config.{p}" for p in ("run", "optim") if not isinstance(parts.get(p), Mapping)]
+    if "step" not in wrong and content["step"] < 0:
+        wrong.append("step")
+    tensors = None if "model" in wrong else named_tensors(content["model"])
+    if tensors is None:
+        wrong.append("model")
+    if wrong:
+        raise CheckpointError(
+            f"{path}: changed by hand or damaged ({', '.join(wrong)} is not as written); delete it"
+        )
+    if broken := not_finite(tensors or {}):
+        raise CheckpointError(
+            f"{path}: {len(broken)} of its tensors are not finite ({shown(broken)}); delete it"
+        )
 
 
 def newest_checkpoint(out: Path, log: Callable[[str], None] | None = None) -> dict[str, Any] | None:

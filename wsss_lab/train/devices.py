@@ -11,11 +11,13 @@ Every process gets the images at positions `rank::world` of the global batch, co
 and all take the mean of their gradients. A loss that is a mean over *images* so has exactly the
 value of one big batch. A loss that is a mean over *labelled pixels* is averaged per process first:
 an image on a process with few labelled pixels weighs more than it would in one big batch. The
-released codes of TSCD and CoSA do the same (2 images per GPU). Accumulated parts are treated like
-processes: `accumulate=2` on one device computes what two devices compute.
+released codes of TSCD and CoSA do the same (2 images per GPU). A method whose results do not depend
+on that has `mean_over_images`; a run of any other goes on with the devices it began with. Dropout
+draws its own numbers in every process. Accumulated parts are treated like processes.
 
-Buffers are those of the first process: they are handed on before every forward pass. BatchNorm
-becomes SyncBatchNorm on GPUs; on CPUs every process normalises with its own share.
+Buffers are those of the first process: they are handed on before every forward pass. BatchNorm uses
+the statistics of all processes, on CPUs too, and a network that has one is not cut into accumulated
+parts: see `wsss_lab.train.norms`.
 """
 
 from typing import Any
@@ -27,6 +29,7 @@ from lightning_fabric.strategies import DDPStrategy
 from lightning_fabric.utilities.imports import _IS_INTERACTIVE
 
 from wsss_lab.config import RunConfig
+from wsss_lab.data.workers import end_with_parent
 from wsss_lab.train.environment import require_fitting_environment
 
 
@@ -53,6 +56,8 @@ def make_fabric(run: RunConfig) -> Fabric:
         ValueError: if this machine has not got the devices, or not the arithmetic.
     """
     require_devices(run)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        end_with_parent()  # a process for one more device
     strategy: Any = "auto"
     if run.devices * run.nodes > 1:
         start: Any = "fork" if _IS_INTERACTIVE else "popen"

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.methods.common.base import Batch, Method, StepOutput
+from wsss_lab.models.state import require_finite
+from wsss_lab.train import hang
 from wsss_lab.train.checkpoint import (
     CheckpointError,
     checkpoint_files,
@@ -26,10 +28,13 @@ from wsss_lab.train.checkpoint import (
     save_checkpoint,
     set_random_state,
 )
+from wsss_lab.train.conditions import other_shares, remarks
 from wsss_lab.train.devices import forks, make_fabric, process_share, require_even_shares
 from wsss_lab.train.guard import Guard, batch_parts, looks_late
-from wsss_lab.train.log import History, Journal, progress_bar
+from wsss_lab.train.log import History, Journal, progress_bar, steadfast
+from wsss_lab.train.norms import kept_on_host, parts_of, synchronise
 from wsss_lab.train.optim import build_optimizer, lr_factor, set_learning_rate
+from wsss_lab.train.stop import Terminated, must_stop
 
 Log = Callable[[str], None]
 
@@ -73,10 +78,12 @@ def fit(
 
     Raises:
         FloatingPointError: a loss or gradient that is not finite, if `run.nonfinite` is "stop";
-            names step, terms and images. See `wsss_lab.train.guard`.
+            names step, terms and images. See `wsss_lab.train.guard`. Or weights that are not finite
+            where they would be saved; names the tensors.
         ValueError: devices that are not there, a batch that cannot be shared equally, a checkpoint
             of another run (`CheckpointError`).
         OutputError: a folder that cannot be written.
+        Terminated: SIGTERM came; a checkpoint was written. See `wsss_lab.train.stop`.
     """
     if fabric is None:
         fabric = make_fabric(run)
@@ -84,18 +91,21 @@ def fit(
             return _fit_in_forks(fabric, method, batches, run, optim, out, resume, log, on_step)
         fabric.launch()
     require_even_shares(run, fabric.world_size)
-    if not fabric.is_global_zero:
-        log = None
+    log = steadfast(log) if log and fabric.is_global_zero else None
     saved = _find_checkpoint(fabric, out, resume, log)
     if saved:
         require_same_run(saved, method, run, optim)
+        if problem := other_shares(method.train(), run, saved["config"]["run"]):
+            raise CheckpointError(problem)
 
     model, optimizer = _set_up(fabric, method, run, optim, saved)
+    parts = parts_of(method, run)
     guard = Guard(method, optimizer.optimizer, fabric, run, batches, out, log)
     step, history = (saved["step"], saved["history"]) if saved else (0, [])
+    for remark in remarks(method, run) if log else ():
+        log(remark)  # type: ignore[misc]
     journal = Journal(run, optim.lr, out if fabric.is_global_zero else None, log, history)
     bar = progress_bar(run, step, run.progress and fabric.is_global_zero)
-    model.train()
 
     while step < run.steps:
         factor = lr_factor(step, run.steps, optim)
@@ -103,14 +113,16 @@ def fit(
         batch = fabric.to_device(batches(step))
         _require_share(batch, run, fabric)
         guard.open(step)
+        hang.mark(step)
 
         # forward and backward, in parts if memory is short; processes meet in the last part
         found = []
-        for number, part in enumerate(batch_parts(batch, run.accumulate), 1):
-            with fabric.no_backward_sync(model, enabled=number < run.accumulate):
+        for number, part in enumerate(batch_parts(batch, parts), 1):
+            waits = fabric.no_backward_sync(model, enabled=number < parts)
+            with waits, kept_on_host(fabric, parts < run.accumulate):
                 with fabric.autocast():
                     output = model.training_step(part, step)
-                fabric.backward(output.loss / run.accumulate)
+                fabric.backward(output.loss / parts)
             found.append(_detached(output))
         numbers = _means(found)
 
@@ -128,7 +140,9 @@ def fit(
         last = step == run.steps - 1
         log_due = bool(run.log_every) and (step % run.log_every == 0 or last)
         save_due = bool(out and run.save_every) and not last and (step + 1) % run.save_every == 0
-        if log_due or save_due or last or guard.must_look():
+        due = log_due or save_due or last or guard.must_look()
+        stop = must_stop(fabric, due)
+        if due or stop:
             bad = guard.first_bad()
             if bad is not None:
                 step = guard.resolve(bad)
@@ -142,8 +156,15 @@ def fit(
             journal.enter(step, _as_floats(fabric, numbers), factor)
         step += 1
         bar.update(step - bar.n)
-        if save_due and out:
+        if last or (out and (save_due or stop)):
+            require_finite(method.state_dict(), f"weights after step {step - 1}")
+        if (save_due or stop) and out:
             _save(step, method, optimizer.optimizer, fabric, run, optim, out, journal.history)
+        if stop:
+            journal.close()
+            fabric.barrier()  # none ends before the first has written
+            kept = "its checkpoint is written" if out else "there is no folder to keep it in"
+            raise Terminated(f"ended by SIGTERM after step {step} of {run.steps}; {kept}")
     if out and (saved is None or saved["step"] < run.steps):
         _save(step, method, optimizer.optimizer, fabric, run, optim, out, journal.history)
     bar.close()
@@ -160,8 +181,8 @@ def _set_up(
     saved: dict[str, Any] | None,
 ) -> tuple[Any, Any]:
     """Model and optimiser on their device, wrapped by Fabric, in the state of a checkpoint."""
-    if fabric.world_size > 1 and fabric.device.type == "cuda":
-        torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    if fabric.world_size > 1:
+        synchronise(method)
     # channels_last: a fifth faster on CPUs, twice on GPUs with bf16
     method.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     groups = method.param_groups(optim.lr, optim.lr * optim.head_lr_factor, optim.weight_decay)
@@ -169,6 +190,7 @@ def _set_up(
         method, build_optimizer(groups, optim, fused=looks_late(fabric))
     )
     model.mark_forward_method("training_step")
+    model.train()
     if saved:
         _restore(saved, method, optimizer.optimizer, fabric)
     elif fabric.global_rank:  # the first process draws what a single one would
@@ -230,12 +252,21 @@ def _restore(
     saved: dict[str, Any], method: Method, optimizer: torch.optim.Optimizer, fabric: Fabric
 ) -> None:
     """Bring back everything but the schedule and the data, which are functions of the step."""
-    method.load_state_dict(saved["model"])
-    load_optimizer(optimizer, saved["optimizer"])
-    fabric.strategy.precision.load_state_dict(saved["scaler"])
-    states = saved["rng"]
-    if fabric.global_rank < len(states):
-        set_random_state(states[fabric.global_rank], fabric.device)
+    try:
+        method.load_state_dict(saved["model"])
+        load_optimizer(optimizer, saved["optimizer"])
+        fabric.strategy.precision.load_state_dict(saved["scaler"])
+        states = saved["rng"]
+        if fabric.global_rank < len(states):
+            set_random_state(states[fabric.global_rank], fabric.device)
+    except CheckpointError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the checkpoint after step {saved['step']} cannot be restored "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:160]}); delete it to go on "
+            "from the one before"
+        ) from error
 
 
 def _save(

@@ -21,7 +21,9 @@ from torch import Tensor
 
 from wsss_lab.config import RunConfig, write_atomically
 from wsss_lab.methods.common.base import Batch, Method, StepOutput
+from wsss_lab.models.state import read_file
 from wsss_lab.train.checkpoint import random_state, require_same_shapes, set_random_state
+from wsss_lab.train.norms import parts_of
 
 PATIENCE = 20
 """So many bad steps in a row end a run that may skip them."""
@@ -170,7 +172,7 @@ class Guard:
             "format": 1,
             "method": type(self.method).__name__,
             "step": bad.step,
-            "accumulate": self.run.accumulate,
+            "accumulate": parts_of(self.method, self.run),
             "precision": self.run.precision,
             "batch": dict(batch),
             "model": self.method.state_dict(),
@@ -211,7 +213,10 @@ def replay(path: Path | str, method: Method) -> StepOutput:
     Raises:
         ValueError: if the reproducer is of another method.
     """
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = read_file(Path(path))
+    wanted = {"method", "step", "accumulate", "precision", "batch", "model", "rng"}
+    if not isinstance(content, dict) or not wanted <= content.keys():
+        raise ValueError(f"path: {path} is no reproducer of a step that was not finite")
     if content["method"] != type(method).__name__:
         raise ValueError(
             f"method: the reproducer is of {content['method']}, got {type(method).__name__}"

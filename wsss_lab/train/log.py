@@ -1,17 +1,19 @@
 """Log of a run: one line of text, a row of log.csv, TensorBoard where it is on."""
 
+import contextlib
 import csv
 import io
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from wsss_lab.config import RunConfig, output_error, write_atomically
+from wsss_lab.config import OutputError, RunConfig, output_error, write_atomically
 
 History = list[dict[str, float]]
 """One entry per logged step: step, loss, its parts, lr_factor, images_per_s."""
@@ -45,10 +47,13 @@ class Journal:
         self.history: History = list(history or [])
         self.csv = out / "log.csv" if out else None
         self.columns: list[str] = []
+        self._behind = False
+        self._remarked: set[Path] = set()
         if self.csv:
             self._write_all()
         first = int(self.history[-1]["step"]) + 1 if self.history else 0
-        self.board = _board(out / "tensorboard", first) if out and run.tensorboard else None
+        self.board_folder = (out or Path()) / "tensorboard"
+        self.board = _board(self.board_folder, first) if out and run.tensorboard else None
         self._clock, self._images = time.perf_counter(), 0
 
     def count(self, images: int) -> None:
@@ -68,18 +73,39 @@ class Journal:
         entry = {"step": step, **numbers, "lr_factor": factor, "images_per_s": speed}
         self.history.append(entry)
         if self.csv:
-            self._write_row(entry)
+            with self._outlived(self.csv):
+                self._write_row(entry)
+                self._behind = False
         if self.board:
-            for name, value in entry.items():
-                self.board.add_scalar(name, value, step)
+            with self._outlived(self.board_folder):
+                for name, value in entry.items():
+                    self.board.add_scalar(name, value, step)
         if self.log:
             self.log(line(entry, self.run, self.peak_lr))
         self._clock, self._images = time.perf_counter(), 0
 
     def close(self) -> None:
-        """Hand the last numbers to TensorBoard."""
+        """Hand the last numbers to TensorBoard, and rows that had no room to log.csv."""
         if self.board:
-            self.board.close()
+            with self._outlived(self.board_folder):
+                self.board.close()
+        if self.csv and self._behind:
+            with self._outlived(self.csv):
+                self._write_all()
+
+    @contextlib.contextmanager
+    def _outlived(self, path: Path) -> Iterator[None]:
+        """Inside, a failing write costs a remark, not the run; rows follow once there is room."""
+        try:
+            yield
+        except (OSError, OutputError) as error:
+            if path not in self._remarked and self.log:
+                self.log(
+                    f"{error if isinstance(error, OutputError) else output_error(path, error)}"
+                    "; training goes on"
+                )
+            self._remarked.add(path)
+            self._behind = True
 
     def _write_all(self) -> None:
         self.columns = list(dict.fromkeys(name for entry in self.history for name in entry))
@@ -92,7 +118,7 @@ class Journal:
 
     def _write_row(self, entry: dict[str, float]) -> None:
         """Append; a new column, e.g. of a loss that starts later, makes the file anew."""
-        if not entry.keys() <= set(self.columns):
+        if self._behind or not entry.keys() <= set(self.columns):
             self._write_all()
             return
         text = io.StringIO()
@@ -104,14 +130,82 @@ class Journal:
             raise output_error(self.csv, error) from error  # type: ignore[arg-type]
 
 
+def steadfast(log: Callable[[str], None]) -> Callable[[str], None]:
+    """Make a log that never ends a training: closed pipe, full disk, closed terminal.
+
+    Args:
+        log: gets lines; one that fails is not called again, and a remark goes to standard error.
+    """
+    if getattr(log, "steadfast", False):
+        return log
+    lost = False
+
+    def written(line: str) -> None:
+        nonlocal lost
+        if lost:
+            return
+        try:
+            log(line)
+            if log is print:  # else an error would show at the end only
+                sys.stdout.flush()
+        except (OSError, ValueError) as error:  # ValueError: the file is closed
+            if isinstance(error, ValueError) and "closed file" not in str(error):
+                raise
+            lost = True
+            if log is print:
+                _silence()
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                print(f"no more lines: {error}; the run goes on", file=sys.stderr, flush=True)
+
+    written.steadfast = True  # type: ignore[attr-defined]
+    return written
+
+
+def _silence() -> None:
+    """Lead standard output nowhere: what is in its buffer would fail again at the end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+class _Steady:
+    """A file whose errors are passed over; for the progress bar."""
+
+    def __init__(self, file: Any):
+        self.file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, text: str) -> int:
+        """Write, if that is possible."""
+        with contextlib.suppress(OSError, ValueError):
+            return self.file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if that is possible."""
+        with contextlib.suppress(OSError, ValueError):
+            self.file.flush()
+
+
 def read_log(path: Path) -> History:
     """The entries of a `log.csv`; an entry lacks what its step did not log.
 
     Raises:
         FileNotFoundError: no such file.
+        ValueError: it is damaged.
     """
-    with path.open(newline="") as file:
-        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    try:
+        with path.open(newline="") as file:
+            return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    except (ValueError, TypeError, csv.Error) as error:
+        raise ValueError(f"{path}: no log of a training ({error}); delete it") from error
+
+
+FOREVER = 3.6e11
+"""Longest time to go that is shown, s: ten thousand years."""
 
 
 def line(entry: dict[str, float], run: RunConfig, peak_lr: float) -> str:
@@ -119,7 +213,7 @@ def line(entry: dict[str, float], run: RunConfig, peak_lr: float) -> str:
     known = {"step", "images_per_s", "lr_factor"}
     parts = "  ".join(f"{name} {value:.4f}" for name, value in entry.items() if name not in known)
     speed, rate = entry["images_per_s"], entry["lr_factor"] * peak_lr
-    left = (run.steps - entry["step"] - 1) * run.batch / max(speed, 1e-9)
+    left = min((run.steps - entry["step"] - 1) * run.batch / max(speed, 1e-9), FOREVER)
     return (
         f"step {int(entry['step']) + 1:>5}/{run.steps}  {parts}  lr {rate:.1e}"
         f"  {speed:.0f} images/s  {timedelta(seconds=round(left))} left  {memory():.1f} GB"
@@ -153,4 +247,5 @@ def progress_bar(run: RunConfig, start: int, shown: bool) -> Any:
     """A progress bar from `start` to `run.steps`, or something that behaves like one unseen."""
     from tqdm.auto import tqdm
 
-    return tqdm(total=run.steps, initial=start, unit="step", disable=not shown)
+    options: Any = {"file": _Steady(sys.stderr)} if shown else {"disable": True}
+    return tqdm(total=run.steps, initial=start, unit="step", **options)

@@ -7,6 +7,8 @@ from typing import SupportsFloat
 
 from matplotlib.figure import Figure
 
+from wsss_lab.printable import row
+
 
 @dataclass(frozen=True)
 class Table:
@@ -22,7 +24,7 @@ class Table:
 
 
 def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> Table:
-    """Make a table of any printable values.
+    """Make a table of any values; text in them makes neither columns nor HTML.
 
     Args:
         head: names of the columns.
@@ -31,10 +33,10 @@ def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> Table:
     Raises:
         ValueError: a row of another length.
     """
-    if odd := [row for row in rows if len(row) != len(head)]:
+    if odd := [line for line in rows if len(line) != len(head)]:
         raise ValueError(f"rows: expected {len(head)} cells as in head, got {odd[0]}")
     lines = [head, ["---"] * len(head), *rows]
-    return Table("\n".join(f"| {' | '.join(map(str, line))} |" for line in lines))
+    return Table("\n".join(map(row, lines)))
 
 
 @dataclass(frozen=True)

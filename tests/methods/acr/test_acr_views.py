@@ -188,9 +188,9 @@ def test_bad_input():
         align_attention(torch.rand(1, 13, 13), Scale(0.5), (4, 6))
     with pytest.raises(ValueError, match="as many keys"):
         align_pair(torch.rand(13, 5), torch.rand(13, 13), Flip(), (3, 4))
-    with pytest.raises(ValueError, match="'width' or 'height'"):
+    with pytest.raises(ValueError, match="axis: expected one of width, height"):
         Flip("depth")
-    with pytest.raises(ValueError, match="factor must be positive"):
+    with pytest.raises(ValueError, match=r"factor: expected a number in \(0, 100\], got 0"):
         Scale(0.0)
     with pytest.raises(ValueError, match="through `restore`"):
         Scale().move(torch.rand(4, 4))

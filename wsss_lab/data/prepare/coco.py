@@ -14,6 +14,7 @@ Ours are those of the masks that AFA, ToCo, DuPL and later papers refer to:
 
 import hashlib
 import json
+import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping
@@ -23,11 +24,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wsss_lab import IGNORE
+from wsss_lab.config import shortened
 from wsss_lab.data.catalog import COCO_CLASSES, COCO_IDS, Archive
 from wsss_lab.data.errors import Problem
-from wsss_lab.data.masks import write_mask
 from wsss_lab.data.prepare import common
-from wsss_lab.data.tags import Tags, write_tags
+from wsss_lab.data.prepare.coco_shapes import checked_shape
+from wsss_lab.data.tags import Tags
 
 _SPLITS = ("train", "val")
 _CLASS = {category: c for c, category in enumerate(COCO_IDS)}
@@ -91,7 +93,7 @@ def prepare_coco(
         masks = common.convert(paint_file, jobs, workers or os.cpu_count() or 1, f"{split} masks")
         digests[split] = common.masks_digest(masks)
         files.append(root / f"tags_{split}.csv")
-        write_tags(files[-1], tags, COCO_CLASSES)
+        common.put_tags(files[-1], tags, COCO_CLASSES)
         counts[split] = len(tags)
     common.require_counts(root, "coco", counts, published=archives is None)
     common.write_record(root / common.RECORD, settings, counts, files, digests)
@@ -132,8 +134,9 @@ def read_instances(path: Path, masks: Path, crowd: str = "class") -> tuple[list[
             by_image[annotation["image_id"]].append(annotation)
         unknown = [i for i in by_image if i not in images]
         classes = {a["category_id"] for a in annotations}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"is no COCO instances file ({type(error).__name__}: {error})"
+        names = {number: _name(image) for number, image in images.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        what = f"is no COCO instances file ({type(error).__name__}: {shortened(str(error), 200)})"
         raise Problem(str(path), what, "Delete it and prepare again").error() from error
     if tuple(categories.items()) != tuple(zip(COCO_IDS, COCO_CLASSES, strict=True)):
         what = "does not list the 80 categories of COCO in the order of their ids"
@@ -144,12 +147,29 @@ def read_instances(path: Path, masks: Path, crowd: str = "class") -> tuple[list[
     jobs, tags = [], {}
     for number in sorted(by_image):
         image, objects = images[number], by_image[number]
-        name = Path(image["file_name"]).stem
+        name = names[number]
         jobs.append(
             _Job(str(masks / f"{name}.png"), image["height"], image["width"], objects, crowd)
         )
         tags[name] = tuple(sorted({_CLASS[a["category_id"]] for a in objects}))
     return jobs, tags
+
+
+def _name(image: Mapping[str, Any]) -> str:
+    """Name of a photo, whose sides are checked, too."""
+    if not isinstance(image["file_name"], str) or not Path(image["file_name"]).stem:
+        raise ValueError(f"file_name: expected a text, got {shortened(image['file_name'])}")
+    for side in ("height", "width"):
+        if type(image[side]) is not int or not 1 <= image[side] <= 65_535:
+            raise ValueError(f"{side}: expected 1..65535 px, got {shortened(image[side])}")
+    return Path(image["file_name"]).stem
+
+
+def _area(annotation: Mapping[str, Any]) -> float:
+    area = annotation["area"]
+    if type(area) not in (int, float) or not math.isfinite(area):
+        raise ValueError(f"area: expected a finite number, got {shortened(area)}")
+    return area
 
 
 def paint(annotations: list[dict[str, Any]], height: int, width: int, crowd: str) -> np.ndarray:
@@ -167,12 +187,10 @@ def paint(annotations: list[dict[str, Any]], height: int, width: int, crowd: str
     rle = common.need("pycocotools.mask")
     label = np.zeros((height, width), dtype=np.uint8)
     # sorted is stable: on a tie the earlier one comes first, so it is painted last
-    for annotation in reversed(sorted(annotations, key=lambda a: a["area"])):
-        shape = annotation["segmentation"]
+    for annotation in reversed(sorted(annotations, key=_area)):
+        shape = checked_shape(annotation["segmentation"], height, width)
         if isinstance(shape, list):
-            # two points have no area, and pycocotools takes four numbers for a box
-            polygons = [polygon for polygon in shape if len(polygon) >= 6]
-            code = rle.merge(rle.frPyObjects(polygons, height, width)) if polygons else None
+            code = rle.merge(rle.frPyObjects(shape, height, width)) if shape else None
         elif isinstance(shape["counts"], list):
             code = rle.frPyObjects(shape, height, width)
         else:
@@ -192,9 +210,9 @@ def paint_file(job: _Job) -> bytes:
     """
     try:
         label = paint(job.annotations, job.height, job.width, job.crowd)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError, MemoryError) as error:
         ids = [a.get("id") for a in job.annotations]
-        what = f"one of the annotations {ids[:5]} cannot be painted ({error})"
+        what = f"one of the annotations {ids[:5]} cannot be painted ({shortened(str(error), 200)})"
         raise Problem(job.path, what, "Use the official annotation file").error() from error
-    write_mask(job.path, label)
+    common.put_mask(job.path, label)
     return hashlib.sha256(label.tobytes()).digest()

@@ -1,26 +1,32 @@
 """Shared steps of all preparations: safe extraction, parallel conversion, a record of results."""
 
+import contextlib
 import hashlib
 import importlib
+import io
 import json
+import lzma
 import os
-import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
+import numpy as np
 from tqdm import tqdm
 
-from wsss_lab.config import write_text_atomically
+from wsss_lab.config import OutputError, output_error, write_text_atomically
 from wsss_lab.data.catalog import ARCHIVES, DATASETS, Archive
-from wsss_lab.data.errors import Problem
-from wsss_lab.data.prepare.download import fetch
+from wsss_lab.data.errors import DataError, Problem
+from wsss_lab.data.masks import write_mask
+from wsss_lab.data.prepare.download import fetch, read_checksums
+from wsss_lab.data.tags import Tags, write_tags
+from wsss_lab.data.workers import worker_pool
 
 RECORD = "prepared.json"
 """File name of the record: derived files, rules and source archives."""
@@ -33,7 +39,11 @@ DERIVED = (
 )
 """Files that preparations make of the archives."""
 
-BROKEN = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
+BROKEN = (
+    *(OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    # encrypted members, unknown compression, headers that contradict themselves
+    *(RuntimeError, NotImplementedError, ValueError, OverflowError, struct.error, IndexError),
+)
 """Exceptions of the standard library for incomplete archives."""
 
 Job = TypeVar("Job")
@@ -59,16 +69,33 @@ def progress(items: Iterable[Job], label: str, total: int | None = None) -> Iter
 
 
 def fetch_all(
-    kind: str, root: Path, download: bool, archives: Mapping[str, Archive] | None
+    kind: str,
+    root: Path,
+    download: bool,
+    archives: Mapping[str, Archive] | None,
+    unverified: bool = True,
 ) -> dict[str, Path]:
     """Return all archives of a data set, verified, in `root/archives`.
 
     Raises:
-        DataError: an archive cannot be had, or the folder holds somebody's own data set.
+        DataError: an archive cannot be had (see `fetch`), or the folder holds somebody's own data
+            set; or, without `unverified`, an archive would be downloaded that no published checksum
+            verifies.
     """
     _require_own(root)
     catalogue = archives or ARCHIVES
     names = DATASETS[kind].archives
+    for archive in (catalogue[name] for name in names):
+        target = root / "archives" / archive.name
+        if download and not unverified and archive.md5 is None and not target.is_file():
+            raise Problem(
+                str(target),
+                f"{archive.about}: no checksum of it is published, so nothing tells whether "
+                f"{archive.url} sends the right file",
+                "Run again with --accept-unverified to take what comes (its SHA-256 is kept), or "
+                "put the file there yourself",
+                missing=True,
+            ).error()
     return {name: fetch(catalogue[name], root / "archives", download) for name in names}
 
 
@@ -107,6 +134,37 @@ def require_members(path: Path, found: Iterable[str], needed: Iterable[str]) -> 
         ).error()
 
 
+MEMBERS = 1_000_000
+"""Most members of an archive; COCO's have 83,000."""
+UNPACKED = 100_000_000_000
+"""Most bytes that an archive may unpack to."""
+HARMLESS = 500_000_000
+"""Up to so many bytes any compression is accepted."""
+RATIO = 50
+"""Most bytes unpacked per byte of the archive beyond that; COCO's annotations reach 4."""
+
+
+def require_bounds(path: Path, members: int, unpacked: int) -> None:
+    """Refuse an archive that would fill the disk.
+
+    Args:
+        path: the archive.
+        members: so many are known of.
+        unpacked: bytes of these members.
+
+    Raises:
+        DataError: too many, too large, or out of proportion to the archive.
+    """
+    size = max(path.stat().st_size, 1)
+    if members > MEMBERS or unpacked > UNPACKED or unpacked > max(HARMLESS, RATIO * size):
+        raise Problem(
+            str(path),
+            f"would unpack to {members} members and {unpacked / 1e9:.1f} GB or more from "
+            f"{size / 1e9:.3f} GB",
+            "Do not use this archive; get the one that the catalogue names",
+        ).error()
+
+
 def _refuse_unsafe(path: Path, name: str) -> None:
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if ".." in parts or name.startswith(("/", "\\")) or (parts and ":" in parts[0]):
@@ -123,11 +181,15 @@ def unpack_tar(path: Path, target: Path, wanted: Sequence[str]) -> set[str]:
 
     Raises:
         DataError: a broken archive, or a member that points out of `target`.
+        OutputError: a file cannot be written; nothing half-written is left.
     """
     seen: set[str] = set()
     try:
         with tarfile.open(path) as tar:
+            members = unpacked = 0
             for member in progress(tar, f"unpack {path.name}"):
+                members, unpacked = members + 1, unpacked + member.size
+                require_bounds(path, members, unpacked)
                 _refuse_unsafe(path, member.name)
                 prefix = next((w for w in wanted if member.name.startswith(w + "/")), None)
                 if prefix is None or not member.isfile():
@@ -135,7 +197,11 @@ def unpack_tar(path: Path, target: Path, wanted: Sequence[str]) -> set[str]:
                 seen.add(prefix)
                 file = target / member.name
                 if not (file.is_file() and file.stat().st_size == member.size):
-                    tar.extract(member, target, filter="data")
+                    source = tar.extractfile(member)
+                    assert source is not None  # a file has content
+                    _extract(source, file)
+    except (DataError, OutputError):
+        raise
     except BROKEN as error:
         raise broken(path, error).error() from error
     return seen
@@ -146,7 +212,9 @@ def unpack_zip(path: Path, target: Path, wanted: Sequence[str]) -> set[str]:
     seen: set[str] = set()
     try:
         with zipfile.ZipFile(path) as archive:
-            for info in progress(archive.infolist(), f"unpack {path.name}"):
+            infos = archive.infolist()
+            require_bounds(path, len(infos), sum(info.file_size for info in infos))
+            for info in progress(infos, f"unpack {path.name}"):
                 name = info.filename
                 _refuse_unsafe(path, name)
                 prefix = next((w for w in wanted if name == w or name.startswith(w + "/")), None)
@@ -156,14 +224,90 @@ def unpack_zip(path: Path, target: Path, wanted: Sequence[str]) -> set[str]:
                 file = target / name
                 if file.is_file() and file.stat().st_size == info.file_size:
                     continue
-                file.parent.mkdir(parents=True, exist_ok=True)
-                part = file.with_name(f".{file.name}.tmp")
-                with archive.open(info) as source, part.open("wb") as sink:
-                    shutil.copyfileobj(source, sink, 1 << 20)
-                os.replace(part, file)
+                with archive.open(info) as source:
+                    _extract(source, file)
+    except (DataError, OutputError):
+        raise
     except BROKEN as error:
         raise broken(path, error).error() from error
     return seen
+
+
+def _extract(source: IO[bytes], file: Path) -> None:
+    """Copy a member to its place: whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written, for example as the disk is full.
+        one of `BROKEN`: the archive is broken.
+    """
+    part = file.with_name(f".{file.name}.tmp")
+    try:
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            sink = part.open("wb")
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(writing(file))  # closing writes, too
+            stack.enter_context(sink)
+            while piece := _read(source):
+                sink.write(piece)
+        with writing(file):
+            os.replace(part, file)
+    except BaseException:  # Ctrl-C and SIGTERM too
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def _read(source: IO[bytes]) -> bytes:
+    """Read the next piece of a member; an error is the archive's, not of the place it goes to."""
+    try:
+        return source.read(1 << 20)
+    except OSError as error:
+        raise zipfile.BadZipFile(str(error)) from error
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Inside, an `OSError` is of the file that is written.
+
+    Raises:
+        OutputError: names the file, and whether the disk is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def put_mask(path: str | Path, label: np.ndarray) -> None:
+    """`write_mask`; a full disk is not taken for a broken archive.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with writing(Path(path)):
+        write_mask(path, label)
+
+
+def put_tags(path: Path, tags: Tags, classes: Sequence[str]) -> None:
+    """`write_tags`, which leaves nothing behind where the disk is full.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with writing(path):
+        write_tags(path, tags, classes)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    _extract(io.BytesIO(text.encode()), path)
 
 
 def convert(
@@ -172,7 +316,7 @@ def convert(
     """Return `[work(job) for job in jobs]`, computed in processes if `workers > 1`."""
     if workers <= 1:
         return [work(job) for job in progress(jobs, label)]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with worker_pool(workers, get_context("spawn")) as pool:
         results = pool.map(work, jobs, chunksize=max(1, min(64, len(jobs) // workers)))
         return list(progress(results, label, len(jobs)))
 
@@ -197,7 +341,7 @@ def already(path: Path, settings: Mapping[str, Any]) -> bool:
     try:
         stored = json.loads(path.read_text())
         return stored["settings"] == json.loads(json.dumps(settings))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
@@ -220,7 +364,7 @@ def write_record(
 
 def archive_hashes(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """Return the recorded checksums of verified archives."""
-    known = json.loads((folder / "CHECKSUMS.json").read_text())
+    known = read_checksums(folder)
     return {n: known[n].get("md5") or known[n]["sha256"] for n in names}
 
 

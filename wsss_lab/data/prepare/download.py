@@ -1,27 +1,23 @@
 """Resumable downloads, verified by size and checksum."""
 
 import hashlib
-import json
 import os
 import shutil
 import tarfile
 import time
 import urllib.error
-import urllib.parse
-import urllib.request
 import zipfile
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from wsss_lab.config import write_text_atomically
+from wsss_lab.config import is_full, output_error, read_json, write_json
 from wsss_lab.data.catalog import Archive
 from wsss_lab.data.errors import Problem
+from wsss_lab.data.prepare.transfer import origin_of, require_http, transfer
 
-CHUNK = 1 << 20
-"""Bytes read at a time."""
+RECORD = "CHECKSUMS.json"
+"""File of the checksums of verified archives, in their folder."""
 
 
 def fetch(
@@ -34,8 +30,9 @@ def fetch(
     """Return the verified archive in `folder`, downloading it if it is missing.
 
     An interrupted download leaves `NAME.part`, and the next call resumes there (HTTP Range), or
-    from the start if the server cannot. An archive without a published checksum is hashed (SHA-256)
-    the first time; `CHECKSUMS.json` keeps the hash for all later comparisons.
+    from the start if the server cannot or has another file by now. An archive without a published
+    checksum is hashed (SHA-256) the first time; `CHECKSUMS.json` keeps the hash for all later
+    comparisons.
 
     Args:
         archive: the archive.
@@ -54,14 +51,16 @@ def fetch(
     part = target.with_name(target.name + ".part")
     if not download:
         raise _instructions(archive, target, "it is not there").error()
-    _require_http(archive.url)
+    require_http(archive.url)
     target.parent.mkdir(parents=True, exist_ok=True)
     _require_space(archive, part)
     for attempt in range(1, attempts + 1):
         try:
-            _transfer(archive, part)
+            transfer(archive, part)
             break
         except (OSError, HTTPException) as error:
+            if isinstance(error, OSError) and is_full(error, part):
+                raise output_error(part, error) from error  # another attempt changes nothing
             # 4xx (no such file, not allowed): another attempt changes nothing
             refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
             if refused or attempt == attempts:
@@ -70,6 +69,7 @@ def fetch(
             time.sleep(pause * 2 ** (attempt - 1))
     verify(archive, part, target)
     os.replace(part, target)
+    origin_of(part).unlink(missing_ok=True)
     return target
 
 
@@ -85,12 +85,6 @@ def _instructions(archive: Archive, target: Path, what: str) -> Problem:
     )
 
 
-def _require_http(url: str) -> None:
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        what = "is no address that starts with http:// or https://"
-        raise Problem(url, what, "Use one that does, or put the file in place yourself").error()
-
-
 def _require_space(archive: Archive, part: Path) -> None:
     have = part.stat().st_size if part.is_file() else 0
     free = shutil.disk_usage(part.parent).free
@@ -102,76 +96,30 @@ def _require_space(archive: Archive, part: Path) -> None:
         ).error()
 
 
-class _HttpOnly(urllib.request.HTTPRedirectHandler):
-    """Redirect handler that follows http and https only."""
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: Any,
-        code: int,
-        msg: str,
-        headers: Any,  # an email.message.Message
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        _require_http(newurl)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _transfer(archive: Archive, part: Path) -> None:
-    """Append the missing bytes to `part`, in one attempt.
-
-    Raises:
-        OSError: the connection failed or ended early; received bytes are kept.
-    """
-    have = part.stat().st_size if part.is_file() else 0
-    if have and have == archive.size:
-        return
-    request = urllib.request.Request(archive.url, headers={"User-Agent": "wsss-lab"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-    opener = urllib.request.build_opener(_HttpOnly)
-    try:
-        response = opener.open(request, timeout=60)
-    except urllib.error.HTTPError as error:
-        if error.code != 416:
-            raise
-        # the part is as long as the file or longer: keep it only if it is exactly that
-        if error.headers.get("Content-Range", "") == f"bytes */{have}":
-            return
-        part.unlink()
-        raise ConnectionError("the partial file did not fit and was dropped") from error
-    with response:
-        resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(
-            f"bytes {have}-"
-        )
-        _receive(response, part, have if resumed else 0, archive.name)
-
-
-def _receive(response: HTTPResponse, part: Path, start: int, name: str) -> None:
-    """Write the body to `part` from byte `start` on."""
-    length = response.headers.get("Content-Length")
-    total = None if length is None else start + int(length)
-    with (
-        part.open("r+b" if start else "wb") as file,
-        tqdm(
-            total=total, initial=start, unit="B", unit_scale=True, desc=name, disable=None
-        ) as progress,
-    ):
-        file.seek(start)
-        file.truncate()
-        while chunk := response.read(CHUNK):
-            file.write(chunk)
-            progress.update(len(chunk))
-        end = file.tell()
-    if total is not None and end < total:
-        raise ConnectionError(f"the connection ended after {end} of {total} bytes")
-
-
 def digest(path: str | Path, algorithm: str) -> str:
     """Return the hexadecimal hash of a file, read piecewise."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def read_checksums(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the entries of a folder's `CHECKSUMS.json`; none if it is not there.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    record = folder / RECORD
+    if not record.is_file():
+        return {}
+    try:
+        known = read_json(record, "")
+    except ValueError as error:
+        raise Problem(
+            str(record), f"is damaged ({error})", "Delete it and run again"
+        ).error() from error
+    if not all(isinstance(entry, dict) for entry in known.values()):
+        raise Problem(str(record), "is no list of checksums", "Delete it and run again").error()
+    return known
 
 
 def verify(archive: Archive, path: Path, target: Path | None = None) -> None:
@@ -187,8 +135,8 @@ def verify(archive: Archive, path: Path, target: Path | None = None) -> None:
     """
     target = target or path
     size = path.stat().st_size
-    record = target.with_name("CHECKSUMS.json")
-    known: dict[str, dict[str, Any]] = json.loads(record.read_text()) if record.is_file() else {}
+    record = target.with_name(RECORD)
+    known = read_checksums(record.parent)
     seen = known.get(archive.name, {})
     expected = {"size": archive.size or seen.get("size"), "md5": archive.md5}
     if archive.md5 is None:
@@ -211,4 +159,4 @@ def verify(archive: Archive, path: Path, target: Path | None = None) -> None:
     source = "published" if archive.md5 else "computed from the first file seen; none is published"
     if {key: seen.get(key) for key in found} != found:
         known[archive.name] = {**found, "url": archive.url, "checksum_source": source}
-        write_text_atomically(record, json.dumps(known, indent=2) + "\n")
+        write_json(record, known)

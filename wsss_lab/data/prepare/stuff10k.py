@@ -24,9 +24,7 @@ from wsss_lab import IGNORE
 from wsss_lab.data.catalog import STUFF_CLASSES, STUFF_IDS, Archive
 from wsss_lab.data.errors import Problem
 from wsss_lab.data.layouts import read_list
-from wsss_lab.data.masks import write_mask
 from wsss_lab.data.prepare import common
-from wsss_lab.data.tags import write_tags
 
 _CLASS = {number: c for c, number in enumerate(STUFF_IDS)}
 
@@ -42,10 +40,12 @@ def prepare_stuff10k(
     *,
     workers: int | None = None,
     archives: Mapping[str, Archive] | None = None,
+    unverified: bool = False,
 ) -> str:
     """Make `images/`, `masks/`, `tags_{train,test}.csv` and `prepared.json` in `root`.
 
-    No checksum of this archive is published: the first download is hashed and kept as reference.
+    No checksum of this archive is published: it is downloaded only where that is accepted, hashed,
+    and kept as reference.
 
     Args:
         root: any folder; the archive goes to `root/archives` and may be deleted afterwards.
@@ -53,6 +53,7 @@ def prepare_stuff10k(
         workers: processes that convert; None is one a core.
         archives: another address (a mirror) by official file name; published counts are then not
             required.
+        unverified: download an archive that no published checksum verifies.
 
     Returns:
         summary of one paragraph.
@@ -62,7 +63,9 @@ def prepare_stuff10k(
             the remedy.
     """
     root = Path(root)
-    paths = common.fetch_all("stuff10k", root, download, archives)
+    paths = common.fetch_all(
+        "stuff10k", root, download, archives, unverified or archives is not None
+    )
     (path,) = paths.values()
     settings = {
         "classes": STUFF_CLASSES,
@@ -84,7 +87,7 @@ def prepare_stuff10k(
         tags = {name: classes for name, (classes, _) in zip(names, done, strict=True)}
         digests[split] = common.masks_digest(sha for _, sha in done)
         files.append(root / f"tags_{split}.csv")
-        write_tags(files[-1], tags, STUFF_CLASSES)
+        common.put_tags(files[-1], tags, STUFF_CLASSES)
         counts[split] = len(names)
     common.require_counts(root, "stuff10k", counts, published=archives is None)
     common.write_record(root / common.RECORD, settings, counts, files, digests)
@@ -131,6 +134,6 @@ def read_stuff(path: str | Path) -> np.ndarray:
 def convert_file(job: _Job) -> tuple[tuple[int, ...], bytes]:
     """Convert one `.mat` to a mask on disk; return its classes and the SHA-256 of its pixels."""
     label = read_stuff(job.source)
-    write_mask(job.target, label)
+    common.put_mask(job.target, label)
     classes = tuple(_CLASS[int(v)] for v in np.unique(label) if v != IGNORE)
     return classes, hashlib.sha256(label.tobytes()).digest()

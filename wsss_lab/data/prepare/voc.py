@@ -12,13 +12,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from wsss_lab.config import write_text_atomically
+from wsss_lab.config import OutputError, write_text_atomically
 from wsss_lab.data.catalog import VOC_CLASSES, Archive
-from wsss_lab.data.errors import Problem
+from wsss_lab.data.errors import DataError, Problem
 from wsss_lab.data.layouts import read_list
-from wsss_lab.data.masks import write_mask
 from wsss_lab.data.prepare import common
-from wsss_lab.data.tags import tags_from_boxes, write_tags
+from wsss_lab.data.tags import tags_from_boxes
 
 _TAR, _SBD = "VOCtrainval_11-May-2012.tar", "benchmark.tgz"
 _VOC = "VOCdevkit/VOC2012"
@@ -79,7 +78,7 @@ def prepare_voc(
     boxes = {
         n: tags_from_boxes(voc / f"Annotations/{n}.xml", VOC_CLASSES, difficult) for n in names
     }
-    write_tags(voc / "tags.csv", boxes, VOC_CLASSES)
+    common.put_tags(voc / "tags.csv", boxes, VOC_CLASSES)
     common.write_record(record, settings, counts, [voc / "tags.csv"])
     return f"VOC 2012 in {voc}: " + ", ".join(f"{s} {n}" for s, n in counts.items()) + " images."
 
@@ -90,7 +89,10 @@ def _unpack_sbd(path: Path, target: Path, skip: set[str]) -> set[str]:
     lists: dict[str, list[str]] = {}
     try:
         with tarfile.open(path) as tar:
+            members = unpacked = 0
             for member in common.progress(tar, f"unpack {path.name}"):
+                members, unpacked = members + 1, unpacked + member.size
+                common.require_bounds(path, members, unpacked)
                 name = PurePosixPath(member.name)
                 folder, file = str(name.parent), tar.extractfile(member)
                 if file is None:
@@ -99,7 +101,9 @@ def _unpack_sbd(path: Path, target: Path, skip: set[str]) -> set[str]:
                     lists[f"{base}/{name.name}"] = file.read().decode().split()
                 elif folder == f"{base}/cls" and name.suffix == ".mat" and name.stem not in skip:
                     label = read_sbd(file.read(), f"{path}: {name}")
-                    write_mask(target / f"{name.stem}.png", label)
+                    common.put_mask(target / f"{name.stem}.png", label)
+    except (DataError, OutputError):
+        raise
     except common.BROKEN as error:
         raise common.broken(path, error).error() from error
     common.require_members(path, lists, (f"{base}/train.txt", f"{base}/val.txt"))

@@ -12,11 +12,11 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from wsss_lab.config import write_atomically
+from wsss_lab.config import OutputError, write_atomically
 from wsss_lab.data.catalog import VOC_CLASSES, Archive
-from wsss_lab.data.errors import Problem
+from wsss_lab.data.errors import DataError, Problem
 from wsss_lab.data.prepare import common
-from wsss_lab.data.tags import tags_from_boxes, write_tags
+from wsss_lab.data.tags import tags_from_boxes
 from wsss_lab.data.voc_mini import LONG_SIDE, SPLITS, names_of
 
 FOLDER = "voc_mini"
@@ -75,10 +75,10 @@ def prepare_voc_mini(
         boxes |= _take(source, paths[source.file], target)
     _require_all(target, boxes)
     lists = target / "ImageSets" / "Segmentation"
-    lists.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
-        (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in names_of(split)))
-    write_tags(target / "tags.csv", dict(sorted(boxes.items())), VOC_CLASSES)
+        text = "".join(f"{name}\n" for name in names_of(split))
+        common.write_text(lists / f"{split}.txt", text)
+    common.put_tags(target / "tags.csv", dict(sorted(boxes.items())), VOC_CLASSES)
     counts = {split: len(names_of(split)) for split in SPLITS}
     common.write_record(target / common.RECORD, settings, counts, [target / "tags.csv"])
     return f"voc-mini in {target}: " + ", ".join(f"{s} {n}" for s, n in counts.items()) + " photos."
@@ -108,7 +108,10 @@ def _take(source: _Source, path: Path, target: Path) -> dict[str, tuple[int, ...
         folders["Annotations"] = lambda data, name: _write(boxes / f"{name}.xml", data)
         try:
             with tarfile.open(path) as tar:
+                members = unpacked = 0
                 for member in common.progress(tar, f"read {path.name}"):
+                    members, unpacked = members + 1, unpacked + member.size
+                    common.require_bounds(path, members, unpacked)
                     place = PurePosixPath(member.name)
                     name = source.names.get(place.stem)
                     keep = folders.get(place.parent.name)
@@ -116,6 +119,8 @@ def _take(source: _Source, path: Path, target: Path) -> dict[str, tuple[int, ...
                         file = tar.extractfile(member)
                         if file is not None:
                             keep(file.read(), name)
+        except (DataError, OutputError):
+            raise
         except common.BROKEN as error:
             raise common.broken(path, error).error() from error
         found = {
@@ -130,7 +135,8 @@ def _take(source: _Source, path: Path, target: Path) -> dict[str, tuple[int, ...
 
 
 def _write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
+    with common.writing(path):
+        path.write_bytes(data)
 
 
 def _reduced(image: Image.Image, how: Image.Resampling) -> Image.Image:
@@ -139,7 +145,6 @@ def _reduced(image: Image.Image, how: Image.Resampling) -> Image.Image:
 
 
 def _save(path: Path, image: Image.Image, **options: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda file: image.save(file, **options))  # type: ignore[arg-type]
 
 

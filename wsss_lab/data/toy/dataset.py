@@ -6,7 +6,6 @@ import multiprocessing
 import sys
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -23,6 +22,7 @@ from wsss_lab.data.catalog import TOY_CLASSES, voc_palette
 from wsss_lab.data.sample import Sample
 from wsss_lab.data.toy.knobs import ToyKnobs
 from wsss_lab.data.toy.scene import SPLITS, Scene, scene
+from wsss_lab.data.workers import worker_pool
 
 TOY_VERSION = "toy-1"
 """Version of the scenes; changed whenever a pixel of any scene changes."""
@@ -202,7 +202,7 @@ def render(
             # the children touch numpy only, so threads of the parent do not matter to them
             warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
             context = multiprocessing.get_context(method)
-            with ProcessPoolExecutor(workers, mp_context=context) as pool:
+            with worker_pool(workers, context) as pool:
                 stacks = list(pool.map(draw, chunks))
     tensors = {
         name: torch.from_numpy(np.concatenate([stack.pop(name) for stack in stacks]))

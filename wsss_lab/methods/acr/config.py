@@ -1,18 +1,19 @@
 """Settings and presets of ACR, see `wsss_lab.methods.acr.method`."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.methods.acr.localisation import Variant
 from wsss_lab.methods.acr.views import View, ViewName, views_of
+from wsss_lab.ranges import Factor, Pixels, Range, Settings
 
 InputStats = Literal["backbone", "imagenet", "half"]
 """Ways to normalise images, see `ACRConfig.input_stats`."""
 
 
 @dataclass(frozen=True)
-class ACRQuirks:
+class ACRQuirks(Settings):
     """Behaviour of the released code that this library offers and does not recommend."""
 
     two_passes: bool = False
@@ -22,13 +23,9 @@ class ACRQuirks:
     raw_rows: bool = False
     """Leave attention rows as they are where a view hides tokens, so that they sum to less than 1;
     without effect on mirror images, the only view of the released code."""
-    squash: int = 0
+    squash: Annotated[int, Range("[0, 65535]", hint="released: 384")] = 0
     """Side in px of the square to which every image is squashed for localisation, whatever its
     aspect; released: 384. 0 keeps size and aspect, with sides rounded to whole patches."""
-
-    def __post_init__(self) -> None:
-        if not self.squash >= 0:
-            raise ValueError(f"squash must be at least 0 px, got {self.squash}; released: 384")
 
 
 RELEASED = ACRQuirks(two_passes=True, raw_rows=True, squash=384)
@@ -36,10 +33,10 @@ RELEASED = ACRQuirks(two_passes=True, raw_rows=True, squash=384)
 
 
 @dataclass(frozen=True)
-class ACRConfig:
+class ACRConfig(Settings):
     """Settings of ACR. "Released" is the released code; of the paper only the abstract was read."""
 
-    alpha: float = 125.0
+    alpha: Factor = 125.0
     """Weight of both consistency losses. Released: 125 in the VOC script, 100 elsewhere."""
     activation: bool = True
     """Compare the attention of the class token. Released: yes."""
@@ -47,7 +44,7 @@ class ACRConfig:
     """Compare the attention between all pairs of patches. Released: yes."""
     named_views: tuple[ViewName, ...] = ("flip",)
     """Second views by name, in turn, one a step: see `NAMED_VIEWS`. Released: the mirror image."""
-    layers: tuple[int, ...] | None = None
+    layers: Annotated[tuple[int, ...], Range("[-1000, 1000]")] | None = None
     """Attention layers compared, negative from the end; None for all, as released."""
     input_stats: InputStats = "backbone"
     """Colours that the network gets: "backbone" normalises by the mean and deviation that the
@@ -58,7 +55,7 @@ class ACRConfig:
     variant: Variant = "grad"
     """Gradients and attention of a layer combined, see `layer_map`. Released: `grad` in the script,
     `cam_grad_s` by default."""
-    start_layer: int = -2
+    start_layer: Annotated[int, Range("[-1000, 1000]")] = -2
     """First layer whose gradients localise, negative from the end. Released: 10 of 12."""
     propagate: bool = True
     """Spread the maps by the attention of all layers. Released script: yes."""
@@ -69,16 +66,9 @@ class ACRConfig:
     quirks: ACRQuirks = field(default_factory=ACRQuirks)
     """Behaviour of the released code; all off by default."""
 
-    def __post_init__(self) -> None:
-        if not self.alpha >= 0:
-            raise ValueError(f"alpha must be at least 0, got {self.alpha}")
-        if self.input_stats not in get_args(InputStats):
-            raise ValueError(
-                f"input_stats must be one of {get_args(InputStats)}, got {self.input_stats!r}"
-            )
-        if self.variant not in get_args(Variant):
-            raise ValueError(f"variant must be one of {get_args(Variant)}, got {self.variant!r}")
-        views_of(self.named_views)  # refuses unknown names
+    def require(self) -> None:
+        """Refuse names of views that are not known."""
+        views_of(self.named_views)
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -87,7 +77,7 @@ class ACRConfig:
 
 
 @dataclass(frozen=True)
-class ACRPreset:
+class ACRPreset(Settings):
     """Network, method, optimiser and length of a training."""
 
     config: ACRConfig
@@ -96,9 +86,9 @@ class ACRPreset:
     """Its optimiser."""
     run: RunConfig
     """Steps, batch and precision."""
-    classes: int = 20
+    classes: Annotated[int, Range("[1, 254]")] = 20
     """Foreground classes `k`."""
-    crop: int = 384
+    crop: Pixels = 384
     """Side of the square training crop, px."""
     backbone: str = "r50_vit_b16"
     """A key of `wsss_lab.models.backbones.BACKBONES`."""

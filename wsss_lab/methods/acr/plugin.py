@@ -28,7 +28,7 @@ without the plug-in.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -39,13 +39,14 @@ from wsss_lab.methods.acr.views import ViewName, views_of
 from wsss_lab.methods.common.base import Batch, Method, ParamGroup, SegOutput, StepOutput
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.modes import stateless_pass
+from wsss_lab.ranges import Factor, Range, Settings
 
 
 @dataclass(frozen=True)
-class ConsistencyConfig:
+class ConsistencyConfig(Settings):
     """Settings of the plug-in."""
 
-    alpha: float = 0.0
+    alpha: Factor = 0.0
     """Weight of both losses; 0 leaves the method alone. ACR's released script: 125."""
     activation: bool | None = None
     """Use the class-token (activation) consistency; None: where there is a class token."""
@@ -53,13 +54,12 @@ class ConsistencyConfig:
     """Use the patch-to-patch (all-pairs) consistency."""
     views: tuple[ViewName, ...] = ("flip",)
     """Second views by name, taken in turn, one a step: see `NAMED_VIEWS`."""
-    layers: tuple[int, ...] | None = None
+    layers: Annotated[tuple[int, ...], Range("[-1000, 1000]")] | None = None
     """Attention layers compared; None for all that can be."""
 
-    def __post_init__(self) -> None:
-        if not self.alpha >= 0:
-            raise ValueError(f"alpha: expected at least 0, got {self.alpha}")
-        views_of(self.views)  # refuses unknown names
+    def require(self) -> None:
+        """Refuse names of views that are not known."""
+        views_of(self.views)
 
 
 def with_consistency(method: Method, config: ConsistencyConfig) -> Method:

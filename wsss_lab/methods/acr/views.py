@@ -21,17 +21,19 @@ only, done in place, one row of tokens at a time, on square grids.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from wsss_lab.ranges import Range, Settings
+
 Grid = tuple[int, int]
 
 
-class View:
+class View(Settings):
     """A geometric transformation of images with a known effect on the token grid."""
 
     @property
@@ -98,10 +100,6 @@ class Flip(View):
 
     axis: Literal["width", "height"] = "width"
 
-    def __post_init__(self) -> None:
-        if self.axis not in ("width", "height"):
-            raise ValueError(f"axis must be 'width' or 'height', got {self.axis!r}")
-
     def move(self, x: Tensor, unit: int = 1, dims: tuple[int, int] = (-2, -1)) -> Tensor:
         """Reverse one axis."""
         return x.flip(dims[1] if self.axis == "width" else dims[0])
@@ -115,7 +113,7 @@ class Flip(View):
 class Turn(View):
     """Turn counter-clockwise by a number of right angles. Odd numbers swap the sides."""
 
-    quarters: int = 1
+    quarters: Annotated[int, Range("[-4, 4]")] = 1
 
     def move(self, x: Tensor, unit: int = 1, dims: tuple[int, int] = (-2, -1)) -> Tensor:
         """Turn the two axes."""
@@ -134,8 +132,8 @@ class Turn(View):
 class Shift(View):
     """Move the content by whole patches. What leaves the frame is lost, what enters is 0."""
 
-    down: int = 0
-    right: int = 0
+    down: Annotated[int, Range("[-65535, 65535]")] = 0
+    right: Annotated[int, Range("[-65535, 65535]")] = 0
 
     @property
     def whole(self) -> bool:
@@ -163,11 +161,7 @@ class Shift(View):
 class Scale(View):
     """Resize by a factor; the sides are rounded to whole patches, at least one."""
 
-    factor: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not self.factor > 0:
-            raise ValueError(f"factor must be positive, got {self.factor}")
+    factor: Annotated[float, Range("(0, 100]")] = 0.5
 
     def grid(self, grid: Grid) -> Grid:
         """Multiply the sides by the factor, rounded half up."""

@@ -1,11 +1,23 @@
 """Settings of ASDT, quirks of its released code, presets, and the arms of the ablation."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from wsss_lab.config import OptimConfig, RunConfig
-from wsss_lab.methods.asdt.signal import Selection, Wave, pulse_width
+from wsss_lab.methods.asdt.signal import Selection, Wave
 from wsss_lab.methods.asdt.values import CRFS
+from wsss_lab.ranges import (
+    Count,
+    Factor,
+    Positive,
+    Range,
+    Scales,
+    Seed,
+    SettingError,
+    Settings,
+    Share,
+    Whole,
+)
 from wsss_lab.refine import DenseCRF
 
 Distillation = Literal["hard", "hard_conf", "soft_kl"]
@@ -14,7 +26,7 @@ Distillation = Literal["hard", "hard_conf", "soft_kl"]
 
 
 @dataclass(frozen=True)
-class ASDTQuirks:
+class ASDTQuirks(Settings):
     """Behaviour of the released code that we do not share: False is ours, True as released."""
 
     ignore_pulse: bool = False
@@ -52,62 +64,62 @@ RELEASED = ASDTQuirks(
 
 
 @dataclass(frozen=True)
-class ASDTConfig:
+class ASDTConfig(Settings):
     """Settings of the method; length and batch of a run are in `RUNS`, data in the recipe."""
 
     backbone: str = "wrn38"
     """Name for `build_backbone`."""
-    hidden: int = 512
+    hidden: Annotated[int, Range("[1, 65536]")] = 512
     """Channels inside a segmentation head; released code."""
-    dilation: int = 12
+    dilation: Annotated[int, Range("[1, 65535]")] = 12
     """Dilation of both convolutions of a segmentation head, cells; released code."""
-    head_dropout: float = 0.5
+    head_dropout: Annotated[float, Range("[0, 1)")] = 0.5
     """Probability of dropping a channel before the tag classifier; released code."""
     background: bool = True
     """Whether label 0 is background. Without it label c is class c, for COCO-Stuff with 171
     classes; ours."""
-    things: int = 80
+    things: Annotated[int, Range("[1, 254]")] = 80
     """Number of classes, the first ones, that are things; without background the loss averages
     things and stuff separately."""
-    max_classes: int = 0
+    max_classes: Whole = 0
     """Largest number of classes per image in the teachers' labels (those with the strongest maps);
     0 for all. Bounds the cost of the CRF; ours."""
 
     selection: Selection = "pulse"
     """Signal that chooses the student's teacher; all but "pulse" are arms of the ablation."""
-    period: int = 150
+    period: Count = 150
     """Period of the pulse, steps; released code (T=150)."""
-    duty: float = 1 / 6
+    duty: Annotated[float, Range("[0, 1]", hint="a duty of 1/6 is 0.1667, not 6")] = 1 / 6
     """Share of a period that selects teacher B, [0, 1]; released code (N=6)."""
-    phase: int = 0
+    phase: Annotated[int, Range("(-inf, inf)")] = 0
     """Step at which a wave starts; released code."""
-    warmup: int = 1000
+    warmup: Annotated[int, Range("[-1, inf)")] = 1000
     """Last step at which teacher A is selected in any case; released code."""
     invert: bool = False
     """Exchange the teachers after warm-up; ours."""
-    mix: float | None = None
+    mix: Share | None = None
     """Share of teacher B in every step under "mix", [0, 1]; None takes the duty. Ours."""
-    choice_seed: int = 0
+    choice_seed: Seed = 0
     """Seed of the coins that replace the pulse under "bernoulli" and "blocks"; ours."""
 
     kd: Distillation = "hard"
     """Form of the distillation from teacher B. The released code's commented-out line has hard
     labels; the others are ours."""
-    kd_weight: float = 0.1
+    kd_weight: Factor = 0.1
     """Weight of the distillation, at least 0; the same line."""
-    kd_confidence: float = 0.8
+    kd_confidence: Share = 0.8
     """Least probability of a pixel under "hard_conf" and "soft_kl"; as in teacher A's label."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """Temperature of "soft_kl", above 0; ours."""
-    teacher_weight: float = 0.5
+    teacher_weight: Factor = 0.5
     """Weight of the loss of teacher B's head; released code."""
-    student_weight: float = 0.5
+    student_weight: Factor = 0.5
     """Weight of the student's loss; released code."""
     pulse_dense: bool = True
     """Whether the student keeps its dense energy in pulses; the released code adds it just above
     the commented-out line."""
 
-    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+    scales: Scales = (1.0, 0.5, 1.5, 2.0)
     """Image scales of teacher A's maps; the first must be 1. Released code."""
     cam_dropout: bool = True
     """Keep the backbone's dropout active in the extra scales of teacher A's maps; released code."""
@@ -115,45 +127,38 @@ class ASDTConfig:
     """CRF for teacher A's maps."""
     seg_crf: DenseCRF = CRFS["seg"]
     """CRF for teacher B's probabilities, and for the fused prediction."""
-    exponents: tuple[float, float] = (4.0, 32.0)
+    exponents: Annotated[tuple[float, float], Range("(0, inf)", rising=True)] = (4.0, 32.0)
     """Exponents a of the background score (1 - largest map value)^a: the small one makes a large
     background, the large one a small background; released code."""
-    top_from: float = 0.6
+    top_from: Share = 0.6
     """Share of a class's pixels, lowest map values first, that get no label; released code."""
-    cam_floor: float = 0.1
+    cam_floor: Share = 0.1
     """Map value, 0..1, that a labelled foreground pixel must exceed; released code."""
-    background_floor: float = 0.8
+    background_floor: Share = 0.8
     """Background score, 0..1, that a labelled background pixel must exceed; released code."""
-    crf_floor: float = 0.8
+    crf_floor: Share = 0.8
     """Least probability after the CRF of a labelled pixel; released code."""
-    energy_weight: float = 1e-7
+    energy_weight: Factor = 1e-7
     """Weight of the dense energy, a sum over pixels; released code."""
-    energy_sigma_xy: float = 100.0
+    energy_sigma_xy: Positive = 100.0
     """Width of the energy's kernel in positions, px; released code."""
-    energy_sigma_rgb: float = 15.0
+    energy_sigma_rgb: Positive = 15.0
     """Width of the energy's kernel in colours, 0..255; released code."""
 
     quirks: ASDTQuirks = ASDTQuirks()
     """Behaviour of the released code; all off by default."""
 
-    def __post_init__(self) -> None:
-        pulse_width(self.period, self.duty)  # checks both
-        for name, choices in (("selection", get_args(Selection)), ("kd", get_args(Distillation))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}: expected one of {choices}, got {getattr(self, name)!r}")
-        if not self.scales or self.scales[0] != 1:
-            raise ValueError(f"scales: expected 1 first (the training pass), got {self.scales}")
-        if self.mix is not None and not 0 <= self.mix <= 1:
-            raise ValueError(f"mix: expected a share in [0, 1] or None, got {self.mix}")
-        if self.temperature <= 0 or self.kd_weight < 0:
-            raise ValueError(
-                "temperature, kd_weight: expected above 0 and at least 0, got "
-                f"{self.temperature} and {self.kd_weight}"
+    def require(self) -> None:
+        """Refuse scales without the training pass, and an energy that cannot be split."""
+        if self.scales[0] != 1:
+            raise SettingError(
+                ["scales"], f"expected 1 first (the training pass), got {self.scales}"
             )
         if self.selection == "images" and not self.pulse_dense:
-            raise ValueError(
-                "pulse_dense: expected True with selection='images', got False; the energy is not "
-                "split by image"
+            raise SettingError(
+                ["pulse_dense"],
+                "expected True with selection='images', got False; the energy is not split by "
+                "image",
             )
 
     @property

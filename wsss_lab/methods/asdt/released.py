@@ -23,6 +23,7 @@ from wsss_lab.methods.common.checkpoints import (
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.heads import DilatedHead, TagHead
 from wsss_lab.models.keymaps import split_checkpoint
+from wsss_lab.models.weights import load_strictly
 
 
 def released_wave(T: int, N: int) -> tuple[int, float]:
@@ -83,13 +84,7 @@ def load_checkpoint(network: nn.Module, state: Mapping[str, Tensor]) -> None:
         ValueError: an unknown name, or a part of the network that does not fit.
     """
     for name, part in split_checkpoint(state, KEYMAP).items():
-        result = getattr(network, name).load_state_dict(part, strict=False)
-        missing = [k for k in result.missing_keys if not k.endswith("num_batches_tracked")]
-        if missing or result.unexpected_keys:
-            raise ValueError(
-                f"state: part {name} does not fit, missing {missing[:3]}, unknown "
-                f"{result.unexpected_keys[:3]}; is this a checkpoint of ASDT?"
-            )
+        load_strictly(getattr(network, name), part, what=f"the ASDT checkpoint, part {name},")
 
 
 def _examine(state: State) -> Contents:

@@ -89,6 +89,9 @@ class Method(nn.Module):
     that may use them runs the network once with and once without."""
     start_prefix: str = ""
     """Beginning of the names of all tensors that `start_from` needs."""
+    mean_over_images: bool = False
+    """Whether a batch's loss and state are the same however processes share its images: means over
+    images, or over counts of all processes. Their number then changes speed, not results."""
 
     @property
     def input_mean(self) -> tuple[float, ...]:

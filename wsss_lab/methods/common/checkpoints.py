@@ -55,7 +55,7 @@ def fit_parts(modules: Mapping[str, nn.Module], parts: Mapping[str, State], kind
     if missing := sorted(set(modules) ^ set(parts)):
         raise ValueError(f"{kind}: the file lacks, or has too many of, the parts {missing}")
     for name, module in modules.items():
-        load_strictly(module, parts[name], what=f"{kind}, part {name}")
+        load_strictly(module, parts[name], what=f"{kind}, part {name}", widen=True)
 
 
 def rows_of(parts: Mapping[str, State], part: str, key: str) -> int:

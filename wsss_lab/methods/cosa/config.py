@@ -1,16 +1,19 @@
 """Settings of CoSA, each with its unit and its source, and the presets."""
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from wsss_lab.config import OptimConfig
+from wsss_lab.ranges import Count, Factor, Positive, Range, Scales, Settings, Share, require_order
 
+Score = Annotated[float, Range("(0, 1)")]
+"""A score that leaves room on both sides."""
 Search = Literal["bands", "mixture", "split"]
 """Ways to search a threshold, see `wsss_lab.methods.cosa.threshold.ThresholdSearch`."""
 
 
 @dataclass(frozen=True)
-class CoSAQuirks:
+class CoSAQuirks(Settings):
     """Behaviour of the released code that we would not choose: False is ours, True as released."""
 
     aux_last_scale: bool = False
@@ -46,57 +49,57 @@ RELEASED = CoSAQuirks(*(True for _ in fields(CoSAQuirks)))
 
 
 @dataclass(frozen=True)
-class LossWeights:
+class LossWeights(Settings):
     """Factors of the terms after warm-up; the two tag losses weigh 1."""
 
-    seg: float = 0.1
+    seg: Factor = 0.1
     """CAM to segmentation; released code and log."""
-    cam: float = 0.05
+    cam: Factor = 0.05
     """Segmentation to CAM; released code and log."""
-    energy: float = 0.05
+    energy: Factor = 0.05
     """Dense energy; released code and log."""
-    separation: float = 0.05
+    separation: Factor = 0.05
     """Contrastive separation; ours, like the CAM term. Counts only if `separation` is on."""
 
 
 @dataclass(frozen=True)
-class CoSAConfig:
+class CoSAConfig(Settings):
     """Settings of the method; those of data and optimiser lie elsewhere."""
 
     backbone: str = "vit_b16"
     """Name for `build_backbone`; the paper's is ViT-B/16."""
-    aux_level: int = -3
+    aux_level: Annotated[int, Range("[-1000, 1000]")] = -3
     """Block that the auxiliary classifier reads; -3 in the logs, -4 in the script of 2024-07."""
-    hidden: int = 512
+    hidden: Annotated[int, Range("[1, 65536]")] = 512
     """Channels of the segmentation head; released code."""
-    decay: float = 0.9994
+    decay: Share = 0.9994
     """Momentum of the teacher: share of its weights that a step keeps, 0..1; released code. The
     name is that of the declared study `cosa`."""
-    warmup: int = 6000
+    warmup: Annotated[int, Range("[-1, inf)")] = 6000
     """Last step (from 0) with the tag losses alone; 6000 VOC, 10000 COCO, released scripts."""
-    scales: tuple[float, ...] = (1.0, 0.5, 1.5)
+    scales: Scales = (1.0, 0.5, 1.5)
     """Sizes at which the teacher sees the image, relative to it, each with its mirror image;
     released code."""
-    low: float = 0.20
+    low: Score = 0.20
     """Maps up to this score, 0..1, are background; 0.20 in the VOC log, 0.25 in the script and for
     COCO. With `search`, where the search starts."""
-    high: float = 0.70
+    high: Score = 0.70
     """Maps above this score, 0..1, are the class; 0.70 VOC, 0.65 COCO. With `search`, where the
     search starts."""
-    aux_low: float = 0.25
+    aux_low: Score = 0.25
     """As `low`, for the auxiliary maps; released code."""
-    aux_high: float = 0.70
+    aux_high: Score = 0.70
     """As `high`, for the auxiliary maps; released code."""
-    temperature: float = 0.01
+    temperature: Positive = 0.01
     """Temperature of the segmentation pseudo-label, above 0; released code."""
     weights: LossWeights = field(default_factory=LossWeights)
     """Loss weights."""
     perplexity: bool = True
     """Weight labelled pixels by the certainty of their map, see `perplexity_weights`. In the paper;
     absent in the released code; ours is a reconstruction."""
-    alpha: float = 0.8
+    alpha: Score = 0.8
     """Factor inside the perplexity's logarithm, in (0, 1); ours."""
-    beta: float = 1.0
+    beta: Annotated[float, Range("[1, inf)")] = 1.0
     """Exponent of the perplexity, at least 1; an unread setting of the released code has this
     value."""
     separation: Literal["none", "margin", "infonce"] = "infonce"
@@ -105,24 +108,17 @@ class CoSAConfig:
     search: Literal["none"] | Search = "split"
     """Search of the thresholds: `bands` finds two and is the released option, off in its logs;
     `mixture` and `split` find one, as the paper does; `none` keeps `low` and `high`."""
-    queue_rows: int = 200
+    queue_rows: Count = 200
     """Images in the queue of the search; released: 100 times the batch of a device."""
-    queue_grid: tuple[int, int] = (28, 28)
+    queue_grid: Annotated[tuple[int, int], Range("[1, 4096]")] = (28, 28)
     """Rows and columns of values that an image has in the queue; released code."""
     quirks: CoSAQuirks = field(default_factory=CoSAQuirks)
     """Behaviour of the released code; all off by default, all on in presets `-released`."""
 
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("low, high", self.low, self.high),
-            ("aux_low, aux_high", self.aux_low, self.aux_high),
-        ):
-            if not 0 < low <= high < 1:
-                raise ValueError(f"{name} must satisfy 0 < low <= high < 1, got {low} and {high}")
-        if self.separation not in ("none", "margin", "infonce"):
-            raise ValueError(
-                f"separation must be 'none', 'margin' or 'infonce', got {self.separation!r}"
-            )
+    def require(self) -> None:
+        """Refuse bands whose ends are exchanged."""
+        require_order(self, "low", "high")
+        require_order(self, "aux_low", "aux_high")
 
 
 def _as_released(config: CoSAConfig) -> CoSAConfig:

@@ -1,16 +1,26 @@
 """Settings of TSCD, each with its unit and its source, and the presets."""
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from wsss_lab.config import OptimConfig
+from wsss_lab.ranges import (
+    Factor,
+    Pixels,
+    Range,
+    Scales,
+    SettingError,
+    Settings,
+    Whole,
+    require_order,
+)
 
 ScdClasses = Literal["all", "tagged", "background"]
 Refiner = Literal["varm", "par", "none"]
 
 
 @dataclass(frozen=True)
-class TSCDQuirks:
+class TSCDQuirks(Settings):
     """Behaviour of the released code that we would not choose: False is ours, True as released."""
 
     decoder_in_cam: bool = False
@@ -51,60 +61,60 @@ RELEASED = TSCDQuirks(*(True for _ in fields(TSCDQuirks)))
 
 
 @dataclass(frozen=True)
-class LossWeights:
+class LossWeights(Settings):
     """Factors of the losses after warm-up; the tag loss weighs 1. All from the released code."""
 
-    seg: float = 0.1
+    seg: Factor = 0.1
     """Cross-entropy of the segmentation with the refined labels."""
-    energy: float = 0.01
+    energy: Factor = 0.01
     """Dense energy, which has 1e-7 inside already."""
-    affinity: float = 0.1
+    affinity: Factor = 0.1
     """Affinity head; the released code calls it auxiliary."""
-    scd: float = 0.1
+    scd: Factor = 0.1
     """Self correspondence distillation."""
-    er: float = 0.1
+    er: Factor = 0.1
     """Difference of both views' maps; counts only with `quirks.inert_er`."""
 
 
 @dataclass(frozen=True)
-class TSCDConfig:
+class TSCDConfig(Settings):
     """Settings of the method; those of data and optimiser lie elsewhere."""
 
     backbone: str = "mit_b1"
     """Name for `build_backbone`; the paper's is MiT-B1."""
-    drop_path: float = 0.1
+    drop_path: Annotated[float, Range("[0, 1)")] = 0.1
     """Largest rate of stochastic depth; released code."""
-    hidden: int = 256
+    hidden: Annotated[int, Range("[1, 65536]")] = 256
     """Channels of the decoder; released code."""
-    crop: int = 512
+    crop: Pixels = 512
     """Side of the crops, px, for the settings of the data (the step takes any size). 512 is the
     author's value; `voc-released` has 320, which the shipped launcher runs."""
-    warmup: int = 2000
+    warmup: Annotated[int, Range("[-1, inf)")] = 2000
     """Last step (from 0) with the tag loss alone; 2000 VOC, 5000 COCO (AFA), released code."""
-    scales: tuple[float, ...] = (1.0, 0.5, 1.5)
+    scales: Scales = (1.0, 0.5, 1.5)
     """Sizes at which maps are read, relative to the image, each with its mirror image; released
     code."""
-    view_scale: float = 0.3
+    view_scale: Annotated[float, Range("(0, 1]")] = 0.3
     """Side of the second view, relative to the image; released code."""
-    view_crop: float = 1.0
+    view_crop: Annotated[float, Range("(0, 1]")] = 1.0
     """Side of a random window of the image that the second view shows, relative to the image. 1 is
     all of it, as in the released code; smaller ones are for studies."""
-    points: int = 40
+    points: Annotated[int, Range("[1, 4096]")] = 40
     """Points per axis: 40 * 40 random ones per view; released code."""
     paired: bool = False
     """The points of both views are the same places. Off as in the released code; for studies."""
     scd_classes: ScdClasses = "all"
     """Maps that the correspondence is made of: `all` classes, each stretched to 0..1, as in the
     released code; `tagged` ones, or these with a `background`, are for studies."""
-    low: float = 0.35
+    low: Annotated[float, Range("(0, 1)")] = 0.35
     """Maps weaker than this score are background, 0..1; released code."""
-    high: float = 0.55
+    high: Annotated[float, Range("(0, 1)")] = 0.55
     """Maps stronger than this score are the class, 0..1; released code."""
     refiner: Refiner = "varm"
     """VARM, PAR (AFA) or nothing."""
-    refine_iterations: int = 10
+    refine_iterations: Whole = 10
     """Iterations of the refiner; released code, also on COCO (AFA: 15)."""
-    radius: int = 8
+    radius: Whole = 8
     """Reach of the affinity loss, cells of 16 px, in rows and in columns; released code."""
     weights: LossWeights = field(default_factory=LossWeights)
     """Loss weights."""
@@ -114,30 +124,15 @@ class TSCDConfig:
     quirks: TSCDQuirks = field(default_factory=TSCDQuirks)
     """Behaviour of the released code; all off by default, all on in presets `-released`."""
 
-    def __post_init__(self) -> None:
-        if not 0 < self.low <= self.high < 1:
-            raise ValueError(
-                f"low, high must satisfy 0 < low <= high < 1, got {self.low} and {self.high}"
-            )
-        for name in ("view_scale", "view_crop"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}")
-        if self.points < 1 or self.radius < 0:
-            raise ValueError(
-                "points must be 1 or more and radius 0 or more, got "
-                f"{self.points} and {self.radius}"
-            )
+    def require(self) -> None:
+        """Refuse a band whose ends are exchanged, and statistics of a pass that is spared."""
+        require_order(self, "low", "high")
         if self.quirks.decoder_in_cam and not self.quirks.extra_pass:
-            raise ValueError(
-                "quirks.decoder_in_cam needs quirks.extra_pass, got True and False: a pass that is "
-                "spared cannot update statistics; set both or none"
+            raise SettingError(
+                ["quirks.decoder_in_cam"],
+                "needs quirks.extra_pass, got True and False: a pass that is spared cannot update "
+                "statistics; set both or none",
             )
-        for name, known in (
-            ("scd_classes", ("all", "tagged", "background")),
-            ("refiner", ("varm", "par", "none")),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
 
 
 OPTIM = OptimConfig(

@@ -2,20 +2,21 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.methods.acr import config as acr
 from wsss_lab.methods.acr.config import ACRConfig
 from wsss_lab.methods.common import deeplab
+from wsss_lab.ranges import Batch, Count, Factor, Positive, Range, Settings, Whole
 from wsss_lab.runs.scoring import TestConfig
 
 NAME = "acr"
 
 
 @dataclass(frozen=True)
-class AffinityConfig:
+class AffinityConfig(Settings):
     """Settings of the two stages of AffinityNet-style propagation; defaults fit the toy world."""
 
     backbone: str = "toy_cnn"
@@ -23,34 +24,29 @@ class AffinityConfig:
     does not have)."""
     weights: str = "toy"
     """Weights it starts from."""
-    widths: tuple[int, ...] = (16, 32, 64)
+    widths: Annotated[tuple[int, ...], Range("[1, 65536]")] = (16, 32, 64)
     """Channels of its last maps, see `AffinityNetwork`. Paper: 64, 128, 256."""
-    radius: float = 5.0
+    radius: Annotated[float, Range("(0, 1000]")] = 5.0
     """Pairs nearer than this count, cells (paper)."""
-    crop: int = 0
+    crop: Annotated[int, Range("[0, 65535]")] = 0
     """Side of its training crops, px; 0 takes `data.crop`. Released code of AffinityNet: 448."""
-    steps: int = 100
+    steps: Count = 100
     """Its training steps."""
-    batch: int = 8
+    batch: Batch = 8
     """Images per step."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Its optimiser."""
-    power: float = 8.0
+    power: Factor = 8.0
     """beta of the walk (paper). ACR's history names 36 (code, 2022)."""
-    walk: int = 16
+    walk: Whole = 16
     """Steps t of the walk. Paper: 256, on grids of some 60 cells a side. The distance that maps
     cover grows with the root of t, and a toy grid has 16 cells a side: 256 steps level its maps."""
     crf: str = "none"
     """CRF after the walk, METHOD-NAME, such as `acr-cam`; "none" for none."""
 
-    def __post_init__(self) -> None:
-        for name, least in (("crop", 0), ("steps", 1), ("batch", 1), ("power", 0), ("walk", 0)):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
-
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """Settings of a run of ACR."""
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -73,7 +69,7 @@ class Config:
     """Optimiser of the transformer."""
     label_crf: str = "acr-cam"
     """CRF between maps and pseudo-labels, METHOD-NAME, such as `acr-cam`; "none" for none."""
-    background: tuple[float, float] = (1.0, 12.0)
+    background: Annotated[tuple[float, float], Range("(0, inf)", rising=True)] = (1.0, 12.0)
     """Exponents a of the background score (1 - largest map value)^a; parser defaults of the
     released code. A pixel is a class if it wins against the first, background if that wins with the
     second, else ignored (rule of PSA, whose format the released code writes)."""
@@ -82,7 +78,7 @@ class Config:
     affinities of a network that is trained on those above."""
     affinity: AffinityConfig = field(default_factory=AffinityConfig)
     """Settings of `affinity`."""
-    exponent: float = 0.75
+    exponent: Positive = 0.75
     """Exponent of the background score that is propagated with the maps. 0.75 ties with a map at
     0.55, the background threshold in ACR's history and about the best one for its maps (code,
     2022)."""
@@ -92,43 +88,24 @@ class Config:
     """Backbone of the segmentation network."""
     mask_weights: str = "toy"
     """Weights that network starts from."""
-    mask_batch: int = 0
+    mask_batch: Annotated[int, Range("[0, 1048576]")] = 0
     """Images per step of the segmentation network; 0 takes `run.batch`."""
-    mask_steps: int = 0
+    mask_steps: Whole = 0
     """Steps of the segmentation network; 0 takes `run.steps`."""
     mask_optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser of the segmentation network."""
-    mask_crop: int = 0
+    mask_crop: Annotated[int, Range("[0, 65535]")] = 0
     """Side of its training crops, px; 0 takes `data.crop`."""
-    mask_scale: tuple[float, float] | None = None
+    mask_scale: Annotated[tuple[float, float], Range("(0, 100)", rising=True)] | None = None
     """Smallest and largest factor on the size of its training images; None takes the rule of
     `data`."""
-    hidden: int = 64
+    hidden: Annotated[int, Range("[1, 65536]")] = 64
     """Channels of our small decoder; DeepLabV2 has none in between."""
-    report_train: int = 200
+    report_train: Whole = 200
     """Training images on which maps and labels are compared with the truth, if there is one; 0 for
     none. For the report only: nothing is chosen by it."""
     test: TestConfig = field(default_factory=lambda: TestConfig(cam_threshold=None))
     """How both networks are scored; `views` is the segmentation network's."""
-
-    def __post_init__(self) -> None:
-        low, high = self.background
-        if not 0 < low <= high:
-            raise ValueError(f"background: expected 0 < first <= second, got {self.background}")
-        for name in ("mask_batch", "mask_steps", "mask_crop", "report_train"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
-        for name, known in (
-            ("until", ("maps", "masks")),
-            ("propagation", ("crf", "affinity")),
-            ("mask_network", ("decoder", "deeplabv2")),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}: expected one of {known}, got {getattr(self, name)!r}")
-        if not self.exponent > 0:
-            raise ValueError(f"exponent: expected a number above 0, got {self.exponent}")
-        if self.hidden < 1:
-            raise ValueError(f"hidden: expected at least 1, got {self.hidden}")
 
 
 def _photos(name: str) -> Config:

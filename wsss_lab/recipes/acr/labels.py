@@ -25,6 +25,7 @@ from wsss_lab.cam.maps import present_classes
 from wsss_lab.data.errors import DataError
 from wsss_lab.data.masks import read_mask
 from wsss_lab.data.reported import Reported, raising
+from wsss_lab.data.workers import LoaderWorker
 from wsss_lab.evaluate.evaluate import Crf, by_shape
 from wsss_lab.evaluate.inference import VIEWS, multi_scale_predict
 from wsss_lab.evaluate.scores import Scores
@@ -187,7 +188,8 @@ def _count(
     scores, device = Scores(classes, []), next(localiser.parameters()).device
     mine: Any = Subset(images, range(fabric.global_rank, len(images), fabric.world_size))
     read: Any = Reported(mine)
-    loader: Any = raising(DataLoader(read, batch_size=None, num_workers=config.run.workers))
+    options: Any = {"num_workers": config.run.workers, "worker_init_fn": LoaderWorker()}
+    loader: Any = raising(DataLoader(read, batch_size=None, **options))
     for group in by_shape(loader, config.test.batch):
         pixels = torch.stack([s["image"] for s in group]).to(device)
         tags = torch.stack([s["tags"] for s in group]).to(device)

@@ -26,6 +26,7 @@ import tyro
 from torch import nn
 
 from wsss_lab.config import write_atomically
+from wsss_lab.ranges import Batch, Count, Factor, Pixels, Positive, Seed, Settings, Whole
 from wsss_lab.studies.photos.foretell import build_pair, losses
 from wsss_lab.studies.photos.photos import (
     is_held_out,
@@ -40,32 +41,32 @@ WEIGHTS = {"cosine": 1.0, "classes": 1.0, "error": 0.25, "token": 1.0, "mean": 0
 
 
 @dataclass(frozen=True)
-class PhotoPretrain:
+class PhotoPretrain(Settings):
     """Settings of one pre-training run."""
 
     photos: tyro.conf.Positional[Path]
     """Folder in VOC layout."""
     subset: str = "train_tags"
     """List of photos; one in eight of them is held out, see `is_held_out`."""
-    minutes: float = 60.0
+    minutes: Positive = 60.0
     """Time of training, on whatever this machine gives; sets the schedule if `steps` is 0."""
-    steps: int = 0
+    steps: Whole = 0
     """Length in steps, for a run that can be repeated exactly."""
-    batch: int = 16
+    batch: Batch = 16
     """Crops per step."""
-    lr: float = 1e-3
+    lr: Factor = 1e-3
     """Largest learning rate; a cosine to 0 after a rise over the first 3 %."""
-    weight_decay: float = 0.05
+    weight_decay: Factor = 0.05
     """Of matrices; vectors (biases, norms) and positions have none."""
-    side: int = 160
+    side: Pixels = 160
     """Side of crops, px, at first."""
-    last_side: int = 224
+    last_side: Pixels = 224
     """Side of crops, px, in the last quarter."""
     half: bool = True
     """Multiply in bfloat16 in the transformer."""
-    threads: int = 1
+    threads: Count = 1
     """Threads."""
-    seed: int = 0
+    seed: Seed = 0
     """Of initial weights, crops and order."""
     start: Path | None = None
     """Packed tensors of an earlier run to begin with, for one more round of the schedule; random

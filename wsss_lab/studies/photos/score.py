@@ -22,6 +22,7 @@ from wsss_lab.config import provenance, write_atomically, write_text_atomically
 from wsss_lab.metrics.tags import average_precision
 from wsss_lab.models.base import count_parameters
 from wsss_lab.models.lite0_vit import HEADS_PREFIX, PACKAGED, STEM_PREFIX
+from wsss_lab.ranges import Batch, Count, Pixels, Settings
 from wsss_lab.studies.photos.card import CARD
 from wsss_lab.studies.photos.foretell import Foreteller, Teacher, build_pair
 from wsss_lab.studies.photos.photos import (
@@ -38,7 +39,7 @@ L2 = (1e-3, 1e-2, 1e-1)
 
 
 @dataclass(frozen=True)
-class PhotoScore:
+class PhotoScore(Settings):
     """Settings of the scores of a student, and their place."""
 
     photos: tyro.conf.Positional[Path]
@@ -47,11 +48,11 @@ class PhotoScore:
     """List of photos, as in pre-training."""
     state: Path = Path("runs/lite0_vit.pth")
     """Checkpoint of `wsss_lab.studies.photos.pretrain`."""
-    side: int = 224
+    side: Pixels = 224
     """Side of the middle square of a photo, px."""
-    batch: int = 32
+    batch: Batch = 32
     """Photos at a time."""
-    threads: int = 1
+    threads: Count = 1
     """Threads."""
     out: Path = PACKAGED
     """Target, ending in ``.safetensors``; the card goes beside it."""

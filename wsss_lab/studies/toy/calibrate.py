@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
-from typing import cast
+from typing import Annotated, cast
 
 import numpy as np
 import torch
@@ -43,6 +43,7 @@ from wsss_lab.metrics import (
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.weights import load_backbone_weights
+from wsss_lab.ranges import Count, Factor, Positive, Range, Settings
 from wsss_lab.studies.toy.shortcuts import histogram_ap
 from wsss_lab.train.fit import fit, image_batches, in_memory
 
@@ -66,26 +67,26 @@ PAIR_SEED = 1
 
 
 @dataclass(frozen=True)
-class Calibrate:
+class Calibrate(Settings):
     """Settings of the calibration."""
 
     out: Path
     """Record to write (JSON)."""
     backbone: str = "toy_cnn"
     """Name of the network."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: Annotated[tuple[int, ...], Range("[0, 4294967295]")] = (0, 1, 2)
     """Seeds of head initialisation, data order and augmentation."""
-    count: int = 6000
+    count: Count = 6000
     """Training scenes."""
-    tag_epochs: float = 4.0
+    tag_epochs: Positive = 4.0
     """Epochs of training with tags."""
-    mask_epochs: float = 8.0
+    mask_epochs: Factor = 8.0
     """Epochs of training with full masks; 0 skips this upper bound."""
-    evaluate: int = 600
+    evaluate: Count = 600
     """Scenes for CAM mIoU (train) and for tag mAP and mask mIoU (val)."""
-    pairs: int = 300
+    pairs: Count = 300
     """Scenes per context class for the paired control."""
-    histogram: int = 3000
+    histogram: Count = 3000
     """Training scenes of the colour test; a third as many are for the test."""
     pack: Path | None = None
     """File for the first seed's tag classifier (safetensors, half precision); None saves

@@ -45,6 +45,8 @@ from wsss_lab.methods.acr.method import ACR
 from wsss_lab.methods.acr.values import CAM_FUSION, NORMALIZATION
 from wsss_lab.metrics import Protocol, ThresholdSweep
 from wsss_lab.models.attention import attention_layers
+from wsss_lab.printable import row as table_row
+from wsss_lab.ranges import Batch, Count, Settings
 from wsss_lab.runs.folder import read_run
 from wsss_lab.runs.weights import Trained, load_trained
 from wsss_lab.studies.plan import read_json
@@ -56,24 +58,19 @@ OTHERS = ("attention roll-out", "tag head on patches")
 
 
 @dataclass
-class Localisation:
+class Localisation(Settings):
     """Settings of the study."""
 
     runs: tuple[Path, ...]
     """Folders of finished runs of ACR."""
     out: Path = Path("acr_localisation.json")
     """Record to write."""
-    develop: int = 100
+    develop: Count = 100
     """Training scenes on which thresholds are fixed, from number 0 on."""
-    scenes: int = 300
+    scenes: Count = 300
     """Training scenes to score, the next ones."""
-    batch: int = 8
+    batch: Batch = 8
     """Scenes per pass."""
-
-    def __post_init__(self) -> None:
-        for name in ("develop", "scenes", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -293,12 +290,12 @@ def localisation_table(record: dict[str, Any], groups: list[str] | None = None) 
     head = ["map", "threshold"]
     for group in groups:
         head += [group, f"{group}, best threshold (oracle)"]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = [table_row(head), "|---" * len(head) + "|"]
     for row in record["rows"]:
         cells = [row["name"], f"{row['threshold']:.2f}"]
         for group in groups:
             cells += [_shown(row["scores"][group][key]) for key in ("miou", "best")]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(table_row(cells))
     return "\n".join(lines)
 
 

@@ -27,6 +27,7 @@ from wsss_lab.methods.common.base import Batch, ParamGroup, StepOutput, split_de
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.weights import load_backbone_weights, save_backbone_weights
+from wsss_lab.ranges import Count, Factor, Positive, Settings
 from wsss_lab.studies.toy.imitation import LevelImitation
 from wsss_lab.train.fit import fit, image_batches, in_memory
 
@@ -34,20 +35,20 @@ PACKAGE = Path(__file__).parents[2] / "weights"
 
 
 @dataclass(frozen=True)
-class Pretrain:
+class Pretrain(Settings):
     """Settings of one pre-training run."""
 
     backbone: tyro.conf.Positional[str]
     """toy_cnn, toy_mit, toy_vit, toy_mit2 or toy_vit2."""
-    count: int = 16_000
+    count: Count = 16_000
     """Single-object scenes to train on."""
-    epochs: float = 5.0
+    epochs: Positive = 5.0
     """Passes over them."""
     run: RunConfig = field(default_factory=lambda: RunConfig(batch=64))
     """Settings of the run; steps are set from `count` and `epochs`."""
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-3, head_lr_factor=1.0))
     """Optimiser."""
-    held_out: int = 1000
+    held_out: Count = 1000
     """Further scenes, for the accuracy."""
     stem_from_cnn: bool = False
     """toy_vit, toy_vit2 and toy_mit2 only: start the convolutional stem from the packaged toy_cnn,
@@ -57,7 +58,7 @@ class Pretrain:
     For transformers, whose training on tags alone is too slow for a laptop."""
     imitate_levels: bool = False
     """Transformers only: learn several maps of the packaged toy_cnn, see `LevelImitation`."""
-    tag_weight: float = 0.2
+    tag_weight: Factor = 0.2
     """Weight of the class loss beside `imitate_levels`."""
     run_folder: Path | None = None
     """Checkpoints and log; a run in it goes on. None keeps neither."""

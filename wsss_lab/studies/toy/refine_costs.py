@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,7 @@ from wsss_lab.metrics import (
     random_cam,
     tag_oracle,
 )
+from wsss_lab.ranges import Count, Range, Settings
 from wsss_lab.refine import (
     DILATIONS,
     PAMR,
@@ -79,22 +80,22 @@ CONTEXTS = {"boat": 1, "train": 2}
 
 
 @dataclass
-class Refinements:
+class Refinements(Settings):
     """Settings of the study."""
 
     out: Path = Path("refine.json")
     """Record to write."""
-    develop: int = 400
+    develop: Count = 400
     """Training scenes on which the threshold is chosen, from number 0 on."""
-    choose: int = 80
+    choose: Count = 80
     """Number of these scenes on which a method's own threshold is chosen."""
-    scenes: int = 300
+    scenes: Count = 300
     """Training scenes to score, the next ones."""
-    resamples: int = 1000
+    resamples: Count = 1000
     """Number of bootstrap samples over scenes."""
-    sides: tuple[int, ...] = (128, 512)
+    sides: Annotated[tuple[int, ...], Range("[1, 65535]")] = (128, 512)
     """Image sides to time, px."""
-    repeats: int = 3
+    repeats: Count = 3
     """Runs of each timing."""
 
 
