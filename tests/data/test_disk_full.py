@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsss_lab.config import OutputError, is_full, write_atomically
+from wsss_lab.config import OutputError, is_full, write_atomically, write_text_atomically
 from wsss_lab.data.catalog import Archive
 from wsss_lab.data.errors import DataError
 from wsss_lab.data.masks import save_label, write_mask
@@ -114,7 +114,7 @@ def test_other_writers_name_a_full_disk_and_leave_nothing(tmp_path, monkeypatch,
         "mask": lambda: common.put_mask(path, label),
         "label": lambda: save_label(path, label),
         "tags": lambda: common.put_tags(path, {"a": (0,)}, ("cat",)),
-        "text": lambda: common.write_text(path, "text"),
+        "text": lambda: write_text_atomically(path, "text"),
         "json": lambda: write_atomically(path, lambda file: no_room()),
     }
     monkeypatch.setattr(os, "replace", no_room)

@@ -320,4 +320,4 @@ def run_eval(
 
 
 def _print_note(line: str) -> None:
-    print(f"note: {line}", file=sys.stderr)
+    print(f"note: {one_line(line)}", file=sys.stderr)

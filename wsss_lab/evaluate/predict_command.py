@@ -8,6 +8,7 @@ from wsss_lab.data.errors import DataError, Problem
 from wsss_lab.data.files import list_pictures
 from wsss_lab.data.images import TURN, read_orientation
 from wsss_lab.evaluate.predict import image_files, predict_folder
+from wsss_lab.printable import one_line
 
 
 def run_predict(source: Path, out: Path, threshold: float = 0.4, **options: Any) -> int:
@@ -34,9 +35,9 @@ def run_predict(source: Path, out: Path, threshold: float = 0.4, **options: Any)
         print(line)
         done += 1
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {one_line(note)}", file=sys.stderr)
     for problem in problems:
-        print(f"error: {' '.join(str(problem).split())}", file=sys.stderr)
+        print(f"error: {one_line(problem)}", file=sys.stderr)
     if problems:
         print(f"{len(problems)} of {done + len(problems)} images not done", file=sys.stderr)
     return 1 if problems else 0

@@ -12,7 +12,10 @@ LABELS, OVERLAYS = "labels", "overlays"
 """Folders of a run: label images of the training images, and pictures of them."""
 LABEL_FOLDERS = (LABELS, "propagated")
 FACTS = ("config.json", "metrics.json", "phase.json", "per_image.npz")
-STAGE = ("log.csv", "model.safetensors", "nonfinite_step*.pt", "checkpoints/*", "tensorboard/*")
+STAGE = (
+    *("log.csv", "stage.json", "model.safetensors", "nonfinite_step*.pt"),
+    *("checkpoints/*", "tensorboard/*"),
+)
 """Patterns of what a training stage leaves, in the run's folder or in one below it."""
 
 
@@ -119,7 +122,7 @@ def undo_failed_start(folder: Path, first_process: bool = True) -> Iterator[None
     except Exception:
         if first_process and not held_run:
             left = {f.name for f in run_files(folder)}
-            if left and left <= {"config.json", "log.csv"}:
+            if left and left <= {"config.json", "log.csv", "stage.json"}:
                 discard_run(folder)
                 for below in folder.iterdir() if folder.is_dir() else ():
                     _remove_empty(below)

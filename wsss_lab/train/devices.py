@@ -20,6 +20,7 @@ the statistics of all processes, on CPUs too, and a network that has one is not 
 parts: see `wsss_lab.train.norms`.
 """
 
+import os
 from typing import Any
 
 import torch

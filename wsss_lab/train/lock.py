@@ -79,7 +79,7 @@ class FolderLock:
         """Return `pid` and `host` of the process that holds the lock; empty if not known."""
         try:
             found = json.loads(self.path.read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import importlib
-import io
 import json
 import lzma
 import os
@@ -297,17 +296,6 @@ def put_tags(path: Path, tags: Tags, classes: Sequence[str]) -> None:
     """
     with writing(path):
         write_tags(path, tags, classes)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file, whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    _extract(io.BytesIO(text.encode()), path)
 
 
 def convert(

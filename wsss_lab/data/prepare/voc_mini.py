@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from wsss_lab.config import OutputError, write_atomically
+from wsss_lab.config import OutputError, write_atomically, write_text_atomically
 from wsss_lab.data.catalog import VOC_CLASSES, Archive
 from wsss_lab.data.errors import DataError, Problem
 from wsss_lab.data.prepare import common
@@ -77,7 +77,7 @@ def prepare_voc_mini(
     lists = target / "ImageSets" / "Segmentation"
     for split in SPLITS:
         text = "".join(f"{name}\n" for name in names_of(split))
-        common.write_text(lists / f"{split}.txt", text)
+        write_text_atomically(lists / f"{split}.txt", text)
     common.put_tags(target / "tags.csv", dict(sorted(boxes.items())), VOC_CLASSES)
     counts = {split: len(names_of(split)) for split in SPLITS}
     common.write_record(target / common.RECORD, settings, counts, [target / "tags.csv"])
