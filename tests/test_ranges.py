@@ -9,8 +9,8 @@ import typing
 import pytest
 
 import wsss_lab
-from wsss_lab import commands
 from wsss_lab.__main__ import main
+from wsss_lab.commands.methods import train
 from wsss_lab.config import OptimConfig
 from wsss_lab.ranges import Range, Settings, check, checks_later, has_range
 from wsss_lab.recipes.cam_baseline import Config
@@ -231,7 +231,7 @@ def test_checks_that_come_later_do_not_get_lost():
 
 def test_help_shows_settings_as_before(capsys):
     with pytest.raises(SystemExit):
-        commands.train(["cam_baseline", "--help"])
+        train(["cam_baseline", "--help"])
     told = capsys.readouterr().out
     assert "--band" in told
     assert "Range object" not in told

@@ -147,3 +147,8 @@ def test_tensors_that_changed_since_they_were_written_are_refused(out):
     safetensors.torch.save_file(state, path, {METADATA: json.dumps(facts)})
     with pytest.raises(ValueError, match="do not have the hash"):
         read_tensors(path)
+
+
+def test_a_run_that_is_replaced_leaves_no_record_behind(out):
+    RunFolder(out, "cam_baseline", RUN, resume=False, overwrite=True).begin()
+    assert [path.name for path in out.iterdir()] == ["config.json"]
