@@ -180,7 +180,7 @@ def _misfit(hint: Any, value: Any, within: Range | None) -> str | None:
     if isinstance(hint, types.UnionType) or origin is typing.Union:
         if value is None and type(None) in inner:
             return None
-        found = [_misfit(h, value, within) for h in inner if h is not type(None)]
+        found = [_misfit(h, value, within) for h in alternatives(hint)]
         return None if None in found else found[0]
     if origin is Literal:
         known = value in inner if isinstance(value, str | int) else False
@@ -192,6 +192,16 @@ def _misfit(hint: Any, value: Any, within: Range | None) -> str | None:
     if within and isinstance(value, numbers.Real) and (wanted := within.expected(value)):
         return f"{wanted}, got {_shown(value)}" + (f"; {within.hint}" if within.hint else "")
     return None
+
+
+def alternatives(union: Any) -> list[Any]:
+    """List the kinds of a union but None, choices from several lists of them as one `Literal`."""
+    kinds = [kind for kind in typing.get_args(union) if kind is not type(None)]
+    words = tuple(
+        word for k in kinds if typing.get_origin(k) is Literal for word in typing.get_args(k)
+    )
+    rest = [kind for kind in kinds if typing.get_origin(kind) is not Literal]
+    return [Literal[words], *rest] if words else rest  # type: ignore[list-item]
 
 
 def _tuple_misfit(inner: tuple[Any, ...], value: Any, within: Range | None) -> str | None:

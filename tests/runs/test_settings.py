@@ -71,3 +71,9 @@ def test_every_preset_comes_back_from_what_a_run_writes(method):
     for name, preset in recipe.presets.items():
         written = json.loads(json.dumps(plain(preset)))
         assert restore(recipe.config, written, "config.json") == preset, name
+
+
+def test_choices_from_several_lists_are_named_together():
+    preset = RECIPES["cosa"].presets["toy"]
+    with pytest.raises(ValueError, match=r"method\.search: expected one of none, bands, mixture, "):
+        with_changes(preset, {"method.search": "guess"})

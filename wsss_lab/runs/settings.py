@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wsss_lab.config import shortened
-from wsss_lab.ranges import check, checks_later
+from wsss_lab.ranges import alternatives, check, checks_later
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ def fitting(hint: Any, value: Any, name: str) -> Any:
         if value is None and type(None) in choices:
             return None
         problems = []
-        for choice in (c for c in choices if c is not type(None)):
+        for choice in alternatives(hint):
             try:
                 return fitting(choice, value, name)
             except ValueError as error:

@@ -209,7 +209,7 @@ def test_bad_settings_are_refused():
         CoSAConfig(low=0.8, high=0.7)
     with pytest.raises(ValueError, match="separation"):
         CoSAConfig(separation="strong")
-    with pytest.raises(ValueError, match="how"):
+    with pytest.raises(ValueError, match="search: expected one of none, bands, mixture, split"):
         make(search="guess")
     with pytest.raises(ValueError, match="two maps"):
         CoSANetwork(build_backbone("vit_b16", embed_dim=48, depth=1, num_heads=3), K)
