@@ -218,7 +218,7 @@ def test_lacking_weights_are_told_before_anything_is_trained(tmp_path):
     [
         (Config, {"propagation": "irn"}, "propagation: expected one of"),
         (Config, {"mask_network": "unet"}, "mask_network: expected one of"),
-        (Config, {"exponent": 0.0}, "exponent: expected a number above 0"),
+        (Config, {"exponent": 0.0}, "exponent: expected above 0"),
         (Config, {"mask_crop": -1}, "mask_crop: expected at least 0"),
         (AffinityConfig, {"steps": 0}, "steps: expected at least 1"),
         (AffinityConfig, {"walk": -1}, "walk: expected at least 0"),

@@ -145,4 +145,4 @@ def test_runs_that_do_not_fit(tmp_path):
     with pytest.raises(FileNotFoundError, match="make it with: python -m"):
         study.load_localisation(tmp_path / "nothing.json")
     with pytest.raises(ValueError, match="scenes: expected at least 1"):
-        study.Localisation((), scenes=0)
+        study.Localisation((plain_run,), scenes=0)
