@@ -34,11 +34,12 @@ def commands():
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("hide", "stripes"):
+    for name in ("hide", "ladder", "stripes"):
         (text,) = [b for b in blocks("python") if name in b and "register_" in b]
         (tmp_path / f"{name}.py").write_text(text)
     yield tmp_path
     RECIPES._found.pop("hide", None)
+    BACKBONES._found.pop("ladder", None)
     DATA_SETS._found.pop("stripes", None)
 
 
@@ -57,7 +58,7 @@ def test_the_page_is_followed_literally(folder, capsys):
 
 
 def test_the_lines_are_counted_as_the_page_says(folder):
-    for name in ("hide", "stripes"):
+    for name in ("hide", "ladder", "stripes"):
         count = len((folder / f"{name}.py").read_text().splitlines())
         assert re.search(rf"^\| a [a-z ]+ \| 1 \| {count} below ", PAGE, re.M), (name, count)
         assert count <= 60

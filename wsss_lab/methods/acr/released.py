@@ -1,5 +1,7 @@
 """Checkpoints of ACR's released code, and what of that code is not imitated.
 
+The switches are the fields of `ACRQuirks` in ``config``; the presets `-released` set them.
+
 Not imitated: attention of an earlier pass that is returned under ``no_grad``; one global store for
 the hooks of all models; height taken for width in the alignment (wrong unless square); a random
 class added to the tags in COCO validation; three more processes that train replicas which nobody

@@ -1,4 +1,6 @@
-"""Behaviour of ASDT's released code that `ASDTQuirks` switches on, and its checkpoints.
+"""Behaviour that only the released code has, and its checkpoints.
+
+The switches are the fields of `ASDTQuirks` in ``config``; the presets `-released` set them.
 
 Not imitated: a batch of one image fails there, because an axis is squeezed away, and inference
 records gradients.

@@ -1,5 +1,7 @@
 """Behaviour that only the released code has, and its checkpoints.
 
+The switches are the fields of `TSCDQuirks` in ``config``; the presets `-released` set them.
+
 Nothing here is needed to understand or to train TSCD as this library does by default.
 """
 
