@@ -89,8 +89,8 @@ def test_packaged_lists_have_the_stated_lengths_and_share_no_photo():
 
 
 def test_an_unknown_list_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"split: expected one of train, .*'trian'"):
-        voc_mini.names_of("trian")
+    with pytest.raises(ValueError, match=r"split: expected one of train, .*'wrong'"):
+        voc_mini.names_of("wrong")
 
 
 def test_archives_become_reduced_photos_masks_and_tags(short_lists):
