@@ -64,8 +64,10 @@ lint: $(STAMP)
 	$(BIN)/codespell --skip "$(NOT_SPELLED)"
 	$(BIN)/mypy
 
+# Two processes of one thread each: threads of several processes on the same cores wait for each other.
+JOBS ?= 2
 unit: $(STAMP)
-	$(BIN)/python -m pytest tests --ignore tests/book
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore tests/book -n $(JOBS)
 
 nbval: $(STAMP)
 ifeq ($(CHAPTERS),)
