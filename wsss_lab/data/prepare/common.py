@@ -41,7 +41,7 @@ DERIVED = (
 BROKEN = (
     *(OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
     # encrypted members, unknown compression, headers that contradict themselves
-    *(RuntimeError, NotImplementedError, ValueError, OverflowError, struct.error, IndexError),
+    *(RuntimeError, ValueError, OverflowError, struct.error, IndexError),
 )
 """Exceptions of the standard library for incomplete archives."""
 
