@@ -10,8 +10,8 @@ import yaml
 
 from wsss_lab.data.config import DATA_SETS
 from wsss_lab.plan.long_run import PARAMETERS
-from wsss_lab.runs.folder import plain
 from wsss_lab.runs.recipe import RECIPES, find_preset
+from wsss_lab.runs.settings import plain
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))

@@ -14,8 +14,8 @@ from wsss_lab.data.config import DataConfig
 from wsss_lab.data.random_images import RandomImages, random_data
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.plan.long_run import LEFT_OUT, PARAMETERS, LongRun, configure, make_plan
-from wsss_lab.runs.folder import plain
 from wsss_lab.runs.recipe import find_preset
+from wsss_lab.runs.settings import plain
 
 MORE = {
     "tscd": {"method.scales": [1.0], "method.warmup": 0, "method.view_scale": 0.6},

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
-from wsss_lab.runs.folder import plain
 from wsss_lab.runs.recipe import find_preset, find_recipe
+from wsss_lab.runs.settings import plain
 
 TABLE = Path(__file__).with_name("preset_numbers.md")
 METHODS = ("cam_baseline", "tscd", "asdt", "acr", "cosa")

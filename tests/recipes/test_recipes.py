@@ -16,10 +16,12 @@ from wsss_lab.data.config import DataConfig
 from wsss_lab.data.masks import read_mask
 from wsss_lab.data.toy import write_voc
 from wsss_lab.recipes.cam_baseline import PRESETS, Config, TestConfig, train
-from wsss_lab.runs.folder import RunFolder, plain, read_facts, read_run, restore
+from wsss_lab.runs.folder import RunFolder, read_run
 from wsss_lab.runs.recipe import RECIPES, find_preset, find_recipe
+from wsss_lab.runs.settings import plain, restore
 from wsss_lab.runs.stages import silent
 from wsss_lab.runs.weights import load_trained
+from wsss_lab.runs.weights_file import read_facts
 
 CLASSES = 10
 

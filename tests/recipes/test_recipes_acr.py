@@ -18,7 +18,7 @@ from wsss_lab.metrics import ConfusionMatrix, mean_iou
 from wsss_lab.recipes.acr import labels as acr_labels
 from wsss_lab.recipes.acr import stages as acr_stages
 from wsss_lab.recipes.acr.config import AffinityConfig, Config
-from wsss_lab.runs.folder import read_facts, read_tensors
+from wsss_lab.runs.weights_file import read_facts, read_tensors
 
 TRAIN, SIDE = 5, 64
 acr = recipe_of("acr")

@@ -10,9 +10,9 @@ from tiny_recipes import CHANGES, SIDE, batch, build, optim, tiny_config
 from wsss_lab.__main__ import main
 from wsss_lab.config import RunConfig
 from wsss_lab.methods.acr.plugin import ConsistencyConfig, with_consistency
-from wsss_lab.runs.folder import read_run, restore
+from wsss_lab.runs.folder import read_run
 from wsss_lab.runs.recipe import find_recipe
-from wsss_lab.runs.settings import with_changes
+from wsss_lab.runs.settings import restore, with_changes
 from wsss_lab.runs.weights import load_trained
 from wsss_lab.train.fit import fit
 

@@ -17,9 +17,9 @@ from wsss_lab.methods.acr import config as acr_method
 from wsss_lab.methods.asdt import config as asdt_config
 from wsss_lab.methods.cosa import config as cosa_config
 from wsss_lab.methods.tscd import config as tscd_config
-from wsss_lab.runs.folder import plain, restore
 from wsss_lab.runs.recipe import find_preset
 from wsss_lab.runs.scoring import TestConfig, released_preset
+from wsss_lab.runs.settings import plain, restore
 
 ALL = [(name, preset) for name in NAMES for preset in recipe_of(name).presets]
 ids = "{0[0]} {0[1]}".format

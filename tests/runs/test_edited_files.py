@@ -11,8 +11,10 @@ from wsss_lab.__main__ import main
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.recipes.cam_baseline import PRESETS
-from wsss_lab.runs.folder import METADATA, RunFolder, plain, save_weights, tensors_digest
+from wsss_lab.runs.folder import RunFolder
+from wsss_lab.runs.settings import plain
 from wsss_lab.runs.weights import load_trained
+from wsss_lab.runs.weights_file import METADATA, save_weights, tensors_digest
 
 
 @pytest.fixture

@@ -17,9 +17,11 @@ from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.state import read_state_dict
 from wsss_lab.recipes.cam_baseline import PRESETS, Config
-from wsss_lab.runs.folder import RunFolder, read_facts, read_run, restore, save_weights
+from wsss_lab.runs.folder import RunFolder, read_run
 from wsss_lab.runs.identify import identify
+from wsss_lab.runs.settings import restore
 from wsss_lab.runs.weights import load_trained
+from wsss_lab.runs.weights_file import read_facts, save_weights
 from wsss_lab.train.checkpoint import load_checkpoint
 
 HOSTILE = [None, True, -1, 0, 2**70, 10**400, float("nan"), float("inf"), "", "x" * 300, "\x1b[2J",

@@ -16,8 +16,8 @@ from wsss_lab.__main__ import main
 from wsss_lab.config import RunConfig
 from wsss_lab.methods.cam_baseline import SegNetwork, TagClassifier
 from wsss_lab.models.backbones import build_backbone
-from wsss_lab.runs.folder import save_weights
 from wsss_lab.runs.identify import Record, identify, read_checkpoint
+from wsss_lab.runs.weights_file import save_weights
 
 KEYS = pathlib.Path(__file__).parent.parent / "models" / "state_keys"
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from wsss_lab.recipes.cam_baseline import Config
-from wsss_lab.runs.folder import plain, restore
 from wsss_lab.runs.recipe import RECIPES
-from wsss_lab.runs.settings import setting_names, with_changes
+from wsss_lab.runs.settings import plain, restore, setting_names, with_changes
 
 
 def test_every_setting_can_be_set_to_what_it_is():

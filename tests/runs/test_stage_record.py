@@ -12,9 +12,10 @@ from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.models.backbones import build_backbone
-from wsss_lab.runs.folder import METADATA, RunFolder, read_facts, read_tensors, save_weights
+from wsss_lab.runs.folder import RunFolder
 from wsss_lab.runs.stage_record import conditions_of, note_conditions, read_record
 from wsss_lab.runs.stages import fit_stage, silent
+from wsss_lab.runs.weights_file import METADATA, read_facts, read_tensors, save_weights
 from wsss_lab.train.devices import make_fabric
 
 RUN = RunConfig(steps=2, batch=2, log_every=0, save_every=1, accelerator="cpu")

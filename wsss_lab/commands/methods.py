@@ -19,9 +19,10 @@ def train(arguments: list[str]) -> int:
     """
     from wsss_lab.data.workers import PARENT, end_with_parent
     from wsss_lab.runs.contents import undo_failed_start
-    from wsss_lab.runs.folder import is_first_process, restore
+    from wsss_lab.runs.folder import is_first_process
     from wsss_lab.runs.launch import require_run
     from wsss_lab.runs.recipe import find_recipe
+    from wsss_lab.runs.settings import restore
     from wsss_lab.train.stop import raised_by_sigterm
 
     if parent := os.environ.pop(PARENT, ""):

@@ -31,12 +31,13 @@ from wsss_lab.models.weights import load_strictly
 from wsss_lab.ranges import SettingError, Settings
 from wsss_lab.recipes.end_to_end_plan import StepKind, any_step, plan
 from wsss_lab.runs.contents import LABELS
-from wsss_lab.runs.folder import RunFolder, device_name, restore
+from wsss_lab.runs.folder import RunFolder, device_name
 from wsss_lab.runs.labels import label_stage
 from wsss_lab.runs.lists import finish_unscored, load_lists
 from wsss_lab.runs.owner import own_run
 from wsss_lab.runs.recipe import Recipe, TrainingStage, find_views
 from wsss_lab.runs.scoring import TestConfig, count_classes, released_preset, score
+from wsss_lab.runs.settings import restore
 from wsss_lab.runs.stages import (
     Log,
     OnStep,
@@ -251,7 +252,7 @@ class EndToEnd:
         """The network of a weights file that `train` wrote, in eval mode.
 
         Args:
-            facts: see `wsss_lab.runs.folder.read_facts`.
+            facts: see `wsss_lab.runs.weights_file.read_facts`.
             state: its tensors.
 
         Raises:

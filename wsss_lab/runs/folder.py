@@ -1,4 +1,4 @@
-"""The folder of a run: its files, rules for resuming it, and weights with their description.
+"""The folder of a run: its files, and the rules for resuming it.
 
 =====================  ============================================================================
 ``config.json``        method, settings, git revision and versions at the start; written first
@@ -8,22 +8,14 @@
 =====================  ============================================================================
 """
 
-import dataclasses
-import hashlib
-import json
 import os
-import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
-from torch import Tensor, nn
 
 from wsss_lab.config import (
-    OutputError,
     git_revision,
     output_error,
     read_json,
@@ -33,86 +25,14 @@ from wsss_lab.config import (
     write_json,
 )
 from wsss_lab.data.class_names import require_same_classes
-from wsss_lab.models.state import read_file, require_finite
-from wsss_lab.ranges import check, checks_later
 from wsss_lab.runs.contents import discard_run, require_inputs_elsewhere
-from wsss_lab.runs.settings import fitting
+from wsss_lab.runs.settings import plain
 from wsss_lab.train.environment import arithmetic
 
 FREE = ("accumulate", "accelerator", "devices", "nodes", "workers", "log_every", "save_every")
 FREE_TO_CHANGE = frozenset({*FREE, "keep", "progress", "tensorboard", "root"})
 """Settings that a resumed run may change. They alter speed, not results; where devices, nodes or
 accumulation do alter them, `fit` refuses (`wsss_lab.train.conditions`). `root`: data may move."""
-METADATA = "wsss_lab"
-"""Key of a weights file's metadata. One key: the order of several is not fixed, and equal runs are
-to give equal files."""
-
-T = TypeVar("T")
-
-
-def plain(value: Any) -> Any:
-    """Settings as JSON has them: lists for tuples, text for paths."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(v) for v in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def restore(kind: type[T], values: Any, source: Path | str = "") -> T:
-    """A settings dataclass from what `plain` made of it.
-
-    Args:
-        kind: the dataclass.
-        values: its fields by name, as JSON has them.
-        source: the file they come from, for messages.
-
-    Raises:
-        ValueError: a setting that `kind` does not have, of another type, or outside its range.
-    """
-    try:
-        with checks_later():
-            restored = _restored(kind, values, "")
-        check(restored)
-    except (ValueError, TypeError, RecursionError) as error:
-        if not source:
-            raise ValueError(str(error)) from error
-        remedy = "correct it, or begin another run in a new folder"
-        raise ValueError(f"{source}: {error}; {remedy}") from error
-    return restored
-
-
-def _restored(kind: type[T], values: Any, prefix: str) -> T:
-    if not isinstance(values, Mapping):
-        name = prefix.rstrip(".") or "config"
-        raise ValueError(f"{name}: expected settings by name, got {shortened(values)}")
-    hints = typing.get_type_hints(kind)
-    if unknown := sorted(f"{prefix}{name}" for name in set(values) - set(hints)):
-        raise ValueError(
-            f"{kind.__name__} has no settings {unknown[:5]}; another version wrote them"
-        )
-    return kind(
-        **{name: _typed(hints[name], value, f"{prefix}{name}") for name, value in values.items()}
-    )
-
-
-def _typed(hint: Any, value: Any, name: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _restored(typing.cast(type, hint), value, f"{name}.")
-    if isinstance(hint, type) and isinstance(value, Mapping) and hint.__subclasses__():
-        return _restored(_kind_with(hint, value), value, f"{name}.")
-    return fitting(hint, value, name)
-
-
-def _kind_with(base: type, values: Mapping[str, Any]) -> type:
-    """The one kind of `base`, for example of geometric view, that has these settings."""
-    kinds: list[Any] = list(filter(dataclasses.is_dataclass, base.__subclasses__()))
-    fits = [k for k in kinds if {f.name for f in dataclasses.fields(k)} == set(values)]
-    if len(fits) != 1:
-        raise ValueError(f"no kind of {base.__name__} has the settings {sorted(values)}")
-    return fits[0]
 
 
 def is_first_process() -> bool:
@@ -284,101 +204,6 @@ def differences(one: Any, other: Any, name: str = "") -> list[str]:
     return [] if one == other else [f"{name} is {one} there and {other} here"]
 
 
-def save_weights(
-    path: Path,
-    module: nn.Module,
-    facts: Mapping[str, Any],
-    announce: Callable[[str], None] | None = None,
-) -> None:
-    """Write a network as safetensors, with what is needed to build it again.
-
-    Args:
-        path: target; equal weights and facts give equal bytes.
-        module: its state is written.
-        facts: plain values: method, part, classes, config; go into the file's metadata, with
-            the SHA-256 of the tensors.
-        announce: called with the SHA-256 of the file before it is written.
-
-    Raises:
-        OutputError: it cannot be written.
-        FloatingPointError: a weight is not finite.
-    """
-    state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
-    require_finite(state, f"weights for {path}")
-    text = json.dumps(plain(facts) | {"sha256": tensors_digest(state)}, sort_keys=True)
-    data = safetensors.torch.save(state, {METADATA: text})
-    if announce is not None:
-        announce(hashlib.sha256(data).hexdigest())
-    write_atomically(path, lambda file: file.write(data))
-
-
-def tensors_digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of tensors by name: names, kinds, shapes and bytes."""
-    found = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name].detach().cpu().contiguous()
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
-
-
-def require_sound(path: Path, facts: Mapping[str, Any] | None, state: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that are not those the file was written with; older files carry no hash.
-
-    Raises:
-        ValueError: they have changed.
-    """
-    noted = (facts or {}).get("sha256")
-    if noted is not None and noted != tensors_digest(state):
-        raise ValueError(
-            f"{path}: damaged (its tensors do not have the hash it was written with); copy it "
-            "again, or delete it and resume the run"
-        )
-
-
-def read_facts(path: Path) -> dict[str, Any] | None:
-    """Read the description in a weights file of this library; None for other files."""
-    if path.suffix != ".safetensors":
-        return None
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        facts = json.loads(metadata[METADATA])
-    except (KeyError, ValueError, OSError, RecursionError, safetensors.SafetensorError):
-        return None
-    return facts if isinstance(facts, dict) else None
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a weights file that `save_weights` wrote.
-
-    Raises:
-        ValueError: the file is damaged.
-    """
-    try:
-        state = read_file(path)
-    except ValueError as error:
-        raise ValueError(f"{error}; delete it and resume the run") from error
-    require_sound(path, read_facts(path), state)
-    return state
-
-
 def device_name(device: torch.device) -> str:
     """Name of the accelerator a run used, or the kind of device."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-__all__ = [
-    "FREE_TO_CHANGE",
-    "OutputError",
-    "RunFolder",
-    "device_name",
-    "differences",
-    "is_first_process",
-    "plain",
-    "read_facts",
-    "read_run",
-    "read_tensors",
-    "restore",
-    "save_weights",
-]

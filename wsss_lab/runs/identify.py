@@ -11,9 +11,9 @@ from typing import Any
 
 from wsss_lab.methods.common.checkpoints import CheckpointKind, Contents
 from wsss_lab.runs.backbone_files import BACKBONES, backbone_inside
-from wsss_lab.runs.folder import read_facts
 from wsss_lab.runs.recipe import RECIPES
 from wsss_lab.runs.safe_read import Record, State, read_checkpoint
+from wsss_lab.runs.weights_file import read_facts
 
 __all__ = ["Identity", "Record", "identify", "read_checkpoint", "released_by"]
 

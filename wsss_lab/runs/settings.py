@@ -1,4 +1,4 @@
-"""Settings of a run changed by name, as notebooks and YAML files have them."""
+"""Settings of a run: changed by name, as notebooks do, and as plain values, as JSON has them."""
 
 import dataclasses
 import types
@@ -110,3 +110,68 @@ def fitting(hint: Any, value: Any, name: str) -> Any:
     wanted = getattr(hint, "__name__", str(hint)) if origin is None else str(hint)
     hint_text = " (YAML reads 1e-4 as text; write 1.0e-4)" if hint is float else ""
     raise ValueError(f"{name}: expected {wanted}, got {shortened(value)}{hint_text}")
+
+
+def plain(value: Any) -> Any:
+    """Settings as JSON has them: lists for tuples, text for paths."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def restore(kind: type[T], values: Any, source: Path | str = "") -> T:
+    """A settings dataclass from what `plain` made of it.
+
+    Args:
+        kind: the dataclass.
+        values: its fields by name, as JSON has them.
+        source: the file they come from, for messages.
+
+    Raises:
+        ValueError: a setting that `kind` does not have, of another type, or outside its range.
+    """
+    try:
+        with checks_later():
+            restored = _restored(kind, values, "")
+        check(restored)
+    except (ValueError, TypeError, RecursionError) as error:
+        if not source:
+            raise ValueError(str(error)) from error
+        remedy = "correct it, or begin another run in a new folder"
+        raise ValueError(f"{source}: {error}; {remedy}") from error
+    return restored
+
+
+def _restored(kind: type[T], values: Any, prefix: str) -> T:
+    if not isinstance(values, Mapping):
+        name = prefix.rstrip(".") or "config"
+        raise ValueError(f"{name}: expected settings by name, got {shortened(values)}")
+    hints = typing.get_type_hints(kind)
+    if unknown := sorted(f"{prefix}{name}" for name in set(values) - set(hints)):
+        raise ValueError(
+            f"{kind.__name__} has no settings {unknown[:5]}; another version wrote them"
+        )
+    return kind(
+        **{name: _typed(hints[name], value, f"{prefix}{name}") for name, value in values.items()}
+    )
+
+
+def _typed(hint: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _restored(typing.cast(type, hint), value, f"{name}.")
+    if isinstance(hint, type) and isinstance(value, Mapping) and hint.__subclasses__():
+        return _restored(_kind_with(hint, value), value, f"{name}.")
+    return fitting(hint, value, name)
+
+
+def _kind_with(base: type, values: Mapping[str, Any]) -> type:
+    """The one kind of `base`, for example of geometric view, that has these settings."""
+    kinds: list[Any] = list(filter(dataclasses.is_dataclass, base.__subclasses__()))
+    fits = [k for k in kinds if {f.name for f in dataclasses.fields(k)} == set(values)]
+    if len(fits) != 1:
+        raise ValueError(f"no kind of {base.__name__} has the settings {sorted(values)}")
+    return fits[0]

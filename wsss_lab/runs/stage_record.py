@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from wsss_lab.config import write_json
-from wsss_lab.runs.folder import RunFolder, differences, plain, read_facts
+from wsss_lab.runs.folder import RunFolder, differences
+from wsss_lab.runs.settings import plain
+from wsss_lab.runs.weights_file import read_facts
 
 RECORD = "stage.json"
 """File name, in the stage's folder."""

@@ -23,8 +23,9 @@ from wsss_lab.data.toy import ToyWorld
 from wsss_lab.data.transform import TrainingTransform
 from wsss_lab.methods.common.base import Method, StepOutput
 from wsss_lab.models.weights import load_strictly
-from wsss_lab.runs.folder import RunFolder, read_tensors, save_weights
+from wsss_lab.runs.folder import RunFolder
 from wsss_lab.runs.stage_record import note_conditions, note_weights, require_own_weights
+from wsss_lab.runs.weights_file import read_tensors, save_weights
 from wsss_lab.train.conditions import conditions
 from wsss_lab.train.devices import make_fabric, require_even_shares
 from wsss_lab.train.fit import fit

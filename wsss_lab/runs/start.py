@@ -15,8 +15,8 @@ from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.class_names import require_same_classes
 from wsss_lab.methods.common.base import Method
 from wsss_lab.models.state import WIDENED
-from wsss_lab.runs.folder import read_facts, require_sound
 from wsss_lab.runs.safe_read import read_checkpoint
+from wsss_lab.runs.weights_file import read_facts, require_sound
 
 
 def start_method(

@@ -68,8 +68,8 @@ def train(folder: Path) -> dict[str, Any]:
     Returns:
         The content of its `metrics.json`.
     """
-    from wsss_lab.runs.folder import restore
     from wsss_lab.runs.recipe import find_recipe
+    from wsss_lab.runs.settings import restore
     from wsss_lab.studies.plan import read_json
 
     facts = read_json(folder / "study.json")

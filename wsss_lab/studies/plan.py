@@ -104,8 +104,8 @@ def build_config(declaration: Declaration, arm: str, profile: str, seed: int) ->
     Raises:
         ValueError: an unknown setting or a wrong type; the message has arm and setting.
     """
-    from wsss_lab.runs.folder import plain, restore
     from wsss_lab.runs.recipe import find_preset, find_recipe
+    from wsss_lab.runs.settings import plain, restore
 
     wanted = declaration.arms[arm]
     try:
@@ -178,7 +178,7 @@ def _difference(run: PlannedRun, found: Mapping[str, Any]) -> str:
             if key == "declaration_sha256":
                 return f"of the declaration {str(found.get(key))[:12]}, now {value[:12]}"
             return f"{key} is {found.get(key)!r}, expected {value!r}"
-    from wsss_lab.runs.folder import plain
+    from wsss_lab.runs.settings import plain
 
     settings = found.get("run", found).get("config", {})  # those of a record, or of a started run
     there, here = flat(settings), flat(plain(run.config))

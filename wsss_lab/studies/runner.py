@@ -222,7 +222,7 @@ class _Pool:
         return True
 
     def _start(self, run: PlannedRun) -> None:
-        from wsss_lab.runs.folder import plain
+        from wsss_lab.runs.settings import plain
 
         arm = run.declaration.arms[run.arm]
         if not (run.folder / "study.json").is_file():

@@ -14,7 +14,8 @@ from wsss_lab.data.toy import ToyWorld
 from wsss_lab.methods.acr.localisation import record_for_localisation
 from wsss_lab.metrics import threshold_sweep
 from wsss_lab.recipes.acr.recipe import PRESETS, build
-from wsss_lab.runs.folder import plain, save_weights
+from wsss_lab.runs.settings import plain
+from wsss_lab.runs.weights_file import save_weights
 from wsss_lab.studies.toy import localisation as study
 
 SIDE = 64

@@ -50,7 +50,7 @@ from wsss_lab.recipes.acr.stages import (
     later_stages,
     stage_runs,
 )
-from wsss_lab.runs.folder import RunFolder, device_name, restore
+from wsss_lab.runs.folder import RunFolder, device_name
 from wsss_lab.runs.lists import finish_unscored, load_lists
 from wsss_lab.runs.owner import own_run
 from wsss_lab.runs.recipe import TrainingStage, find_views
@@ -60,6 +60,7 @@ from wsss_lab.runs.scoring import (
     score,
     score_training_maps,
 )
+from wsss_lab.runs.settings import restore
 from wsss_lab.runs.stages import Log, launch, seeded
 from wsss_lab.runs.start import read_start, start_method
 
@@ -242,7 +243,7 @@ def load_method(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> Method
     """Build the network of a weights file that `train` wrote, of any stage, in eval mode.
 
     Args:
-        facts: see `wsss_lab.runs.folder.read_facts`.
+        facts: see `wsss_lab.runs.weights_file.read_facts`.
         state: its tensors.
 
     Raises:
