@@ -17,23 +17,14 @@ from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.methods.common.base import Batch, Method, StepOutput
 from wsss_lab.models.state import require_finite
 from wsss_lab.train import hang
-from wsss_lab.train.checkpoint import (
-    CheckpointError,
-    checkpoint_files,
-    describe_run,
-    load_optimizer,
-    newest_checkpoint,
-    random_state,
-    require_same_run,
-    save_checkpoint,
-    set_random_state,
-)
+from wsss_lab.train.checkpoint import CheckpointError, require_same_run
 from wsss_lab.train.conditions import other_shares, remarks
 from wsss_lab.train.devices import forks, make_fabric, process_share, require_even_shares
 from wsss_lab.train.guard import Guard, batch_parts, looks_late
 from wsss_lab.train.log import History, Journal, progress_bar, steadfast
 from wsss_lab.train.norms import kept_on_host, parts_of, synchronise
 from wsss_lab.train.optim import build_optimizer, lr_factor, set_learning_rate
+from wsss_lab.train.resume import find_checkpoint, restore_state, save_state
 from wsss_lab.train.stop import Terminated, must_stop
 
 Log = Callable[[str], None]
@@ -92,7 +83,7 @@ def fit(
         fabric.launch()
     require_even_shares(run, fabric.world_size)
     log = steadfast(log) if log and fabric.is_global_zero else None
-    saved = _find_checkpoint(fabric, out, resume, log)
+    saved = find_checkpoint(fabric, out, resume, log)
     if saved:
         require_same_run(saved, method, run, optim)
         if problem := other_shares(method.train(), run, saved["config"]["run"]):
@@ -159,14 +150,14 @@ def fit(
         if last or (out and (save_due or stop)):
             require_finite(method.state_dict(), f"weights after step {step - 1}")
         if (save_due or stop) and out:
-            _save(step, method, optimizer.optimizer, fabric, run, optim, out, journal.history)
+            save_state(step, method, optimizer.optimizer, fabric, run, optim, out, journal.history)
         if stop:
             journal.close()
             fabric.barrier()  # none ends before the first has written
             kept = "its checkpoint is written" if out else "there is no folder to keep it in"
             raise Terminated(f"ended by SIGTERM after step {step} of {run.steps}; {kept}")
     if out and (saved is None or saved["step"] < run.steps):
-        _save(step, method, optimizer.optimizer, fabric, run, optim, out, journal.history)
+        save_state(step, method, optimizer.optimizer, fabric, run, optim, out, journal.history)
     bar.close()
     journal.close()
     method.eval()
@@ -192,7 +183,7 @@ def _set_up(
     model.mark_forward_method("training_step")
     model.train()
     if saved:
-        _restore(saved, method, optimizer.optimizer, fabric)
+        restore_state(saved, method, optimizer.optimizer, fabric)
     elif fabric.global_rank:  # the first process draws what a single one would
         torch.manual_seed(run.seed + 1_000_003 * fabric.global_rank)
     return model, optimizer
@@ -229,74 +220,6 @@ def _as_floats(fabric: Fabric, numbers: dict[str, Tensor]) -> dict[str, float]:
     if fabric.world_size > 1:
         values = cast(Tensor, fabric.all_reduce(values, reduce_op="mean"))
     return dict(zip(numbers, values.tolist(), strict=True))
-
-
-def _find_checkpoint(
-    fabric: Fabric, out: Path | None, resume: bool, log: Log | None
-) -> dict[str, Any] | None:
-    """The first process looks for the newest sound checkpoint, all others take the same one."""
-    if out is None:
-        return None
-    if not resume and (there := checkpoint_files(out)):
-        raise CheckpointError(
-            f"{out}: holds a run already ({there[-1].name}); resume it or choose another folder"
-        )
-    found = newest_checkpoint(out, log) if fabric.is_global_zero else None
-    found = fabric.broadcast(found) if fabric.world_size > 1 else found
-    if found and log:
-        log(f"goes on after step {found['step']} of {out}")
-    return found
-
-
-def _restore(
-    saved: dict[str, Any], method: Method, optimizer: torch.optim.Optimizer, fabric: Fabric
-) -> None:
-    """Bring back everything but the schedule and the data, which are functions of the step."""
-    try:
-        method.load_state_dict(saved["model"])
-        load_optimizer(optimizer, saved["optimizer"])
-        fabric.strategy.precision.load_state_dict(saved["scaler"])
-        states = saved["rng"]
-        if fabric.global_rank < len(states):
-            set_random_state(states[fabric.global_rank], fabric.device)
-    except CheckpointError:
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(
-            f"the checkpoint after step {saved['step']} cannot be restored "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:160]}); delete it to go on "
-            "from the one before"
-        ) from error
-
-
-def _save(
-    step: int,
-    method: Method,
-    optimizer: torch.optim.Optimizer,
-    fabric: Fabric,
-    run: RunConfig,
-    optim: OptimConfig,
-    out: Path,
-    history: History,
-) -> None:
-    """Write a checkpoint from the first process, with the random generators of all."""
-    states = [random_state(fabric.device)]
-    if fabric.world_size > 1:
-        states = states * fabric.world_size
-        torch.distributed.all_gather_object(states, random_state(fabric.device))
-    if fabric.is_global_zero:
-        content = {
-            "format": 1,
-            "method": type(method).__name__,
-            "step": step,
-            "model": method.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "scaler": fabric.strategy.precision.state_dict(),
-            "rng": states,
-            "config": describe_run(run, optim),
-            "history": history,
-        }
-        save_checkpoint(out, content, run.keep)
 
 
 def _fit_in_forks(fabric: Fabric, method: Method, *arguments: Any) -> History:
