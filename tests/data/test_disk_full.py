@@ -14,7 +14,7 @@ from wsss_lab.config import OutputError, is_full, write_atomically, write_text_a
 from wsss_lab.data.catalog import Archive
 from wsss_lab.data.errors import DataError
 from wsss_lab.data.masks import save_label, write_mask
-from wsss_lab.data.prepare import common, download
+from wsss_lab.data.prepare import common, download, unpack
 from wsss_lab.data.tags import write_tags
 
 SIZE = 3_000_000
@@ -69,7 +69,7 @@ def archive(folder, kind):
     return path
 
 
-UNPACK = {"zip": common.unpack_zip, "tar": common.unpack_tar}
+UNPACK = {"zip": unpack.unpack_zip, "tar": unpack.unpack_tar}
 
 
 @pytest.mark.parametrize("kind", sorted(UNPACK))

@@ -14,9 +14,9 @@ from official_archives import entry, serve, zip_of
 from wsss_lab.__main__ import main
 from wsss_lab.data.catalog import ARCHIVES
 from wsss_lab.data.errors import DataError, MissingFileError
-from wsss_lab.data.prepare.common import require_bounds, unpack_tar, unpack_zip
 from wsss_lab.data.prepare.download import fetch
 from wsss_lab.data.prepare.transfer import _HttpOnly
+from wsss_lab.data.prepare.unpack import require_bounds, unpack_tar, unpack_zip
 
 DATA = zip_of({"some/file.bin": bytes(range(256)) * 400})
 NAME = "thing.zip"

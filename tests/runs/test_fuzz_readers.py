@@ -11,8 +11,9 @@ import torch
 
 from wsss_lab.data.errors import DataError
 from wsss_lab.data.prepare.coco import read_instances
-from wsss_lab.data.prepare.common import already, unpack_zip
+from wsss_lab.data.prepare.common import already
 from wsss_lab.data.prepare.download import read_checksums
+from wsss_lab.data.prepare.unpack import unpack_zip
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.state import read_state_dict

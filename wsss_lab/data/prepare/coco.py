@@ -27,7 +27,7 @@ from wsss_lab import IGNORE
 from wsss_lab.config import shortened
 from wsss_lab.data.catalog import COCO_CLASSES, COCO_IDS, Archive
 from wsss_lab.data.errors import Problem
-from wsss_lab.data.prepare import common
+from wsss_lab.data.prepare import common, unpack
 from wsss_lab.data.prepare.coco_shapes import checked_shape
 from wsss_lab.data.tags import Tags
 
@@ -106,8 +106,8 @@ def _unpack(paths: Mapping[str, Path], root: Path) -> None:
         f"{split}2014.zip": [f"{split}2014"] for split in _SPLITS
     }
     for name, members in wanted.items():
-        found = common.unpack_zip(paths[name], root, members)
-        common.require_members(paths[name], found, members)
+        found = unpack.unpack_zip(paths[name], root, members)
+        unpack.require_members(paths[name], found, members)
 
 
 def read_instances(path: Path, masks: Path, crowd: str = "class") -> tuple[list[_Job], Tags]:

@@ -24,7 +24,7 @@ from wsss_lab import IGNORE
 from wsss_lab.data.catalog import STUFF_CLASSES, STUFF_IDS, Archive
 from wsss_lab.data.errors import Problem
 from wsss_lab.data.layouts import read_list
-from wsss_lab.data.prepare import common
+from wsss_lab.data.prepare import common, unpack
 
 _CLASS = {number: c for c, number in enumerate(STUFF_IDS)}
 
@@ -76,7 +76,7 @@ def prepare_stuff10k(
     if common.already(root / common.RECORD, settings):
         return f"COCO-Stuff 10K in {root} is prepared already."
     wanted = ("images", "annotations", "imageLists")
-    common.require_members(path, common.unpack_zip(path, root, wanted), wanted)
+    unpack.require_members(path, unpack.unpack_zip(path, root, wanted), wanted)
     counts, digests, files = {}, {}, []
     for split in ("train", "test"):
         names = read_list(root / "imageLists" / f"{split}.txt")

@@ -16,7 +16,7 @@ from wsss_lab.config import OutputError, write_text_atomically
 from wsss_lab.data.catalog import VOC_CLASSES, Archive
 from wsss_lab.data.errors import DataError, Problem
 from wsss_lab.data.layouts import read_list
-from wsss_lab.data.prepare import common
+from wsss_lab.data.prepare import common, unpack
 from wsss_lab.data.tags import tags_from_boxes
 
 _TAR, _SBD = "VOCtrainval_11-May-2012.tar", "benchmark.tgz"
@@ -62,8 +62,8 @@ def prepare_voc(
     if common.already(record, settings):
         return f"VOC 2012 in {voc} is prepared already."
     wanted = [f"{_VOC}/{part}" for part in _PARTS]
-    found = common.unpack_tar(paths[_TAR], root, wanted)
-    common.require_members(paths[_TAR], found, wanted)
+    found = unpack.unpack_tar(paths[_TAR], root, wanted)
+    unpack.require_members(paths[_TAR], found, wanted)
     lists = {s: read_list(voc / f"ImageSets/Segmentation/{s}.txt") for s in ("train", "val")}
     own = {path.stem for path in (voc / "SegmentationClass").glob("*.png")}
     sbd = _unpack_sbd(paths[_SBD], voc / "SegmentationClassAug", own)
@@ -92,7 +92,7 @@ def _unpack_sbd(path: Path, target: Path, skip: set[str]) -> set[str]:
             members = unpacked = 0
             for member in common.progress(tar, f"unpack {path.name}"):
                 members, unpacked = members + 1, unpacked + member.size
-                common.require_bounds(path, members, unpacked)
+                unpack.require_bounds(path, members, unpacked)
                 name = PurePosixPath(member.name)
                 folder, file = str(name.parent), tar.extractfile(member)
                 if file is None:
@@ -104,9 +104,9 @@ def _unpack_sbd(path: Path, target: Path, skip: set[str]) -> set[str]:
                     common.put_mask(target / f"{name.stem}.png", label)
     except (DataError, OutputError):
         raise
-    except common.BROKEN as error:
-        raise common.broken(path, error).error() from error
-    common.require_members(path, lists, (f"{base}/train.txt", f"{base}/val.txt"))
+    except unpack.BROKEN as error:
+        raise unpack.broken(path, error).error() from error
+    unpack.require_members(path, lists, (f"{base}/train.txt", f"{base}/val.txt"))
     return {name for names in lists.values() for name in names}
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from wsss_lab.config import OutputError, write_atomically, write_text_atomically
 from wsss_lab.data.catalog import VOC_CLASSES, Archive
 from wsss_lab.data.errors import DataError, Problem
-from wsss_lab.data.prepare import common
+from wsss_lab.data.prepare import common, unpack
 from wsss_lab.data.tags import tags_from_boxes
 from wsss_lab.data.voc_mini import LONG_SIDE, SPLITS, names_of
 
@@ -111,7 +111,7 @@ def _take(source: _Source, path: Path, target: Path) -> dict[str, tuple[int, ...
                 members = unpacked = 0
                 for member in common.progress(tar, f"read {path.name}"):
                     members, unpacked = members + 1, unpacked + member.size
-                    common.require_bounds(path, members, unpacked)
+                    unpack.require_bounds(path, members, unpacked)
                     place = PurePosixPath(member.name)
                     name = source.names.get(place.stem)
                     keep = folders.get(place.parent.name)
@@ -121,8 +121,8 @@ def _take(source: _Source, path: Path, target: Path) -> dict[str, tuple[int, ...
                             keep(file.read(), name)
         except (DataError, OutputError):
             raise
-        except common.BROKEN as error:
-            raise common.broken(path, error).error() from error
+        except unpack.BROKEN as error:
+            raise unpack.broken(path, error).error() from error
         found = {
             file.stem: tags_from_boxes(file, VOC_CLASSES, difficult=source.masks)
             for file in sorted(boxes.glob("*.xml"))
