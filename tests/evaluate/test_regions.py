@@ -14,7 +14,7 @@ from wsss_lab.evaluate.evaluate import evaluate, score_shard
 from wsss_lab.evaluate.inference import MultiScale
 from wsss_lab.evaluate.regions import RegionCounts, regions_of
 from wsss_lab.methods.common.base import Method, SegOutput
-from wsss_lab.runs.stages import InMemory, load_data
+from wsss_lab.runs.images import InMemory, load_data
 
 SIDE, COUNT = 64, 10
 

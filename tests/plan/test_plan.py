@@ -17,9 +17,9 @@ from wsss_lab.plan.probe import Probe, _together
 from wsss_lab.recipes.cam_baseline import Config, train
 from wsss_lab.recipes.cam_baseline_plan import plan
 from wsss_lab.runs.examples import examples
+from wsss_lab.runs.images import load_data
 from wsss_lab.runs.launch import follow, run_or_resume
 from wsss_lab.runs.settings import plain
-from wsss_lab.runs.stages import load_data
 from wsss_lab.train.log import read_log
 from wsss_lab.viz import gallery, png_bytes, training_curves
 

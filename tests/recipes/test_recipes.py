@@ -352,7 +352,7 @@ EXTRAS = {"distinctive", "context", "instance"}
 
 def test_toy_scenes_in_memory_are_those_drawn_on_demand():
     from wsss_lab.data.toy import ToyWorld
-    from wsss_lab.runs.stages import load_data
+    from wsss_lab.runs.images import load_data
 
     data = DataConfig(count=3, val_count=2, size=48)
     for split in ("train", "val"):

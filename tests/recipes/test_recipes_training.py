@@ -20,7 +20,7 @@ from wsss_lab.evaluate.predict import toy_classifier
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.recipes.acr import recipe as acr
-from wsss_lab.runs.stages import CachedToyWorld, load_data
+from wsss_lab.runs.images import CachedToyWorld, load_data
 from wsss_lab.runs.weights_file import save_weights
 from wsss_lab.train.fit import fit
 

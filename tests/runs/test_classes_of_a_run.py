@@ -19,7 +19,7 @@ from wsss_lab.models.backbones import build_backbone
 from wsss_lab.recipes.cam_baseline import Config
 from wsss_lab.runs import lists
 from wsss_lab.runs.folder import RunFolder, read_run
-from wsss_lab.runs.stages import require_one_list_of_classes
+from wsss_lab.runs.lists import require_one_list_of_classes
 from wsss_lab.runs.start import read_start
 from wsss_lab.runs.weights import load_trained, score_config, score_weights
 from wsss_lab.runs.weights_file import save_weights

@@ -11,7 +11,7 @@ from PIL import Image
 from wsss_lab.__main__ import main
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.models import weights
-from wsss_lab.runs import preflight, stages
+from wsss_lab.runs import images, preflight
 from wsss_lab.runs.recipe import RECIPES, find_preset
 from wsss_lab.train.checkpoint import save_checkpoint
 
@@ -26,8 +26,8 @@ def refused(tmp_path, monkeypatch, capsys):
     def drawn(*_, **__):
         raise AssertionError("scenes are drawn")
 
-    monkeypatch.setattr(stages.InMemory, "__init__", drawn)
-    monkeypatch.setattr(stages.CachedToyWorld, "__init__", drawn)
+    monkeypatch.setattr(images.InMemory, "__init__", drawn)
+    monkeypatch.setattr(images.CachedToyWorld, "__init__", drawn)
 
     def run(method, *options):
         out = tmp_path / "run"

@@ -10,8 +10,8 @@ import dataclasses
 import pytest
 import torch
 
+from wsss_lab.runs.images import load_data
 from wsss_lab.runs.recipe import find_recipe
-from wsss_lab.runs.stages import load_data
 
 
 @pytest.mark.parametrize("name", ["tscd", "asdt", "acr", "cosa"])

@@ -15,12 +15,12 @@ from wsss_lab.plan.parameters import require_known
 from wsss_lab.plan.plan import Plan, data_report
 from wsss_lab.runs.examples import examples
 from wsss_lab.runs.folder import write_json
+from wsss_lab.runs.images import load_data
 from wsss_lab.runs.launch import run_or_resume
 from wsss_lab.runs.preflight import preflight
 from wsss_lab.runs.published import protocol_in_words, rows_beside
 from wsss_lab.runs.recipe import find_preset, find_recipe
 from wsss_lab.runs.settings import setting_names, with_changes
-from wsss_lab.runs.stages import load_data
 from wsss_lab.train.log import History, read_log
 
 PARAMETERS = {

@@ -16,7 +16,7 @@ from wsss_lab.data.config import DataConfig
 from wsss_lab.data.loader import StepLoader
 from wsss_lab.data.transform import TrainingTransform
 from wsss_lab.methods.common.base import Batch, Method, ParamGroup, StepOutput
-from wsss_lab.runs.stages import FirstImages
+from wsss_lab.runs.images import FirstImages
 from wsss_lab.train.devices import make_fabric
 from wsss_lab.train.fit import fit
 from wsss_lab.train.log import memory

@@ -32,8 +32,9 @@ from wsss_lab.evaluate.evaluate import by_shape
 from wsss_lab.methods.asdt.method import ASDT
 from wsss_lab.methods.asdt.predictions import PAIRS, agreement, image_counts, predictions
 from wsss_lab.metrics import mean_iou
+from wsss_lab.runs.images import FirstImages, load_data
 from wsss_lab.runs.scoring import protocol_of
-from wsss_lab.runs.stages import FirstImages, Log, load_data
+from wsss_lab.runs.stages import Log
 
 PER_IMAGE = "per_image.npz"
 """File of the counts per image, next to `metrics.json`."""

@@ -34,13 +34,14 @@ from wsss_lab.ranges import Batch, Range, Scales, Settings, Share, Whole
 from wsss_lab.recipes.cam_baseline_plan import plan
 from wsss_lab.runs.contents import LABELS
 from wsss_lab.runs.folder import RunFolder, device_name
+from wsss_lab.runs.images import PseudoLabelled
 from wsss_lab.runs.labels import label_stage
 from wsss_lab.runs.lists import finish_unscored, load_lists
 from wsss_lab.runs.owner import own_run
 from wsss_lab.runs.recipe import Recipe, TrainingStage
 from wsss_lab.runs.scoring import score, score_training_maps
 from wsss_lab.runs.settings import restore
-from wsss_lab.runs.stages import Log, PseudoLabelled, fit_stage, launch, seeded
+from wsss_lab.runs.stages import Log, fit_stage, launch, seeded
 
 NAME = "cam_baseline"
 

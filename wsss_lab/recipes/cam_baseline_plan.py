@@ -15,10 +15,11 @@ from wsss_lab.plan.plan import (
 )
 from wsss_lab.plan.probe import Blank, Probe, dealt_out, probe_images, probe_training
 from wsss_lab.runs.folder import device_name
+from wsss_lab.runs.images import FirstImages
 from wsss_lab.runs.labels import label_stage
 from wsss_lab.runs.lists import load_lists
 from wsss_lab.runs.scoring import score
-from wsss_lab.runs.stages import FirstImages, seeded, silent
+from wsss_lab.runs.stages import seeded, silent
 from wsss_lab.train.devices import make_fabric
 
 

@@ -5,16 +5,13 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
+from wsss_lab.data.class_names import require_same_classes
 from wsss_lab.data.config import DataConfig
 from wsss_lab.data.truth import lacks_truth
 from wsss_lab.runs.contents import OVERLAYS
+from wsss_lab.runs.images import load_data
 from wsss_lab.runs.labels import write_overlays
-from wsss_lab.runs.stages import (
-    Log,
-    load_data,
-    require_images,
-    require_one_list_of_classes,
-)
+from wsss_lab.runs.stages import Log
 
 NO_TRUTH = "no pixel truth: the data set has no masks"
 """Reason in `metrics.json` for a run without scores."""
@@ -74,3 +71,36 @@ def finish_unscored(
     count = write_overlays(images, out / labels, out / OVERLAYS, fabric=fabric)
     log(f"pseudo-labels: {out / labels}; {count} of them over their images: {out / OVERLAYS}")
     return {"val": {}, "no_score": NO_TRUTH}
+
+
+def require_images(images: Any, batch: int) -> None:
+    """Refuse a training list that does not fill one batch.
+
+    Raises:
+        ValueError: names both numbers.
+    """
+    if len(images) < batch:
+        raise ValueError(
+            f"run.batch: {batch} images per step, but the training list has only {len(images)}; "
+            "use a smaller batch"
+        )
+
+
+def require_one_list_of_classes(images: Any, val: Any) -> None:
+    """Refuse to train on one list of classes and score on another.
+
+    Args:
+        images: data set to train on.
+        val: data set to score on.
+
+    Raises:
+        DataError: the classes differ in a name or in their order.
+    """
+    remedy = "Give both lists the same classes in the same order, for example by classes.txt"
+    require_same_classes(
+        tuple(images.class_names),
+        tuple(val.class_names),
+        "the training list",
+        "the validation list",
+        remedy,
+    )

@@ -18,8 +18,9 @@ from wsss_lab.methods.common.base import Method
 from wsss_lab.metrics import Protocol
 from wsss_lab.models.keymaps import Table, split_checkpoint
 from wsss_lab.ranges import Batch, Settings, Share
+from wsss_lab.runs.images import FirstImages, load_data
 from wsss_lab.runs.recipe import find_crf
-from wsss_lab.runs.stages import FirstImages, Log, load_data
+from wsss_lab.runs.stages import Log
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ from wsss_lab.evaluate.scores import side_by_side
 from wsss_lab.evaluate.trained import Trained, choose_device
 from wsss_lab.ranges import Batch, Range, Settings, Share, Whole
 from wsss_lab.runs.identify import misunderstood, released_by
+from wsss_lab.runs.images import FirstImages, load_data
 from wsss_lab.runs.recipe import RECIPES, find_crf, find_recipe
 from wsss_lab.runs.safe_read import read_checkpoint
 from wsss_lab.runs.scoring import protocol_of
 from wsss_lab.runs.settings import plain, restore
-from wsss_lab.runs.stages import FirstImages, load_data
 from wsss_lab.runs.weights_file import read_facts, require_sound
 
 

@@ -33,10 +33,11 @@ from wsss_lab.methods.common.affinity_net import AffinityNetwork
 from wsss_lab.methods.common.base import Method
 from wsss_lab.metrics import Protocol, Report
 from wsss_lab.recipes.acr.config import Config
+from wsss_lab.runs.images import FirstImages, load_data
 from wsss_lab.runs.labels import LabelRule
 from wsss_lab.runs.recipe import find_crf
 from wsss_lab.runs.scoring import protocol_of
-from wsss_lab.runs.stages import FirstImages, Log, load_data
+from wsss_lab.runs.stages import Log
 
 
 @dataclasses.dataclass(frozen=True)

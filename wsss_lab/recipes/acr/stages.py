@@ -21,9 +21,10 @@ from wsss_lab.models.base import Backbone
 from wsss_lab.models.weights import load_backbone_weights
 from wsss_lab.recipes.acr.config import NAME, Config
 from wsss_lab.runs.folder import RunFolder
+from wsss_lab.runs.images import PseudoLabelled
 from wsss_lab.runs.labels import LabelRule, label_stage
 from wsss_lab.runs.recipe import TrainingStage
-from wsss_lab.runs.stages import Log, PseudoLabelled, fit_stage, seeded
+from wsss_lab.runs.stages import Log, fit_stage, seeded
 
 
 def stage_runs(config: Config) -> dict[str, RunConfig]:
