@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsss_lab.data.toy.animals import FUR, blend
 from wsss_lab.data.toy.canvas import Canvas, Part
+from wsss_lab.data.toy.palette import FUR, PAINT, STEEL, blend
 from wsss_lab.data.toy.rng import Colour, Stream
-from wsss_lab.data.toy.vehicles import PAINT, STEEL
 
 WATER, RAILS = 1, 2
 """Values of `Scene.context`."""

@@ -2,10 +2,9 @@
 
 import numpy as np
 
-from wsss_lab.data.toy.animals import FUR, blend, shade
 from wsss_lab.data.toy.canvas import Canvas, Part
+from wsss_lab.data.toy.palette import FUR, PAINT, blend, shade
 from wsss_lab.data.toy.rng import Colour, Stream
-from wsss_lab.data.toy.vehicles import PAINT
 
 LEAF: tuple[Colour, ...] = (
     (0.28, 0.44, 0.22),

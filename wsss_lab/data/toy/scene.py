@@ -5,7 +5,6 @@ import operator
 import numpy as np
 
 from wsss_lab.data.catalog import TOY_CLASSES
-from wsss_lab.data.toy.animals import FUR, draw_bird, draw_quadruped
 from wsss_lab.data.toy.backdrop import (
     Land,
     draw_backdrop,
@@ -13,21 +12,18 @@ from wsss_lab.data.toy.backdrop import (
     draw_wake,
     draw_water,
 )
+from wsss_lab.data.toy.bird import draw_bird
+from wsss_lab.data.toy.boat_plane import draw_boat, draw_plane
 from wsss_lab.data.toy.canvas import Canvas
 from wsss_lab.data.toy.clutter import draw_clutter
+from wsss_lab.data.toy.coaches import draw_bus, draw_car, draw_train
 from wsss_lab.data.toy.knobs import ToyKnobs
 from wsss_lab.data.toy.layout import Placed, lay_out
+from wsss_lab.data.toy.palette import FUR, PAINT
 from wsss_lab.data.toy.pen import PART_KINDS, Pen
+from wsss_lab.data.toy.quadrupeds import draw_quadruped
 from wsss_lab.data.toy.rng import WINDOW, Colour, Stream, uniform
 from wsss_lab.data.toy.truth import TAG_SHARE, Scene, truth
-from wsss_lab.data.toy.vehicles import (
-    PAINT,
-    draw_boat,
-    draw_bus,
-    draw_car,
-    draw_plane,
-    draw_train,
-)
 
 SPLITS = ("train", "val", "pretrain")
 """Splits draw from disjoint seed streams; `pretrain` has one object a scene."""
