@@ -15,10 +15,11 @@ from wsss_lab.config import write_json
 from wsss_lab.studies import load_study
 from wsss_lab.studies.__main__ import main
 from wsss_lab.studies.aggregate import aggregate
+from wsss_lab.studies.clock import Clock
 from wsss_lab.studies.one import BUSY, hold, is_held
 from wsss_lab.studies.one import main as one_main
 from wsss_lab.studies.plan import State, plan, state
-from wsss_lab.studies.runner import Clock, run_study
+from wsss_lab.studies.runner import run_study
 
 HERE = Path(__file__).parent
 PROGRAM = (str(HERE / "fake_study.py"),)
@@ -59,7 +60,7 @@ def test_files_are_kept_beside_the_record(place):
     [("metrics.json", 10, "more than 10"), ("other.npz", 10**6, "the run left no other.npz")],
 )
 def test_files_that_are_missing_or_large_fail_the_run(place, monkeypatch, file, most, why):
-    monkeypatch.setattr("wsss_lab.studies.runner.KEEP_BYTES", most)
+    monkeypatch.setattr("wsss_lab.studies.records.KEEP_BYTES", most)
     outcome, lines = go(place, place.declare(keep=[file], **ONE_SEED))
     assert set(outcome.ends.values()) == {"failed"}
     assert sum("keep: " in line and why in line for line in lines) == 2

@@ -67,8 +67,9 @@ class Run(Places):
     def run(self) -> int:
         """Run and aggregate; return exit code 1 if a run failed, now or earlier."""
         from wsss_lab.studies.aggregate import aggregate
+        from wsss_lab.studies.clock import Clock
         from wsss_lab.studies.results import load_study
-        from wsss_lab.studies.runner import Clock, run_study
+        from wsss_lab.studies.runner import run_study
 
         clock, failed, places = Clock(self.minutes), [], self.places()
         profile = _fitting(self.profile)

@@ -28,7 +28,6 @@ conflict the arm's override the profile's, and these the common ones.
 """
 
 import hashlib
-import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,6 +36,17 @@ from typing import Any
 
 import yaml
 
+from wsss_lab.studies.fields import (
+    file_names,
+    keys,
+    list_of_names,
+    mapping,
+    name_of,
+    number,
+    seeds_of,
+    settings_of,
+    text,
+)
 from wsss_lab.studies.rules import find_rule
 
 DECLARED = Path(__file__).parent / "declared"
@@ -48,8 +58,6 @@ REDUCED_NOTE = (
 )
 TEXTS = ("title", "question", "hypothesis", "decision", "budget", "baseline", "primary")
 """Parts of a declaration that are text."""
-OWN_SETTINGS = ("run.seed", "run.accelerator")
-"""Settings that follow from seeds and profiles."""
 
 
 @dataclass(frozen=True)
@@ -172,33 +180,33 @@ PARTS = ("margin", "confidence", "seeds", "metrics", "common", "arms", "profiles
 
 
 def _declaration(name: str, found_in_file: object, sha256: str, path: Path) -> Declaration:
-    content = _keys("the declaration", found_in_file, (*TEXTS, *PARTS), ("rule", "keep"))
-    texts = {key: _text(key, content[key]) for key in TEXTS}
-    common = _keys("common", content["common"], ("method", "preset"), ("settings",))
-    seeds = _seeds("seeds", content["seeds"])
-    profiles = _keys("profiles", content["profiles"], PROFILES)
+    content = keys("the declaration", found_in_file, (*TEXTS, *PARTS), ("rule", "keep"))
+    texts = {key: text(key, content[key]) for key in TEXTS}
+    common = keys("common", content["common"], ("method", "preset"), ("settings",))
+    seeds = seeds_of("seeds", content["seeds"])
+    profiles = keys("profiles", content["profiles"], PROFILES)
     arms = {
-        _name("arms", key): _arm(key, value, common, texts["baseline"])
-        for key, value in _mapping("arms", content["arms"]).items()
+        name_of("arms", key): _arm(key, value, common, texts["baseline"])
+        for key, value in mapping("arms", content["arms"]).items()
     }
     found = Declaration(
-        name=_name("the file's name", name),
+        name=name_of("the file's name", name),
         **texts,
-        margin=_number("margin", content["margin"]),
-        confidence=_number("confidence", content["confidence"]),
+        margin=number("margin", content["margin"]),
+        confidence=number("confidence", content["confidence"]),
         metrics={
-            _name("metrics", key): Metric(
-                **_keys(f"metrics.{key}", value, ("path", "what"), ("percent", "higher_is_better"))
+            name_of("metrics", key): Metric(
+                **keys(f"metrics.{key}", value, ("path", "what"), ("percent", "higher_is_better"))
             )
-            for key, value in _mapping("metrics", content["metrics"]).items()
+            for key, value in mapping("metrics", content["metrics"]).items()
         },
         arms=arms,
         profiles={
             key: _profile(f"profiles.{key}", profiles[key], seeds, tuple(arms)) for key in PROFILES
         },
-        common=_settings("common.settings", common.get("settings")),
-        rule=_name("rule", content["rule"]) if "rule" in content else "",
-        keep=_files("keep", content.get("keep", [])),
+        common=settings_of("common.settings", common.get("settings")),
+        rule=name_of("rule", content["rule"]) if "rule" in content else "",
+        keep=file_names("keep", content.get("keep", [])),
         sha256=sha256,
         path=path,
     )
@@ -239,101 +247,34 @@ def _check(found: Declaration) -> None:
 
 def _arm(name: str, declared: object, common: Mapping[str, object], baseline: str) -> Arm:
     where = f"arms.{name}"
-    value = _keys(where, declared, ("what",), ("method", "preset", "settings", "baseline"))
+    value = keys(where, declared, ("what",), ("method", "preset", "settings", "baseline"))
     if name == baseline and "baseline" in value:
         raise ValueError(f"{where}.baseline: the study's baseline is compared with nothing")
     return Arm(
-        what=_text(f"{where}.what", value["what"]),
-        method=_text(f"{where}.method", value.get("method", common["method"])),
-        preset=_text(f"{where}.preset", value.get("preset", common["preset"])),
-        settings=_settings(f"{where}.settings", value.get("settings")),
+        what=text(f"{where}.what", value["what"]),
+        method=text(f"{where}.method", value.get("method", common["method"])),
+        preset=text(f"{where}.preset", value.get("preset", common["preset"])),
+        settings=settings_of(f"{where}.settings", value.get("settings")),
         baseline=""
         if name == baseline
-        else _text(f"{where}.baseline", value.get("baseline", baseline)),
+        else text(f"{where}.baseline", value.get("baseline", baseline)),
     )
 
 
 def _profile(
     where: str, declared: object, seeds: tuple[int, ...], arms: tuple[str, ...]
 ) -> Profile:
-    value = _keys(where, declared, ("what", "run_minutes"), ("settings", "seeds", "arms"))
-    minutes = _number(f"{where}.run_minutes", value["run_minutes"])
+    value = keys(where, declared, ("what", "run_minutes"), ("settings", "seeds", "arms"))
+    minutes = number(f"{where}.run_minutes", value["run_minutes"])
     if minutes <= 0:
         raise ValueError(f"{where}.run_minutes: expected more than 0, got {minutes}")
     return Profile(
-        what=_text(f"{where}.what", value["what"]),
+        what=text(f"{where}.what", value["what"]),
         run_minutes=minutes,
-        seeds=_seeds(f"{where}.seeds", value["seeds"]) if "seeds" in value else seeds,
-        arms=_list(f"{where}.arms", value["arms"]) if "arms" in value else arms,
-        settings=_settings(f"{where}.settings", value.get("settings")),
+        seeds=seeds_of(f"{where}.seeds", value["seeds"]) if "seeds" in value else seeds,
+        arms=list_of_names(f"{where}.arms", value["arms"]) if "arms" in value else arms,
+        settings=settings_of(f"{where}.settings", value.get("settings")),
     )
-
-
-def _list(where: str, value: object) -> tuple[str, ...]:
-    sound = isinstance(value, list) and all(isinstance(item, str) for item in value)
-    names: list[str] = value if isinstance(value, list) and sound else []
-    if not sound or len(set(names)) < len(names):
-        raise ValueError(f"{where}: expected a list of different names, got {value!r}")
-    return tuple(names)
-
-
-def _files(where: str, value: object) -> tuple[str, ...]:
-    files = _list(where, value)
-    if bad := [file for file in files if not re.fullmatch(r"[a-z0-9_]+\.[a-z0-9]+", file)]:
-        raise ValueError(f"{where}: expected plain file names such as per_image.npz, got {bad}")
-    return files
-
-
-def _mapping(where: str, value: object) -> dict[str, Any]:
-    if not isinstance(value, dict) or not value:
-        raise ValueError(f"{where}: expected names with values, got {value!r}")
-    return value
-
-
-def _keys(
-    where: str, value: object, required: tuple[str, ...], optional: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    found = _mapping(where, value)
-    missing = [key for key in required if key not in found]
-    unknown = [str(key) for key in found if key not in (*required, *optional)]
-    if missing or unknown:
-        raise ValueError(f"{where}: missing {missing}, unknown {unknown}")
-    return found
-
-
-def _text(where: str, value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{where}: expected text, got {value!r}")
-    return " ".join(value.split())
-
-
-def _name(where: str, value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_]*", value):
-        raise ValueError(f"{where}: expected a name of a-z, 0-9 and _, got {value!r}")
-    return value
-
-
-def _number(where: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{where}: expected a number, got {value!r}")
-    return float(value)
-
-
-def _seeds(where: str, value: object) -> tuple[int, ...]:
-    sound = isinstance(value, list) and all(type(seed) is int and seed >= 0 for seed in value)
-    seeds: list[int] = value if isinstance(value, list) and sound else []
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"{where}: expected a list of different whole numbers, got {value!r}")
-    return tuple(seeds)
-
-
-def _settings(where: str, value: object) -> dict[str, Any]:
-    value = {} if value is None else value
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise ValueError(f"{where}: expected settings with values, got {value!r}")
-    if taken := [key for key in OWN_SETTINGS if key in value]:
-        raise ValueError(f"{where}: {taken} follow from seeds and profile; leave them out")
-    return value
 
 
 def is_committed(path: Path) -> bool | None:

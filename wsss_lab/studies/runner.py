@@ -5,82 +5,31 @@ Shortly before the time limit, nothing new is started and each run is stopped ri
 checkpoint; the same command resumes it later.
 """
 
-import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from wsss_lab.config import git_revision, write_atomically, write_json
+from wsss_lab.config import git_revision, write_json
+from wsss_lab.studies.clock import Clock
 from wsss_lab.studies.declare import REDUCED_NOTE, Declaration, is_committed
 from wsss_lab.studies.one import BUSY
 from wsss_lab.studies.plan import PlannedRun, State, plan, read_json, require_none_foreign, state
+from wsss_lab.studies.processes import cores, end_process, exit_reason
+from wsss_lab.studies.records import keep_files, without_roots
 from wsss_lab.studies.results import lookup
 
 Log = Callable[[str], None]
 PROGRAM = ("-m", "wsss_lab.studies.one")
 """Arguments of Python before the folder of the run."""
-WIND_DOWN = 60.0
-"""Seconds before the limit, at most a tenth of it, in which running runs are stopped."""
-KEEP_BYTES = 100_000
-"""Largest file that is kept beside a record; records are for git."""
 POLL = 0.1
 """Seconds between two polls."""
-
-
-class Clock:
-    """Stop condition: after some minutes, or on a signal of the user.
-
-    Args:
-        minutes: time limit for everything; None for no limit.
-    """
-
-    def __init__(self, minutes: float | None = None):
-        if minutes is not None and not minutes > 0:
-            raise ValueError(f"minutes: expected more than 0, got {minutes}")
-        now = time.monotonic()
-        self.end = now + 60 * minutes if minutes else float("inf")
-        self.wind_down = self.end - min(WIND_DOWN, 6 * minutes) if minutes else float("inf")
-        self.interrupted = False
-
-    @property
-    def closing(self) -> bool:
-        """True when runs stop at their next checkpoint and nothing new is started."""
-        return time.monotonic() >= self.wind_down
-
-    @property
-    def over(self) -> bool:
-        """True when runs stop at once, losing the steps after their last checkpoint."""
-        return time.monotonic() >= self.end
-
-    def stop(self, *_: Any) -> None:
-        """Handle a signal: close; on the second one: stop at once."""
-        now = time.monotonic()
-        self.end = now if self.interrupted else min(self.end, now + WIND_DOWN)
-        self.wind_down = min(self.wind_down, now)
-        self.interrupted = True
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Close the runner in order on Ctrl-C and SIGTERM."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {sign: signal.signal(sign, self.stop) for sign in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for sign, handler in before.items():
-                signal.signal(sign, handler)
 
 
 @dataclass
@@ -232,7 +181,7 @@ class _Pool:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         if run.profile == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""
-            environment.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // self.jobs)))
+            environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // self.jobs)))
         with (run.folder / "log.txt").open("a") as out:
             out.write(f"== {run.declaration.name}, profile {run.profile}, {run.name}\n")
             out.write(f"{REDUCED_NOTE}\n" if run.profile == "cpu" else "")
@@ -279,7 +228,7 @@ class _Pool:
             self._end(run, "running elsewhere", "another process works on it")
         else:
             error = run.folder / "error.json"
-            reason = read_json(error)["error"] if error.is_file() else _exit_reason(code)
+            reason = read_json(error)["error"] if error.is_file() else exit_reason(code)
             self._fail(run, reason)
 
     def _record(self, run: PlannedRun) -> None:
@@ -290,7 +239,7 @@ class _Pool:
             values = {name: lookup(metrics["results"], m.path) for name, m in wanted.items()}
             if values[run.declaration.primary] is None:
                 raise ValueError(f"{run.declaration.primary}: not a number in this run")
-            _keep(run)
+            keep_files(run)
         except ValueError as error:
             self._fail(run, f"ValueError: {error}")
             return
@@ -318,30 +267,6 @@ class _Pool:
         self.log(f"{run.name}: {end}" + (f", {detail}" if detail else ""))
 
 
-def _keep(run: PlannedRun) -> None:
-    """Copy the files that the declaration keeps, before the record, which marks the run as done."""
-    for file, target in run.kept.items():
-        source = run.folder / "run" / file
-        if not source.is_file():
-            raise ValueError(f"keep: the run left no {file}")
-        data = source.read_bytes()
-        if len(data) > KEEP_BYTES:
-            raise ValueError(f"keep: {file} has {len(data)} bytes, more than {KEEP_BYTES}")
-        write_atomically(target, partial(_write, data))
-
-
-def _write(data: bytes, file: BinaryIO) -> None:
-    file.write(data)
-
-
-def without_roots(values: Any) -> Any:
-    """Remove the folders of data sets from settings: records hold no paths of a machine."""
-    if isinstance(values, dict):
-        kept = {key: without_roots(value) for key, value in values.items()}
-        return kept | ({"root": None} if "root" in kept else {})
-    return values
-
-
 def _checkpoint_folders(folder: Path) -> list[Path]:
     return [*folder.glob("run/checkpoints"), *folder.glob("run/*/checkpoints")]
 
@@ -349,30 +274,3 @@ def _checkpoint_folders(folder: Path) -> list[Path]:
 def checkpoints(folder: Path) -> set[Path]:
     """List the checkpoints of all stages of a run."""
     return {path for place in _checkpoint_folders(folder) for path in place.glob("step_*.pt")}
-
-
-def end_process(process: subprocess.Popen[bytes], patience: float = 10.0) -> None:
-    """End a process and its children: by SIGTERM, then by SIGKILL."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, sign)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(patience)
-    if process.stdin:
-        process.stdin.close()
-
-
-def _exit_reason(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code}"
-    name = signal.Signals(-code).name
-    hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
-    return f"was ended by {name}{hint}"
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        return os.cpu_count() or 1
