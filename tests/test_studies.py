@@ -12,7 +12,7 @@ from wsss_lab.data.toy import ToyWorld
 from wsss_lab.metrics import ConfusionMatrix
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.weights import load_backbone_weights
-from wsss_lab.studies.toy import calibrate, pretrain, refine_costs
+from wsss_lab.studies.toy import calibrate, label_scores, pretrain, refine_costs
 from wsss_lab.studies.toy.shortcuts import histogram_ap
 
 TINY = RunConfig(batch=16, log_every=0)
@@ -98,7 +98,7 @@ def test_scenes_counted_one_by_one_add_up_to_the_whole():
     truth = world["mask"].long()
     pred = truth.roll(3, dims=-1) % 11
     whole = ConfusionMatrix(11).update(pred, truth).compute()[:, :11]
-    assert torch.equal(refine_costs.confusion_per_scene(pred, truth).sum(0), whole)
+    assert torch.equal(label_scores.confusion_per_scene(pred, truth).sum(0), whole)
 
 
 def test_the_warm_up_packs_what_a_study_starts_from(tmp_path, monkeypatch):

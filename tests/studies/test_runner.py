@@ -16,9 +16,10 @@ from wsss_lab.studies import load_study
 from wsss_lab.studies.__main__ import main
 from wsss_lab.studies.aggregate import aggregate
 from wsss_lab.studies.clock import Clock
-from wsss_lab.studies.one import BUSY, hold, is_held
+from wsss_lab.studies.one import BUSY
 from wsss_lab.studies.one import main as one_main
 from wsss_lab.studies.plan import State, plan, state
+from wsss_lab.studies.run_lock import hold, is_held
 from wsss_lab.studies.runner import run_study
 
 HERE = Path(__file__).parent

@@ -4,7 +4,6 @@ Started by `wsss_lab.studies.runner`. The process locks its folder while it live
 work on one run, and ends with the runner, however that ended.
 """
 
-import contextlib
 import os
 import signal
 import sys
@@ -14,36 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from wsss_lab.config import write_json
-from wsss_lab.train import lock
+from wsss_lab.studies.plan import read_json
+from wsss_lab.studies.run_lock import hold
 
 BUSY = 75
 """Exit code: another process works on this run."""
-LOCK = "lock"
-"""File of the lock of a study's run. The run itself, in `run/`, has its own, as every run has."""
-
-
-def require_locks() -> None:
-    """Check that the operating system has locks that end with their process.
-
-    Raises:
-        ValueError: it has none.
-    """
-    try:
-        import fcntl  # noqa: F401
-    except ImportError as error:
-        raise ValueError("studies run on Linux and macOS only; use WSL on Windows") from error
-
-
-def is_held(folder: Path) -> bool:
-    """Return whether a living process works on the run in a folder."""
-    require_locks()
-    return lock.FolderLock(folder, LOCK).is_held()
-
-
-def hold(folder: Path, wait: float = 10.0) -> contextlib.AbstractContextManager[bool]:
-    """Lock a run's folder for this process; gives False if another one holds it after `wait` s."""
-    require_locks()
-    return lock.hold(folder, wait, LOCK)
 
 
 def end_with_parent() -> None:
@@ -70,7 +44,6 @@ def train(folder: Path) -> dict[str, Any]:
     """
     from wsss_lab.runs.recipe import find_recipe
     from wsss_lab.runs.settings import restore
-    from wsss_lab.studies.plan import read_json
 
     facts = read_json(folder / "study.json")
     recipe = find_recipe(facts["method"])

@@ -19,6 +19,7 @@ from typing import Any
 
 from wsss_lab.config import read_json as _read_json
 from wsss_lab.studies.declare import REDUCED_NOTE, Declaration
+from wsss_lab.studies.run_lock import is_held
 
 WORK = Path("runs/studies")
 """Folder of the runs, relative to the working directory."""
@@ -145,8 +146,6 @@ def _like(path: str, old: Any, new: Any) -> Any:
 
 def state(run: PlannedRun) -> State:
     """Return the state of a run; foreign ones are not recognised, see `foreign`."""
-    from wsss_lab.studies.one import is_held
-
     if is_held(run.folder):
         return State.RUNNING
     if run.record.is_file():

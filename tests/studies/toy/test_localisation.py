@@ -17,6 +17,7 @@ from wsss_lab.recipes.acr.recipe import PRESETS, build
 from wsss_lab.runs.settings import plain
 from wsss_lab.runs.weights_file import save_weights
 from wsss_lab.studies.toy import localisation as study
+from wsss_lab.studies.toy.localisation_maps import all_maps, rows_of
 
 SIDE = 64
 
@@ -57,8 +58,8 @@ def scenes():
 
 def test_every_row_against_localise(scenes):
     method, images, tags = network(), scenes["image"].float() / 255, scenes["tags"]
-    rows = study.rows_of(4)
-    maps = study.all_maps(method, images, tags)
+    rows = rows_of(4)
+    maps = all_maps(method, images, tags)
     assert len(rows) == len(maps) == 4 * 4 * 2 + 2
     for row, found in zip(rows[:-2], maps, strict=False):
         changes = {"variant": row.variant, "start_layer": row.start_layer, "propagate": row.spread}

@@ -15,37 +15,28 @@ from pathlib import Path
 from statistics import mean
 from typing import Annotated, cast
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 import tyro
 from safetensors.torch import save
-from torch import Tensor, nn
 
-from wsss_lab import IGNORE
-from wsss_lab.cam import FUSIONS, multi_scale_cam, normalize_cam
 from wsss_lab.config import OptimConfig, RunConfig, provenance, write_atomically, write_json
 from wsss_lab.data.augment import augment
-from wsss_lab.data.catalog import TOY_CLASSES
+from wsss_lab.data.catalog import TOY_CLASSES, TOY_CONTEXTS
 from wsss_lab.data.loader import StepSampler
-from wsss_lab.data.toy import TOY_VERSION, Scene, ToyKnobs, ToyTensors, ToyWorld, scene
-from wsss_lab.methods.cam_baseline import SegNetwork, TagClassifier, predict_labels
-from wsss_lab.metrics import (
-    ConfusionMatrix,
-    Protocol,
-    Report,
-    ThresholdSweep,
-    dilate,
-    mean_iou,
-    near_far_recall,
-    tag_map,
-)
+from wsss_lab.data.toy import TOY_VERSION, ToyKnobs, ToyTensors, ToyWorld
+from wsss_lab.methods.cam_baseline import SegNetwork, TagClassifier
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.weights import load_backbone_weights
 from wsss_lab.ranges import Count, Factor, Positive, Range, Settings
+from wsss_lab.studies.toy.quality import (
+    cam_quality,
+    context_effect,
+    mask_quality,
+    tag_quality,
+)
 from wsss_lab.studies.toy.shortcuts import histogram_ap
-from wsss_lab.train.fit import fit, image_batches, in_memory
+from wsss_lab.train.fit import fit, in_memory
 
 TARGETS = {
     "tag_map": "at least 0.95",
@@ -58,12 +49,8 @@ TARGETS = {
     "mask_miou": "at least 0.85 on val with full masks",
     "histogram_ap": "below 0.5 for every class",
 }
-CONTEXTS = {"boat": 1, "train": 2}
-"""Class -> value of its planted context in the context mask."""
 SHORTCUT_SEED = 21
 """Seed of the world of the colour test."""
-PAIR_SEED = 1
-"""Seed of the world of the paired scenes, another than the training world's."""
 
 
 @dataclass(frozen=True)
@@ -106,22 +93,6 @@ def backbone(settings: Calibrate) -> Backbone:
     return load_backbone_weights(build_backbone(settings.backbone), "toy")
 
 
-def device_of(module: nn.Module) -> torch.device:
-    """Return the device of the parameters."""
-    return next(module.parameters()).device
-
-
-@torch.no_grad()
-def cams(classifier: TagClassifier, images: Tensor) -> Tensor:
-    """Compute class activation maps at image size, ReLU, per-class maximum 1, (n, k, h, w)."""
-    size = images.shape[-2:]
-    maps = [
-        F.interpolate(classifier.raw_cam(batch), size, mode="bilinear", align_corners=False).cpu()
-        for batch in image_batches(images, 50, device_of(classifier))
-    ]
-    return normalize_cam(torch.cat(maps), "plain")
-
-
 def train_tags(settings: Calibrate, seed: int, world: ToyTensors) -> TagClassifier:
     """Fine-tune the pre-trained backbone with image tags."""
     steps = int(settings.count * settings.tag_epochs / settings.tags.batch)
@@ -157,109 +128,6 @@ def train_masks(settings: Calibrate, seed: int, world: ToyTensors) -> SegNetwork
     return network
 
 
-@torch.no_grad()
-def tag_quality(classifier: TagClassifier, val: ToyTensors) -> float:
-    """Compute the mean average precision of the tags on val."""
-    batches = image_batches(val["image"], 100, device_of(classifier))
-    logits = torch.cat([classifier(batch).cpu() for batch in batches])
-    return tag_map(logits, val["tags"]).item()
-
-
-def cam_quality(classifier: TagClassifier, train: ToyTensors) -> dict:
-    """Score CAMs: threshold sweep, over- and under-activation, recall near and far from parts."""
-    maps = cams(classifier, train["image"])
-    truth = train["mask"].long()
-    sweep = ThresholdSweep(len(TOY_CLASSES) + 1)
-    for start in range(0, len(maps), 50):
-        part = slice(start, start + 50)
-        sweep.update(maps[part], train["tags"][part], truth[part])
-    result = sweep.compute()
-    protocol = Protocol(
-        split=f"{TOY_VERSION} train",
-        images=len(truth),
-        label_source="procedural truth",
-        tags_at_test=True,
-    )
-    report = Report.from_confusion(
-        result.confusion[result.best], protocol, ("background", *TOY_CLASSES)
-    )
-    score, winner = (maps * train["tags"][:, :, None, None]).max(1)
-    label = torch.where(score > result.best_threshold, winner + 1, 0)
-    return {
-        "cam_miou": multi_scale_miou(classifier, train),
-        "cam_miou_single_scale": result.best_miou,
-        "cam_threshold": result.best_threshold,
-        "cam_iou": dict(zip(report.class_names, report.iou, strict=True)),
-        "over_activation": dict(zip(report.class_names, report.over_activation, strict=True)),
-        "under_activation": dict(zip(report.class_names, report.under_activation, strict=True)),
-        "near_far": near_far(label, truth, train["distinctive"].bool()),
-    }
-
-
-@torch.no_grad()
-def multi_scale_miou(classifier: TagClassifier, train: ToyTensors) -> float:
-    """Score CAMs at the best threshold, with the released scales and flip of TSCD and CoSA."""
-    sweep = ThresholdSweep(len(TOY_CLASSES) + 1)
-    batches = image_batches(train["image"], 50, device_of(classifier))
-    for number, batch in enumerate(batches):
-        maps = multi_scale_cam(classifier.raw_cam, batch, FUSIONS["multi_scale"], normalize="plain")
-        part = slice(50 * number, 50 * number + 50)
-        sweep.update(maps.cpu(), train["tags"][part], train["mask"][part].long())
-    return sweep.compute().best_miou
-
-
-def near_far(label: Tensor, truth: Tensor, distinctive: Tensor) -> dict[str, dict[str, float]]:
-    """Compute recall within 8 px of and beyond 20 px from the distinctive part, per class."""
-    found = {}
-    for c, name in enumerate(TOY_CLASSES, 1):
-        own = truth == c
-        # parts may lie in the void band: count a part for the class it touches
-        part = distinctive & dilate(own, 2)
-        recall = near_far_recall(label == c, own, part)
-        found[name] = {"near": recall.near, "far": recall.far}
-    return found
-
-
-def context_effect(settings: Calibrate, classifier: TagClassifier, name: str) -> dict[str, float]:
-    """Compare a class's activation on its planted context and at the same pixels without it.
-
-    Both members of a pair show the same objects in the same places. Only pixels more than 8 px from
-    every object count: closer ones are halo.
-    """
-    c, planted = TOY_CLASSES.index(name), ("water", "rails")[CONTEXTS[name] - 1]
-    shown, hidden = [], []
-    for index in range(20 * settings.pairs):
-        pictured = scene(PAIR_SEED, index, settings.knobs, context=(planted,))
-        if pictured.tags[c]:
-            shown.append(pictured)
-            hidden.append(scene(PAIR_SEED, index, settings.knobs, context=()))
-        if len(shown) == settings.pairs:
-            break
-    far = ~dilate(_stack(shown, "instance") > 0, 8)
-    region = (_stack(shown, "context") == CONTEXTS[name]) & far
-    on, off = (
-        cams(classifier, _stack(group, "image").permute(0, 3, 1, 2))[:, c][region].mean().item()
-        for group in (shown, hidden)
-    )
-    return {"with": on, "without": off, "ratio": on / off, "pixels": int(region.sum())}
-
-
-def _stack(scenes: list[Scene], what: str) -> Tensor:
-    return torch.from_numpy(np.stack([getattr(s, what) for s in scenes]))
-
-
-@torch.no_grad()
-def mask_quality(network: SegNetwork, val: ToyTensors) -> float:
-    """Compute the mean IoU of the fully supervised network on val."""
-    confusion = ConfusionMatrix(len(TOY_CLASSES) + 1, ignore=IGNORE)
-    truth = val["mask"].long()
-    batches = image_batches(val["image"], 50, device_of(network))
-    for number, batch in enumerate(batches):
-        part = slice(50 * number, 50 * number + 50)
-        confusion.update(predict_labels(network, batch).cpu(), truth[part])
-    return float(mean_iou(confusion.compute(), "skip")[1])
-
-
 def run_seed(settings: Calibrate, seed: int, worlds: Mapping[str, ToyTensors]) -> dict:
     """Compute all numbers of one seed."""
     started = time.perf_counter()
@@ -274,7 +142,10 @@ def run_seed(settings: Calibrate, seed: int, worlds: Mapping[str, ToyTensors]) -
         "tag_training_seconds": round(seconds),
         "tag_map": tag_quality(classifier, worlds["val"]),
         **cam_quality(classifier, shown),
-        "context": {name: context_effect(settings, classifier, name) for name in CONTEXTS},
+        "context": {
+            name: context_effect(classifier, name, settings.knobs, settings.pairs)
+            for name in TOY_CONTEXTS
+        },
     }
     if settings.pack and seed == settings.seeds[0]:
         state = {k: v.half().contiguous() for k, v in classifier.state_dict().items()}
@@ -310,7 +181,9 @@ def summary(runs: list[dict]) -> dict[str, float]:
         "cam_miou": mean(r["cam_miou"] for r in runs),
         "cam_miou_single_scale": mean(r["cam_miou_single_scale"] for r in runs),
         "classes_with_near_over_far_2": sum(ratio >= 2 for ratio in ratios),
-        **{f"context_ratio_{c}": mean(r["context"][c]["ratio"] for r in runs) for c in CONTEXTS},
+        **{
+            f"context_ratio_{c}": mean(r["context"][c]["ratio"] for r in runs) for c in TOY_CONTEXTS
+        },
     }
     if "mask_miou" in runs[0]:
         means["mask_miou"] = mean(r["mask_miou"] for r in runs)
