@@ -1,13 +1,12 @@
-"""Scores, what absent classes do to the mean, and the printed protocol."""
+"""Scores of a confusion matrix, and the printed protocol."""
 
 import json
-import math
 
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, jaccard_score, precision_score, recall_score
 
-from wsss_lab.metrics import ABSENT_POLICIES, ConfusionMatrix, Protocol, Report, mean_iou
+from wsss_lab.metrics import ConfusionMatrix, Protocol, Report
 
 # class 3 is in the prediction only, class 4 nowhere
 CONFUSION = torch.tensor(
@@ -38,30 +37,6 @@ def test_scores_against_sklearn():
         assert report.over_activation[c] == pytest.approx(false / area)
         assert report.under_activation[c] == pytest.approx(missed / area)
         assert report.pixels[c] == area
-
-
-def test_absent_classes_four_ways():
-    ious = [50 / 67, 20 / 39, 6 / 11, 0.0]
-    expected = {
-        "skip": sum(ious[:3]) / 3,
-        "nanmean": sum(ious) / 4,
-        "zero": sum(ious) / 5,
-        "nan": math.nan,
-    }
-    assert set(expected) == set(ABSENT_POLICIES)
-    for policy, value in expected.items():
-        iou, miou = mean_iou(CONFUSION, policy)
-        assert float(miou) == pytest.approx(value, nan_ok=True), policy
-        assert iou.tolist()[:4] == pytest.approx(ious)
-        assert math.isnan(iou[4]) == (policy != "zero")
-
-
-def test_leading_axes_are_independent():
-    stack = torch.stack([CONFUSION, CONFUSION.T])
-    iou, miou = mean_iou(stack, "nanmean")
-    for i, one in enumerate(stack):
-        torch.testing.assert_close(iou[i], mean_iou(one, "nanmean")[0], equal_nan=True)
-        assert miou[i] == mean_iou(one, "nanmean")[1]
 
 
 def test_pixels_without_prediction_are_misses_and_no_false_alarms():
@@ -114,8 +89,6 @@ def test_json_is_strict_and_complete():
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="absent must be one of"):
-        mean_iou(CONFUSION, "drop")
     with pytest.raises(ValueError, match="absent_classes must be one of"):
         Protocol(absent_classes="drop")
     with pytest.raises(ValueError, match="class_names must have 5"):

@@ -99,6 +99,6 @@ def test_nan_is_not_loaded_and_not_saved(tmp_path):
 def test_a_damaged_file_in_the_cache_of_the_hub_is_named(tmp_path, monkeypatch):
     file = tmp_path / "model.safetensors"
     file.write_bytes(b"x" * 100)
-    monkeypatch.setattr("wsss_lab.models.weights._cached", lambda tag: str(file))
+    monkeypatch.setattr("wsss_lab.models.timm_weights._cached", lambda tag: str(file))
     with pytest.raises(ValueError, match=rf"cached file {file} cannot be loaded .*delete it"):
         load_backbone_weights(build_backbone("resnet18"), "imagenet")

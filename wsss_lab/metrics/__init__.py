@@ -3,6 +3,7 @@
 from wsss_lab.metrics.baselines import all_background, random_cam, tag_oracle
 from wsss_lab.metrics.boundary import BoundaryScore, boundary_counts
 from wsss_lab.metrics.confusion import ConfusionMatrix, pair_counts
+from wsss_lab.metrics.iou import ABSENT_POLICIES, mean_iou
 from wsss_lab.metrics.regions import (
     ContextActivation,
     NearFar,
@@ -14,7 +15,7 @@ from wsss_lab.metrics.regions import (
     over_activation,
     under_activation,
 )
-from wsss_lab.metrics.report import ABSENT_POLICIES, Protocol, Report, mean_iou
+from wsss_lab.metrics.report import Protocol, Report
 from wsss_lab.metrics.sweep import (
     SweepResult,
     ThresholdSweep,

@@ -6,20 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-Unlabelled = Literal["error", "wrong", "ignored"]
-Absent = Literal["skip", "nanmean", "zero", "nan"]
+from wsss_lab.metrics.iou import ABSENT_POLICIES, Absent, margins, mean_iou
 
-ABSENT_POLICIES: dict[str, str] = {
-    "skip": "mean over the classes that occur in the truth (TSCD, AFA; CoSA's helper)",
-    "nanmean": "mean over the classes that occur in truth or prediction (NumPy's nanmean of IoU)",
-    "zero": "mean over all classes, one that occurs nowhere counts 0 (ACR, IRN)",
-    "nan": "mean over all classes, NaN if one occurs nowhere (CoSA's printed table)",
-}
-"""Treatment in the mean of a class that the evaluated images do not contain."""
+Unlabelled = Literal["error", "wrong", "ignored"]
+
 
 UNSTATED = "not stated"
 
@@ -68,44 +61,6 @@ class Protocol:
         return [f"{name.replace('_', ' ')}: {value}" for name, value in shown.items()]
 
 
-def mean_iou(
-    confusion: Int[Tensor, "*t k1 k2"], absent: Absent = "skip"
-) -> tuple[Float[Tensor, "*t k1"], Float[Tensor, "*t"]]:
-    """Compute intersection over union per class, and its mean.
-
-    Args:
-        confusion: counts, truth in rows; any leading axes. One more column than rows holds
-            labelled pixels without prediction.
-        absent: a key of `ABSENT_POLICIES`.
-
-    Returns:
-        IoU per class, 0..1, NaN where a class is in neither truth nor prediction (0 under "zero"),
-        and the mean; both float64.
-
-    Raises:
-        ValueError: for an unknown policy.
-    """
-    if absent not in ABSENT_POLICIES:
-        raise ValueError(f"absent must be one of {sorted(ABSENT_POLICIES)}, got {absent!r}")
-    true, predicted, hit = _margins(confusion)
-    union = true + predicted - hit
-    iou = hit / union  # 0 / 0 is NaN: the class occurs nowhere
-    if absent == "zero":
-        iou = iou.nan_to_num(nan=0.0)
-    if absent in ("zero", "nan"):
-        return iou, iou.mean(dim=-1)
-    counted = true > 0 if absent == "skip" else union > 0
-    total = torch.where(counted, iou, torch.zeros_like(iou)).sum(dim=-1)
-    return iou, total / counted.sum(dim=-1)
-
-
-def _margins(confusion: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """True, predicted and correctly predicted pixels per class, float64 (exact up to 2^53)."""
-    counts = confusion.cpu().double()
-    square = counts[..., : counts.shape[-2]]
-    return counts.sum(-1), square.sum(-2), square.diagonal(dim1=-2, dim2=-1)
-
-
 @dataclass(frozen=True)
 class Report:
     """Scores 0..1 of one evaluation; NaN where a score is undefined. Made by `from_confusion`."""
@@ -151,7 +106,7 @@ class Report:
             raise ValueError(
                 f"class_names must have {k1} entries, background first, got {len(names)}"
             )
-        true, predicted, hit = _margins(confusion)
+        true, predicted, hit = margins(confusion)
         iou, miou = mean_iou(confusion, protocol.absent_classes)
         recall = hit / true
         return cls(

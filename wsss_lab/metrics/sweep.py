@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
 from wsss_lab import IGNORE
-from wsss_lab.metrics.report import Absent, mean_iou
+from wsss_lab.metrics.iou import Absent, mean_iou
 
 
 @dataclass(frozen=True)

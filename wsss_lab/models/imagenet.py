@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from wsss_lab.models.lite0 import LITE0_TAG, read_lite0
 from wsss_lab.models.state import load_strictly, read_state_dict
 from wsss_lab.models.timm_nets import PREFIX, create_net
-from wsss_lab.models.weights import timm_donor
+from wsss_lab.models.timm_weights import timm_donor
 
 LITE0 = "tf_efficientnet_lite0"
 
