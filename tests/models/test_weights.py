@@ -7,7 +7,7 @@ import safetensors.torch
 import timm
 import torch
 
-from wsss_lab.models import weights
+from wsss_lab.models import timm_weights, weights
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import count_parameters
 from wsss_lab.models.weights import (
@@ -36,8 +36,8 @@ def packaged(tmp_path, monkeypatch):
 
 @pytest.fixture
 def offline(monkeypatch):
-    monkeypatch.setattr(weights, "_cached", lambda tag: None)
-    monkeypatch.setattr(weights, "_hub_reachable", lambda: False)
+    monkeypatch.setattr(timm_weights, "_cached", lambda tag: None)
+    monkeypatch.setattr(timm_weights, "_hub_reachable", lambda: False)
 
 
 def test_toy_weights_round_trip(packaged):
@@ -183,8 +183,8 @@ def test_offline_fallback_only_on_request(offline, packaged):
 def test_cached_timm_weights_need_no_connection(tmp_path, monkeypatch):
     donor = timm.create_model("resnet18")
     safetensors.torch.save_file(donor.state_dict(), tmp_path / "model.safetensors")
-    monkeypatch.setattr(weights, "_cached", lambda tag: str(tmp_path / "model.safetensors"))
-    monkeypatch.setattr(weights, "_hub_reachable", lambda: pytest.fail("asked for the hub"))
+    monkeypatch.setattr(timm_weights, "_cached", lambda tag: str(tmp_path / "model.safetensors"))
+    monkeypatch.setattr(timm_weights, "_hub_reachable", lambda: pytest.fail("asked for the hub"))
     backbone = load_backbone_weights(build_backbone("resnet18"), "imagenet")
     assert torch.equal(backbone.net.layer4[1].conv2.weight, donor.layer4[1].conv2.weight)
     assert backbone.weight_tag == "timm:resnet18.tv_in1k"

@@ -10,7 +10,7 @@ from PIL import Image
 
 from wsss_lab.__main__ import main
 from wsss_lab.config import OptimConfig, RunConfig
-from wsss_lab.models import weights
+from wsss_lab.models import timm_weights
 from wsss_lab.runs import images, preflight
 from wsss_lab.runs.recipe import RECIPES, find_preset
 from wsss_lab.train.checkpoint import save_checkpoint
@@ -71,8 +71,8 @@ def test_the_setting_at_fault_is_named(method, option, value, words, refused):
 
 @pytest.mark.parametrize("method", ["cam_baseline", "acr"])
 def test_weights_out_of_reach(method, refused, monkeypatch):
-    monkeypatch.setattr(weights, "_cached", lambda tag: None)
-    monkeypatch.setattr(weights, "_hub_reachable", lambda: False)
+    monkeypatch.setattr(timm_weights, "_cached", lambda tag: None)
+    monkeypatch.setattr(timm_weights, "_hub_reachable", lambda: False)
     prefix = {"acr": "mask_", "cam_baseline": ""}[method]
     option = prefix.replace("_", "-")
     said = refused(method, f"--{option}backbone", "resnet18", f"--{option}weights", "imagenet")
