@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from wsss_lab.refine.simplex import elevate, enclosing_simplex, neighbours, number_corners
+from wsss_lab.refine.simplex import elevate, enclosing_simplex, find_neighbours, number_corners
 
 LIMIT = 1e5
 """Largest feature, in standard deviations: beyond, float32 cannot place a point in its simplex."""
@@ -151,7 +151,7 @@ class Lattice:
             (order % n).int(), weight.flatten()[order], torch.cat([start, ends]).int()
         )
         self.slice = Bags(index.view(-1, n).t().contiguous(), weight.t().contiguous())
-        neighbours = neighbours(ordered[start], step)
+        neighbours = find_neighbours(ordered[start], step)
         kernel = weight.new_tensor([1.0, 0.5, 0.5]).expand(neighbours.shape[1], 3).contiguous()
         self.blurs = [Bags(axis, kernel) for axis in neighbours]
 

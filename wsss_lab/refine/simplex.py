@@ -79,7 +79,7 @@ def number_corners(
     return moves.cumsum(0), step, extent
 
 
-def neighbours(corner: Int[Tensor, " m"], step: Int[Tensor, " a"]) -> Int[Tensor, "a m+1 3"]:
+def find_neighbours(corner: Int[Tensor, " m"], step: Int[Tensor, " a"]) -> Int[Tensor, "a m+1 3"]:
     """Return, per axis and corner, itself and its two neighbours; row m means "no such corner"."""
     m = corner.numel()
     itself = torch.arange(m + 1, device=corner.device, dtype=torch.int32)

@@ -70,10 +70,8 @@ class TSCD(Method):
         symmetric = not config.quirks.one_sided_affinity
         self.network = TSCDNetwork(backbone, classes, config.hidden, symmetric)
         self.energy = DenseEnergyLoss()
-        self.refiner = None
-        if config.refiner != "none":
-            kind = VARM if config.refiner == "varm" else PAR
-            self.refiner = kind(iterations=config.refine_iterations)
+        kind, times = VARM if config.refiner == "varm" else PAR, config.refine_iterations
+        self.refiner = None if config.refiner == "none" else kind(iterations=times)
         self.fusion = replace(CAM_FUSION, scales=config.scales)
 
     def normalize(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
