@@ -125,9 +125,9 @@ def test_train_takes_a_preset_before_the_method(tmp_path, monkeypatch):
     out = str(tmp_path / "A")
     assert main(["train", "--preset", "voc", "--out", out, "cam_baseline"]) == 0
     assert main(["train", "cam_baseline", "--preset=voc", "--out", out, "--run.steps", "7"]) == 0
-    assert seen[0][0] == cam_baseline.PRESETS["voc"]
+    assert seen[0][0] == cam_baseline.config.PRESETS["voc"]
     assert seen[1][0].run.steps == 7
-    assert seen[1][0].data == cam_baseline.PRESETS["voc"].data
+    assert seen[1][0].data == cam_baseline.config.PRESETS["voc"].data
 
 
 def test_ctrl_c_is_no_traceback(monkeypatch, capsys, tmp_path):

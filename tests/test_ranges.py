@@ -13,7 +13,7 @@ from wsss_lab.__main__ import main
 from wsss_lab.commands.methods import train
 from wsss_lab.config import OptimConfig
 from wsss_lab.ranges import Range, Settings, check, checks_later, has_range
-from wsss_lab.recipes.cam_baseline import Config
+from wsss_lab.recipes.cam_baseline.config import Config
 from wsss_lab.refine.crf import DenseCRF
 from wsss_lab.runs.recipe import RECIPES
 from wsss_lab.runs.settings import with_changes

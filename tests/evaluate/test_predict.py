@@ -20,7 +20,7 @@ from wsss_lab.evaluate.predict import (
 from wsss_lab.methods.cam_baseline import SegNetwork
 from wsss_lab.methods.common.base import SegOutput
 from wsss_lab.models.backbones import build_backbone
-from wsss_lab.recipes.cam_baseline import Config, TestConfig
+from wsss_lab.recipes.cam_baseline.config import Config, TestConfig
 from wsss_lab.runs.folder import RunFolder
 from wsss_lab.runs.weights import load_trained
 from wsss_lab.runs.weights_file import save_weights

@@ -17,8 +17,9 @@ from wsss_lab.data.catalog import ARCHIVES, DATASETS
 from wsss_lab.data.masks import write_mask
 from wsss_lab.data.random_images import SIZES
 from wsss_lab.data.toy import scene
-from wsss_lab.recipes import cam_baseline
 from wsss_lab.recipes.acr import stages as acr_stages
+from wsss_lab.recipes.cam_baseline.config import PRESETS as CAM_PRESETS
+from wsss_lab.recipes.cam_baseline.config import Config as CamConfig
 from wsss_lab.runs.folder import RunFolder
 from wsss_lab.runs.recipe import RECIPES, find_preset
 from wsss_lab.runs.settings import with_changes
@@ -139,7 +140,7 @@ def test_papermill_calls_name_what_is_there():
 
 def test_counts_are_those_of_presets_and_catalogue():
     for name in ("voc", "coco", "stuff10k"):
-        config = cam_baseline.PRESETS[name]
+        config = CAM_PRESETS[name]
         for steps in (config.run.steps, config.mask_steps):
             assert f"{steps:,}".replace(",", " ") + " steps" in PAGE, (name, steps)
         counts = DATASETS[name].counts
@@ -230,7 +231,7 @@ def test_quoted_messages_exist():
         assert message in PAGE, message
         assert message in code, message
     with pytest.raises(ValueError, match=r"optim\.lr: expected float, got '1e-4'"):
-        with_changes(cam_baseline.Config(), {"optim.lr": "1e-4"})
+        with_changes(CamConfig(), {"optim.lr": "1e-4"})
     assert "expected float, got '1e-4'" in PAGE
 
 
@@ -239,7 +240,7 @@ def test_two_resnets_fill_the_disk_as_stated():
     from wsss_lab.models.backbones import build_backbone
     from wsss_lab.plan.plan import training_disk
 
-    config = cam_baseline.PRESETS["voc"]
+    config = CAM_PRESETS["voc"]
     parts = [TagClassifier(build_backbone(config.backbone), 20, pool=config.pool)]
     parts.append(SegNetwork(build_backbone(config.backbone), 21, hidden=config.hidden))
     disk = training_disk(parts, [config.run, dataclasses.replace(config.run)])

@@ -14,8 +14,9 @@ from wsss_lab.data.errors import DataError
 from wsss_lab.data.toy import write_voc
 from wsss_lab.plan.plan import Plan, Stage, data_report, steps_done
 from wsss_lab.plan.probe import Probe, _together
-from wsss_lab.recipes.cam_baseline import Config, train
-from wsss_lab.recipes.cam_baseline_plan import plan
+from wsss_lab.recipes.cam_baseline.config import Config
+from wsss_lab.recipes.cam_baseline.plan import plan
+from wsss_lab.recipes.cam_baseline.recipe import train
 from wsss_lab.runs.examples import examples
 from wsss_lab.runs.images import load_data
 from wsss_lab.runs.launch import follow, run_or_resume

@@ -15,7 +15,8 @@ from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.config import DataConfig
 from wsss_lab.data.masks import read_mask
 from wsss_lab.data.toy import write_voc
-from wsss_lab.recipes.cam_baseline import PRESETS, Config, TestConfig, train
+from wsss_lab.recipes.cam_baseline.config import PRESETS, Config, TestConfig
+from wsss_lab.recipes.cam_baseline.recipe import train
 from wsss_lab.runs.folder import RunFolder, read_run
 from wsss_lab.runs.recipe import RECIPES, find_preset, find_recipe
 from wsss_lab.runs.settings import plain, restore

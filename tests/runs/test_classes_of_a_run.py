@@ -16,7 +16,7 @@ from wsss_lab.data.errors import DataError
 from wsss_lab.data.masks import write_mask
 from wsss_lab.methods.cam_baseline import SegNetwork
 from wsss_lab.models.backbones import build_backbone
-from wsss_lab.recipes.cam_baseline import Config
+from wsss_lab.recipes.cam_baseline.config import Config
 from wsss_lab.runs import lists
 from wsss_lab.runs.folder import RunFolder, read_run
 from wsss_lab.runs.lists import require_one_list_of_classes

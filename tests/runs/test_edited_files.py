@@ -10,7 +10,7 @@ import torch
 from wsss_lab.__main__ import main
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.models.backbones import build_backbone
-from wsss_lab.recipes.cam_baseline import PRESETS
+from wsss_lab.recipes.cam_baseline.config import PRESETS
 from wsss_lab.runs.folder import RunFolder
 from wsss_lab.runs.settings import plain
 from wsss_lab.runs.weights import load_trained

@@ -17,7 +17,7 @@ from wsss_lab.data.prepare.unpack import unpack_zip
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.state import read_state_dict
-from wsss_lab.recipes.cam_baseline import PRESETS, Config
+from wsss_lab.recipes.cam_baseline.config import PRESETS, Config
 from wsss_lab.runs.folder import RunFolder, read_run
 from wsss_lab.runs.identify import identify
 from wsss_lab.runs.settings import restore

@@ -125,7 +125,7 @@ def test_ours(tmp_path):
 
 
 def own_file(path, classes=4, **changes):
-    from wsss_lab.recipes.cam_baseline import Config
+    from wsss_lab.recipes.cam_baseline.config import Config
 
     network = SegNetwork(build_backbone("toy_cnn"), classes)
     names = ["background", "a", "b", "c"]

@@ -175,13 +175,13 @@ def test_a_failed_start_leaves_the_folder_as_it_was(there, out):
 
 
 def test_a_run_that_fails_later_can_be_resumed(out, monkeypatch):
-    from wsss_lab.recipes import cam_baseline
+    from wsss_lab.recipes.cam_baseline import recipe
 
     def broken(*_, **__):
         raise ValueError("labels: broken")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cam_baseline, "label_stage", broken)
+        patch.setattr(recipe, "label_stage", broken)
         assert train(out) == 2
     assert (out / "config.json").is_file()
     assert train(out, "--resume") == 0

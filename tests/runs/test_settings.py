@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from wsss_lab.recipes.cam_baseline import Config
+from wsss_lab.recipes.cam_baseline.config import Config
 from wsss_lab.runs.recipe import RECIPES
 from wsss_lab.runs.settings import plain, restore, setting_names, with_changes
 

@@ -14,6 +14,14 @@ from wsss_lab.plan.plan import (
     training_disk,
 )
 from wsss_lab.plan.probe import Blank, Probe, dealt_out, probe_images, probe_training
+from wsss_lab.recipes.cam_baseline.config import Config
+from wsss_lab.recipes.cam_baseline.recipe import (
+    build,
+    build_network,
+    cam_views,
+    mask_run,
+    seg_views,
+)
 from wsss_lab.runs.folder import device_name
 from wsss_lab.runs.images import FirstImages
 from wsss_lab.runs.labels import label_stage
@@ -24,7 +32,7 @@ from wsss_lab.train.devices import make_fabric
 
 
 def plan(
-    config: Any,
+    config: Config,
     out: Path,
     steps: int = 5,
     images: int = 8,
@@ -35,7 +43,7 @@ def plan(
     Nothing is written to `out`, and the run afterwards is the same as without a probe.
 
     Args:
-        config: settings of the run, see `wsss_lab.recipes.cam_baseline.Config`.
+        config: settings of the run.
         out: its folder, new or with the content of an earlier start.
         steps: training steps to time for each network; 0 times nothing.
         images: images to label and to score for the timing.
@@ -44,15 +52,13 @@ def plan(
     Raises:
         ValueError, FileNotFoundError: settings or data do not fit.
     """
-    from wsss_lab.recipes import cam_baseline as recipe  # which names this plan in its table
-
     train, val = data or load_lists(config.data, silent)
     seeded(config.run.seed)
     networks: dict[str, Any] = {
-        "tags": recipe.build(config, train.num_classes),
-        "masks": recipe.build_network(config, train.num_classes + 1),
+        "tags": build(config, train.num_classes),
+        "masks": build_network(config, train.num_classes + 1),
     }
-    runs = {"tags": config.run, "masks": recipe.mask_run(config)}
+    runs = {"tags": config.run, "masks": mask_run(config)}
     optims = {"tags": config.optim, "masks": config.mask_optim}
     fabric = make_fabric(dataclasses.replace(config.run, devices=1, nodes=1))
     probes: dict[str, Probe] = {}
@@ -64,7 +70,7 @@ def plan(
             probes[name] = probe_training(network, some, runs[name], optim, config.data, steps)
             network.to(fabric.device).eval()
         classifier, network = networks.values()
-        views = recipe.cam_views(config), recipe.seg_views(config)
+        views = cam_views(config), seg_views(config)
         probes["labels"], size = _probe_labels(config, classifier, views[0], train, fabric, images)
         disk += size * len(train) / 1e9
         alone = dataclasses.replace(config, run=dataclasses.replace(config.run, workers=0))
@@ -89,7 +95,7 @@ def plan(
 
 
 def _probe_labels(
-    config: Any, classifier: Any, views: Any, images: Any, fabric: Any, count: int
+    config: Config, classifier: Any, views: Any, images: Any, fabric: Any, count: int
 ) -> tuple[Probe, float]:
     """Time of an image, and the bytes of its label file."""
     with tempfile.TemporaryDirectory(prefix="wsss_lab_probe_") as folder:
