@@ -6,12 +6,12 @@ Run as `ended_pairs.py FOLDER`.
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
 
 import torch
+from forked_pair import exit_code, fork_pair
 from tiny_method import OPTIM, data, tiny
 
 from wsss_lab.config import RunConfig
@@ -46,32 +46,24 @@ def train(out, what):
 
 def pair(out, what):
     """Exit codes of both, and what they say."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    pids = []
-    for rank in range(2):
-        if pid := os.fork():
-            pids.append(pid)
-            continue
-        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-        names |= {"GROUP_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        os.environ.update({name: str(value) for name, value in names.items()})
-        os.environ["TORCHELASTIC_RUN_ID"] = "test"
+
+    def work(rank):
         os.dup2(os.open(out / f"said_{rank}", os.O_CREAT | os.O_WRONLY), 2)
         try:
             train(out, what)
-            os._exit(0)
+            return 0
         except Terminated as stop:
             print(stop, file=sys.stderr, flush=True)
-            os._exit(143)
+            return 143
         except BaseException as error:
             print(repr(error), file=sys.stderr, flush=True)
-            os._exit(1)
-    first = os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1])
+            return 1
+
+    pids = fork_pair(work)
+    first = exit_code(pids[0])
     if what == "stopped":
         os.kill(pids[1], signal.SIGKILL)
-    second = os.waitstatus_to_exitcode(os.waitpid(pids[1], 0)[1])
+    second = exit_code(pids[1])
     said = [(out / f"said_{rank}").read_text() for rank in range(2)]
     return {"exit": [first, second], "said": said, "pids": pids}
 

@@ -6,11 +6,11 @@ Run as `two_processes.py FOLDER`. Starts its processes as torchrun does, and as 
 import dataclasses
 import json
 import os
-import socket
 import sys
 from pathlib import Path
 
 import torch
+from forked_pair import exit_code, fork_pair
 from tiny_method import OPTIM, data, digest, tiny
 
 from wsss_lab.config import RunConfig
@@ -39,31 +39,22 @@ def train(run, out=None, noise=False, broken=False):
 
 
 def as_torchrun(*arguments):
-    """Fork two processes with the variables that torchrun sets; returns their exit codes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    pids = []
-    for rank in range(2):
-        if pid := os.fork():
-            pids.append(pid)
-            continue
-        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
-        names |= {"GROUP_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        os.environ.update({name: str(value) for name, value in names.items()})
-        os.environ["TORCHELASTIC_RUN_ID"] = "test"
+    """Train in two processes as torchrun starts them; returns their exit codes."""
+
+    def work(rank):
         try:
             method, history = train(*arguments)
             if rank == 0:
                 torch.save((method.state_dict(), history), arguments[1] / "result.pt")
-            os._exit(0)
+            return 0
         except FloatingPointError as error:
             (arguments[1] / f"error_{rank}").write_text(str(error))
-            os._exit(3)
+            return 3
         except BaseException as error:
-            print(repr(error), file=sys.stderr)
-            os._exit(1)
-    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+            print(repr(error), file=sys.stderr, flush=True)
+            return 1
+
+    return [exit_code(pid) for pid in fork_pair(work)]
 
 
 def apart(first, second):
