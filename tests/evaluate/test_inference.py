@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from joined_logits import multi_scale_logits
 from pixels import Pixels
 
 from wsss_lab.cam import FUSIONS, Fusion, normalize_cam
 from wsss_lab.evaluate.inference import (
     LOGIT_FUSIONS,
     MultiScale,
-    multi_scale_logits,
     multi_scale_predict,
     scaled,
 )

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from joined_logits import multi_scale_logits
 from test_cosa_network import build
 
 from wsss_lab.cam import Fusion
 from wsss_lab.evaluate.evaluate import evaluate
-from wsss_lab.evaluate.inference import multi_scale_logits, multi_scale_predict
+from wsss_lab.evaluate.inference import multi_scale_predict
 from wsss_lab.evaluate.scores import ORACLE
 from wsss_lab.methods.common.base import Method, SegOutput
 from wsss_lab.metrics import Protocol, average_precision

@@ -19,8 +19,6 @@ from wsss_lab.cam import FUSIONS, Fusion, Normalization, fuse_cams, normalize_ca
 from wsss_lab.methods.common.base import SegOutput
 from wsss_lab.ranges import Pixels, Range, Settings
 
-LogitsFn = Callable[[Float[Tensor, "v 3 h w"]], Float[Tensor, "v c gh gw"]]
-"""Images in [0, 1] -> logits on any grid."""
 PredictFn = Callable[[Float[Tensor, "v 3 h w"], Float[Tensor, "v k"] | None], SegOutput]
 """Type of `Method.predict`."""
 
@@ -105,32 +103,6 @@ def resize_bilinear(
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     return F.interpolate(maps, size, mode="bilinear", align_corners=False)
-
-
-def multi_scale_logits(
-    logits_fn: LogitsFn,
-    images: Float[Tensor, "b 3 h w"],
-    fusion: Fusion,
-    *,
-    size: tuple[int, int] | Literal["image", "grid"] = "image",
-) -> Float[Tensor, "b c oh ow"]:
-    """Logits of several scales and of mirrored images, joined in float32.
-
-    Args:
-        logits_fn: runs once per scale; images and their mirrored copies share the batch.
-        images: RGB in [0, 1].
-        fusion: scales, flip and how they are joined, e.g. one of `LOGIT_FUSIONS`.
-        size: (h, w) at which the scales meet; "image" takes the size of `images`, "grid" that of
-            the first scale's own logits.
-
-    Returns:
-        Joined logits.
-
-    Raises:
-        ValueError: a scale makes an image vanish.
-    """
-    views = [logits_fn(scaled(images, scale, fusion.flip)) for scale in fusion.scales]
-    return fuse_cams(views, _meeting_size(views, images, size), fusion)
 
 
 @torch.no_grad()
