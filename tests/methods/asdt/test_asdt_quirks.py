@@ -11,6 +11,7 @@ from torch import nn
 from wsss_lab import IGNORE
 from wsss_lab.methods.asdt.config import OPTIM, PRESETS, RELEASED, RUNS, ASDTQuirks
 from wsss_lab.methods.asdt.losses import first_part, two_part_ce
+from wsss_lab.models.modes import DROPOUT
 
 
 def quirk(name, **others):
@@ -117,3 +118,23 @@ def test_dropout_in_the_maps():
         assert torch.equal(one, two) == same
         drops = [m for m in method.network.backbone.modules() if isinstance(m, nn.Dropout2d)]
         assert any(layer.training for layer in drops)
+
+
+def test_the_extra_scales_switch_dropout_alone_and_give_it_back():
+    method = make(backbone="wrn38", cam_dropout=False)
+    backbone, images = method.network.backbone, batch()["images"]
+    cam = method.network(images).cam
+    drops = [layer for layer in backbone.modules() if isinstance(layer, DROPOUT)]
+    drops[0].eval()  # frozen, and to stay so
+    layers = list(backbone.modules())
+    before, inside = [layer.training for layer in layers], []
+    hook = backbone.register_forward_pre_hook(
+        lambda *_: inside.append([layer.training for layer in layers])
+    )
+    method.network.fused_cam(images, cam)
+    hook.remove()
+    calm = [mode and layer not in drops for mode, layer in zip(before, layers, strict=True)]
+    assert sum(calm) < sum(before)
+    assert any(calm)
+    assert inside == [calm] * len(method.config.scales)
+    assert [layer.training for layer in layers] == before
