@@ -60,7 +60,7 @@ def test_settings_come_from_parameters(tmp_path):
         ("cosa", "coco", "fit, tags only", 10_001),
         # pulses of 25 steps start at 1050, 1200, ..., 19 950: 127 of them
         ("asdt", "voc", "fit, both teachers", 127 * 25),
-        ("asdt", "voc-released", "fit, both teachers", 0),  # never uses its pulses
+        ("asdt", "voc-released", "fit, both teachers", 127 * 25),  # labels that no loss uses
     ],
 )
 def test_kinds_of_steps_are_counted(name, preset, kind, count):

@@ -172,6 +172,11 @@ def jitter(
     return mixed.view(height, width, 3).permute(2, 0, 1)
 
 
+def squashes(data: DataConfig) -> bool:
+    """Return whether training samples have `squashed`, as one released code (ASDT's) wants."""
+    return data.form == "released" and data.scale_per == "batch"
+
+
 class TrainingTransform:
     """Transform for `StepLoader`: scale, crop, mirror and colours.
 
@@ -205,7 +210,7 @@ class TrainingTransform:
         }
         if "mask" in sample:
             made["mask"] = view_mask(sample["mask"], window, whole=data.form == "released")
-        if data.form == "released" and data.scale_per == "batch":  # ASDT's release, no other
+        if squashes(data):
             made["squashed"] = squash(image, data.crop)
         if data.strong:
             name = STRONG_OPS[int(colours[5] * len(STRONG_OPS))]

@@ -222,7 +222,7 @@ def free_disk(out: Path) -> float:
 
 
 def plan_notes(
-    run: RunConfig, probes: Mapping[str, Probe], report_train: int = 0
+    run: RunConfig, probes: Mapping[str, Probe], report_train: int = 0, watch: int = 0
 ) -> tuple[str, ...]:
     """List the work that a plan leaves out, one line each.
 
@@ -230,6 +230,7 @@ def plan_notes(
         run: settings; several devices talk to each other.
         probes: what was timed.
         report_train: training images that are scored at the end.
+        watch: training images that are predicted now and then during training.
     """
     if not probes:
         return ("not timed: the probe is switched off",)
@@ -238,6 +239,8 @@ def plan_notes(
         notes.append(
             f"not in the plan: the report on {report_train} training images, if they have masks"
         )
+    if watch:
+        notes.append(f"not in the plan: predictions of {watch} training images between steps")
     if run.devices * run.nodes > 1:
         notes.append("not in the plan: the talk between devices; one was timed with its share")
     return tuple(notes)

@@ -5,8 +5,10 @@ import dataclasses
 import itertools
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -150,6 +152,30 @@ def probe_images(work: Callable[[Any], object], images: Any, count: int) -> Prob
     chosen = FirstImages(images, count)
     work(chosen)
     return Probe((time.perf_counter() - start) / len(chosen), memory())
+
+
+def probe_labels(
+    label: Callable[[Any, Path], object], images: Any, count: int, run: RunConfig
+) -> tuple[Probe, float]:
+    """Time the making of label files, dealt out to all devices of a run.
+
+    Args:
+        label: writes the label files of some images to a folder, as the stage will.
+        images: data set of the stage.
+        count: of images to time.
+        run: settings.
+
+    Returns:
+        Time and memory of an image, and the mean bytes of its label file.
+    """
+    with tempfile.TemporaryDirectory(prefix="wsss_lab_probe_") as folder:
+
+        def work(some: FirstImages) -> None:
+            label(some, Path(tempfile.mkdtemp(dir=folder)))
+
+        probe = dealt_out(probe_images(work, images, count), run)
+        written = list(Path(folder).rglob("*.png"))
+        return probe, sum(file.stat().st_size for file in written) / max(1, len(written))
 
 
 class Blank(FirstImages):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from wsss_lab.config import OptimConfig
 from wsss_lab.data.config import DataConfig
+from wsss_lab.data.transform import squashes
 from wsss_lab.evaluate.predict import toy_classifier
 from wsss_lab.methods.asdt import config as asdt_config
 from wsss_lab.methods.asdt import values
@@ -27,7 +28,7 @@ from wsss_lab.methods.asdt.config import ASDTConfig
 from wsss_lab.methods.asdt.keymap import KEYMAP
 from wsss_lab.methods.asdt.method import ASDT
 from wsss_lab.methods.asdt.released import CHECKPOINT
-from wsss_lab.methods.asdt.signal import student_share
+from wsss_lab.methods.asdt.schedule import makes_b_label
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.weights import load_backbone_weights, load_strictly
 from wsss_lab.ranges import Count, Whole
@@ -141,16 +142,9 @@ def _fill(head: nn.Linear, weight: Tensor) -> None:
 
 
 def step_kind(config: Config, step: int) -> str:
-    """Kind of a step: with both teachers it takes longer than with the first alone."""
-    method = config.method
-    both = step > method.warmup
-    if method.selection != "images":
-        share = student_share(
-            step, method.selection, **method.pulse, mix=method.mix, seed=method.choice_seed
-        )
-        both = share > 0
-    quirks = method.quirks
-    both = both and not (quirks.squashed_crf_image and quirks.ignore_pulse)
+    """Kind of a step: with both teachers' labels it takes longer than with the first alone."""
+    images = config.run.batch // (config.run.devices * config.run.nodes)
+    both = makes_b_label(config.method, step, images, squashes(config.data))
     return "fit, both teachers" if both else "fit, teacher A"
 
 

@@ -11,10 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from wsss_lab.methods.acr.plugin import with_consistency
 from wsss_lab.methods.common.base import Method
 from wsss_lab.plan.plan import Plan, Stage, free_disk, plan_notes, steps_done, training_disk
-from wsss_lab.plan.probe import Probe, dealt_out, probe_images, probe_training
+from wsss_lab.plan.probe import Probe, dealt_out, probe_images, probe_labels, probe_training
+from wsss_lab.runs.contents import LABELS
 from wsss_lab.runs.folder import device_name
+from wsss_lab.runs.labels import label_stage
 from wsss_lab.runs.lists import load_lists
 from wsss_lab.runs.recipe import find_views
 from wsss_lab.runs.scoring import score
@@ -71,8 +74,9 @@ def plan(
     train, val = data or load_lists(config.data, silent)
     seeded(run.seed)
     method = build(config, train.num_classes, True)
+    trained = with_consistency(method, config.acr)  # its own passes are part of every step
     fabric = make_fabric(dataclasses.replace(run, devices=1, nodes=1))
-    disk = training_disk([method], [run])
+    disk = training_disk([trained], [run])
 
     kinds = [kind_of(config, step) for step in range(run.steps)]
     done = Counter(kinds[: steps_done(out, "model.safetensors", run.steps)])
@@ -80,21 +84,37 @@ def plan(
     if steps:
         for kind in dict.fromkeys(kinds):
             at = [step for step, other in enumerate(kinds) if other == kind][:SHOWN_STEPS]
-            probes[kind] = probe_training(method, train, run, config.optim, config.data, steps, at)
+            probes[kind] = probe_training(trained, train, run, config.optim, config.data, steps, at)
         method.to(fabric.device).eval()
-        alone = dataclasses.replace(config, run=dataclasses.replace(run, workers=0))
-
-        def test(some: Any) -> None:
-            views, at = find_views(config.test.views), config.test.cam_threshold
-            score(method, some, views, alone, fabric, at)
-
-        if val is not None:
-            probes["evaluate"] = dealt_out(probe_images(test, val, images), run)
+        probes |= _probe_end(method, config, (train, val), fabric, images)
     stages = [
         Stage(kind, count, "steps", done[kind], probes.get(kind), run.batch)
         for kind, count in Counter(kinds).items()
     ]
     if val is not None:
         stages.append(Stage("evaluate", len(val), "images", 0, probes.get("evaluate")))
-    notes = plan_notes(run, probes, getattr(config, "report", 0))
+    else:
+        there = len(list((out / LABELS).glob("*.png")))
+        stages.append(Stage("labels", len(train), "images", there, probes.get("labels")))
+    notes = plan_notes(run, probes, getattr(config, "report", 0), getattr(config, "watch", 0))
     return Plan(tuple(stages), device_name(fabric.device), disk, free_disk(out), notes)
+
+
+def _probe_end(
+    method: Method, config: Any, data: tuple[Any, Any], fabric: Any, images: int
+) -> dict[str, Probe]:
+    """Time what follows the training: scores, or labels where there is no mask to compare with."""
+    (train, val), run, test = data, config.run, config.test
+    views = find_views(test.views)
+    alone = dataclasses.replace(config, run=dataclasses.replace(run, workers=0))
+
+    def score_some(some: Any) -> None:
+        score(method, some, views, alone, fabric, test.cam_threshold)
+
+    def label_some(some: Any, folder: Path) -> None:
+        label_stage(method, some, folder, views=views, segment=True, batch=test.batch, workers=0,
+                    fabric=fabric, log=silent)  # fmt: skip
+
+    if val is not None:
+        return {"evaluate": dealt_out(probe_images(score_some, val, images), run)}
+    return {"labels": probe_labels(label_some, train, images, run)[0]}

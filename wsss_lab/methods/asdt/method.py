@@ -64,7 +64,7 @@ from wsss_lab.methods.asdt.losses import (
 )
 from wsss_lab.methods.asdt.network import ASDTNetwork, Outputs
 from wsss_lab.methods.asdt.released import load_checkpoint, squashed_images
-from wsss_lab.methods.asdt.signal import image_signal, student_share
+from wsss_lab.methods.asdt.schedule import images_of_b, makes_b_label, share_of_b
 from wsss_lab.methods.common.base import Batch, Method, ParamGroup, SegOutput, StepOutput
 from wsss_lab.methods.common.batches import tag_bound, valid_pixels
 from wsss_lab.models.base import Backbone
@@ -167,14 +167,11 @@ class ASDT(Method):
         index, present = strongest_classes(cam, tags, config.max_classes, tag_bound(batch))
         cams = present_cams(cam, index, present, _size(images))
         a = teacher_a_label(pictures, cams, index, present, config)
-        if not self._needs_b(step, len(images)):  # saves a CRF in most steps
-            return Targets(pictures, valid, a, None)
+        if not makes_b_label(config, step, len(images), "squashed" in batch):
+            return Targets(pictures, valid, a, None)  # saves a CRF in most steps
         crf_pictures = pictures
         if config.quirks.squashed_crf_image:
-            squashed = squashed_images(batch, config.quirks)
-            if squashed is None:
-                return Targets(pictures, valid, a, None)
-            crf_pictures = self.pictures(squashed)
+            crf_pictures = self.pictures(squashed_images(batch))
         logits = outputs.teacher_logits.detach()  # the student must not train its teacher's head
         b = teacher_b_label(crf_pictures, logits, index, present, config, valid)
         return Targets(pictures, valid, a, b)
@@ -183,21 +180,6 @@ class ASDT(Method):
         """Scale images from [0, 1] to 0..255 in float32, for CRFs and energy."""
         pictures = 255 * images.detach().float()
         return pictures.floor() if self.config.quirks.truncate_images else pictures
-
-    def _needs_b(self, step: int, images: int) -> bool:
-        if self.config.selection == "images":
-            return any(self._image_choice(step, images))
-        return self._share(step) > 0
-
-    def _share(self, step: int) -> float:
-        config = self.config
-        return student_share(
-            step, config.selection, **config.pulse, mix=config.mix, seed=config.choice_seed
-        )
-
-    def _image_choice(self, step: int, images: int) -> list[bool]:
-        config = self.config
-        return image_signal(step, images, config.period, config.duty, config.warmup, config.invert)
 
     def _ce(self, logits: Tensor, label: Tensor) -> Tensor:
         first = cast(Tensor, self.first)
@@ -240,8 +222,8 @@ class ASDT(Method):
         if selection == "agreement":
             return 1.0, a.label, replace(b, label=agreement_of_teachers((a, b)))
         if selection != "images":
-            return self._share(step), a.label, b
-        choice = self._image_choice(step, len(a.label))
+            return share_of_b(self.config, step), a.label, b
+        choice = images_of_b(self.config, step, len(a.label))
         to_b = torch.tensor(choice, device=a.label.device)[:, None, None]
         b_label = b.label.masked_fill(~to_b, IGNORE)
         a_label = a.label.masked_fill(to_b, IGNORE)

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wsss_lab.methods.asdt.config import ASDTQuirks
 from wsss_lab.methods.asdt.keymap import KEYMAP
 from wsss_lab.methods.common.base import Batch
 from wsss_lab.methods.common.checkpoints import (
@@ -50,23 +49,17 @@ def released_wave(T: int, N: int) -> tuple[int, float]:
     return N * (T // N), 1 / N
 
 
-def squashed_images(batch: Batch, quirks: ASDTQuirks) -> Float[Tensor, "b 3 h w"] | None:
+def squashed_images(batch: Batch) -> Float[Tensor, "b 3 h w"]:
     """Find the pictures on which the released code refines teacher B's probabilities.
 
     Args:
         batch: with `squashed`, whole images at the crop's size, RGB in [0, 1].
-        quirks: if `ignore_pulse` is on, teacher B's label trains nothing and may be missing.
-
-    Returns:
-        The images, or None if they are missing and nothing needs them.
 
     Raises:
-        ValueError: they are missing, and teacher B's label is used.
+        ValueError: they are missing.
     """
     if "squashed" in batch:
         return batch["squashed"]
-    if quirks.ignore_pulse:
-        return None
     raise ValueError(
         "squashed: expected the whole images at the crop's size, on which the released code "
         "refines teacher B's label, got none; add them to the batch or switch off "

@@ -1,14 +1,14 @@
 """The plan of a run of ACR: each stage timed on a few of its steps or images."""
 
 import dataclasses
-import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from wsss_lab.evaluate.inference import VIEWS
 from wsss_lab.methods.common.base import Method
 from wsss_lab.plan.plan import Plan, Stage, free_disk, plan_notes, steps_done, training_disk
-from wsss_lab.plan.probe import Blank, Probe, dealt_out, probe_images, probe_training
+from wsss_lab.plan.probe import Blank, Probe, dealt_out, probe_images, probe_labels, probe_training
 from wsss_lab.recipes.acr.config import Config
 from wsss_lab.recipes.acr.labels import label_rule, walk_rule
 from wsss_lab.recipes.acr.recipe import Localiser, build
@@ -19,7 +19,7 @@ from wsss_lab.recipes.acr.stages import (
     stage_runs,
 )
 from wsss_lab.runs.folder import device_name
-from wsss_lab.runs.labels import LabelRule, label_stage
+from wsss_lab.runs.labels import label_stage
 from wsss_lab.runs.lists import load_lists
 from wsss_lab.runs.recipe import find_views
 from wsss_lab.runs.scoring import score
@@ -65,7 +65,17 @@ def plan(
         if "affinity" in networks:
             rules["propagated"] = walk_rule(config, networks["affinity"])  # type: ignore[arg-type]
         for name, rule in rules.items():
-            probes[name], size = _probe_labels(config, localiser, rule, train, fabric, images)
+            label = partial(
+                label_stage,
+                localiser,
+                views=VIEWS["single"],
+                rule=rule,
+                batch=config.test.batch,
+                workers=0,
+                fabric=fabric,
+                log=silent,
+            )
+            probes[name], size = probe_labels(label, train, images, config.run)
             disk += size * len(train) / 1e9
         if val is not None:
             last = networks.get("masks")
@@ -107,30 +117,6 @@ def _probe_training(
         data = stage_data(config, stage)
         probes[stage] = probe_training(network, images, runs[stage], optim, data, steps)
     return probes
-
-
-def _probe_labels(
-    config: Config, localiser: Localiser, rule: LabelRule, train: Any, fabric: Any, count: int
-) -> tuple[Probe, float]:
-    """Time of an image, and the bytes of its label file."""
-    with tempfile.TemporaryDirectory(prefix="wsss_lab_probe_") as folder:
-
-        def label(some: Any) -> None:
-            label_stage(
-                localiser,
-                some,
-                Path(tempfile.mkdtemp(dir=folder)),
-                views=VIEWS["single"],
-                rule=rule,
-                batch=config.test.batch,
-                workers=0,
-                fabric=fabric,
-                log=silent,
-            )
-
-        probe = dealt_out(probe_images(label, train, count), config.run)
-        written = list(Path(folder).rglob("*.png"))
-        return probe, sum(f.stat().st_size for f in written) / max(1, len(written))
 
 
 def _probe_scoring(

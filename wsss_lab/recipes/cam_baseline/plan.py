@@ -1,7 +1,6 @@
 """The plan of a run of the CAM baseline: each stage timed on a few of its steps or images."""
 
 import dataclasses
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from wsss_lab.plan.plan import (
     steps_done,
     training_disk,
 )
-from wsss_lab.plan.probe import Blank, Probe, dealt_out, probe_images, probe_training
+from wsss_lab.plan.probe import Blank, Probe, dealt_out, probe_images, probe_labels, probe_training
 from wsss_lab.recipes.cam_baseline.config import Config
 from wsss_lab.recipes.cam_baseline.recipe import (
     build,
@@ -71,7 +70,13 @@ def plan(
             network.to(fabric.device).eval()
         classifier, network = networks.values()
         views = cam_views(config), seg_views(config)
-        probes["labels"], size = _probe_labels(config, classifier, views[0], train, fabric, images)
+
+        def label(some: FirstImages, folder: Path) -> None:
+            label_stage(classifier, some, folder, views=views[0], threshold=config.threshold,
+                        band=config.band, batch=config.test.batch, workers=0, fabric=fabric,
+                        log=silent)  # fmt: skip
+
+        probes["labels"], size = probe_labels(label, train, images, config.run)
         disk += size * len(train) / 1e9
         alone = dataclasses.replace(config, run=dataclasses.replace(config.run, workers=0))
 
@@ -92,28 +97,3 @@ def plan(
         stages.append(Stage("evaluate", len(val), "images", 0, probes.get("evaluate")))
     notes = plan_notes(config.run, probes, config.report_train)
     return Plan(tuple(stages), device_name(fabric.device), disk, free_disk(out), notes)
-
-
-def _probe_labels(
-    config: Config, classifier: Any, views: Any, images: Any, fabric: Any, count: int
-) -> tuple[Probe, float]:
-    """Time of an image, and the bytes of its label file."""
-    with tempfile.TemporaryDirectory(prefix="wsss_lab_probe_") as folder:
-
-        def label(some: FirstImages) -> None:
-            label_stage(
-                classifier,
-                some,
-                Path(tempfile.mkdtemp(dir=folder)),
-                views=views,
-                threshold=config.threshold,
-                band=config.band,
-                batch=config.test.batch,
-                workers=0,
-                fabric=fabric,
-                log=silent,
-            )
-
-        probe = dealt_out(probe_images(label, images, count), config.run)
-        written = list(Path(folder).rglob("*.png"))
-        return probe, sum(f.stat().st_size for f in written) / max(1, len(written))
