@@ -120,12 +120,11 @@ def test_config_is_the_preset_of_its_name(path, tmp_path):
         assert f"# the usual one: {split}\n" in text
 
 
-def test_notebooks_of_the_papers_share_their_cells():
+def test_notebooks_share_their_cells():
     """What differs is the text, the parameters and the name."""
-    papers = [path for path in NOTEBOOKS if method_of(path) != "cam_baseline"]
-    assert len(papers) == 4
+    assert len(NOTEBOOKS) == 5
     seen = set()
-    for path in papers:
+    for path in NOTEBOOKS:
         source = {c["id"]: "".join(c["source"]) for c in code(path)[1:]}
         assert source["config"].count(f'"{method_of(path)}"') == 1
         source["config"] = source["config"].replace(f'"{method_of(path)}"', "METHOD")

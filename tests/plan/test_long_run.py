@@ -18,18 +18,22 @@ from wsss_lab.runs.recipe import find_preset
 from wsss_lab.runs.settings import plain
 
 MORE = {
+    "cam_baseline": {"mask_steps": 2, "cam_scales": [1.0]},
     "tscd": {"method.scales": [1.0], "method.warmup": 0, "method.view_scale": 0.6},
     "asdt": {"report": 2, "method.scales": [1.0], "method.warmup": 0, "method.period": 2},
     "acr": {"mask_steps": 2, "affinity.steps": 2, "affinity.batch": 2, "affinity.walk": 4},
     "cosa": {"method.scales": [1.0], "method.warmup": 0, "method.queue_rows": 8},
 }
+LABELS = {"cam_baseline": "labels", "acr": "propagated"}
+"""Method of several stages -> folder of the labels that its segmentation network learns."""
+TRAININGS = {"cam_baseline": ["tags", "masks"], "acr": ["fit", "affinity", "masks"]}
 TINY = {"data.size": 64, "data.crop": 64, "data.count": 4, "data.val_count": 2}
 TINY |= {"run.steps": 4, "run.batch": 2, "run.log_every": 1, "run.save_every": 2}
 
 
 def parameters(name, folder, **values):
     """As the cells of a notebook leave them."""
-    report = {"report_train": 2} if name == "acr" else {}
+    report = {"report_train": 2} if name in LABELS else {}
     given = {"preset": "toy", "data": "", "root": "", "weights": "", "out": str(folder)}
     given |= {"probe_only": False, "more": TINY | MORE[name] | report, "viz": None}
     return given | values
@@ -150,7 +154,7 @@ def test_random_images_are_smooth_and_repeatable():
     assert (pixels.diff(dim=-1).abs().mean() < 0.3 * pixels.std()).item()
 
 
-@pytest.fixture(scope="module", params=["acr", "tscd"])
+@pytest.fixture(scope="module", params=["cam_baseline", "acr", "tscd"])
 def done(request, tmp_path_factory):
     """A finished run, and what its notebook prints."""
     folder = tmp_path_factory.mktemp("runs") / request.param
@@ -161,23 +165,23 @@ def done(request, tmp_path_factory):
 def test_what_a_notebook_shows(done):
     run, metrics = done
     assert metrics["config"] == plain(run.config)
-    acr = run.method == "acr"
-    assert list(run.logs()) == (["fit", "affinity", "masks"] if acr else ["fit"])
+    labelled = run.method in LABELS
+    assert list(run.logs()) == TRAININGS.get(run.method, ["fit"])
     assert viz.png_bytes(viz.training_curves(run.logs()))[:4] == b"\x89PNG"
     rows, classes = run.examples("train", 1)
     assert (len(rows), len(classes)) == (1, 11)
-    assert (rows[0]["pseudo_label"] is not None) == acr
+    assert (rows[0]["pseudo_label"] is not None) == labelled
     assert rows[0]["cam"] is not None
     assert rows[0]["truth"] is not None
     assert len(run.examples("val", 5)[0]) == 2
     assert viz.png_bytes(viz.gallery(rows, classes=classes))[:4] == b"\x89PNG"
     assert "metrics.json" in run.files()
-    assert ("4 files  propagated/" in run.files()) == acr
+    assert labelled == (f"4 files  {LABELS.get(run.method)}/" in run.files())
     table = run.beside_published(metrics)
     assert f"{100 * metrics['results']['val']['seg']['miou']:.1f}" in table
     assert "no true tags" in table
-    assert ("labels, toy train" in table) == acr
-    assert ("TRUE TAGS" in table) == acr  # its labels are of images whose tags are given
+    assert ("labels, toy train" in table) == labelled
+    assert ("TRUE TAGS" in table) == labelled  # its labels are of images whose tags are given
 
 
 def test_what_is_done_is_not_planned_again(done):

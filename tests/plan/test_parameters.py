@@ -43,7 +43,7 @@ def test_every_full_scale_notebook_looks(tmp_path):
         book = json.loads(path.read_text(encoding="utf-8"))
         (cell,) = [c for c in book["cells"] if c.get("id") == "config"]
         source = "".join(cell["source"])
-        assert "LongRun.of(" in source or "require_known(globals())" in source, path.stem
+        assert "LongRun.of(" in source, path.stem
 
 
 def test_configure_looks_first():

@@ -210,7 +210,8 @@ class LongRun:
         data = self.config.data
         tables = [self._table(metrics["results"]["val"], data.split_of("val"), "segmentation")]
         found = metrics["results"]
-        maps = found.get("train_maps", {}) | found.get("train_labels", {})
+        kinds = ("train_maps", "train_labels", "pseudo_labels")
+        maps = {kind: score for name in kinds for kind, score in found.get(name, {}).items()}
         if maps:
             split = "train" if data.name == "voc" else data.split_of("train")
             tables.append(self._table(maps, split, "labels"))
@@ -260,7 +261,8 @@ class LongRun:
             images = load_data(some, role, masks=True)
         except DataError:  # training images need no masks
             images = load_data(some, role)
-        maps = self.folder / "fit" / "model.safetensors"
+        tags = self.folder / "tags" / "model.safetensors"
+        maps = tags if tags.is_file() else self.folder / "fit" / "model.safetensors"
         labels = self.folder / "propagated"
         labels = labels if labels.is_dir() else self.folder / "labels"
         whole = (self.folder / "model.safetensors").is_file()  # else the run ends with its maps
