@@ -209,7 +209,7 @@ def test_probe_commands_parse(monkeypatch):
 
 
 def test_free_settings_are_those_of_the_engine():
-    from wsss_lab.runs.folder import FREE_TO_CHANGE
+    from wsss_lab.runs.settings import FREE_TO_CHANGE
 
     (listed,) = re.findall(r"speed but not results \((.*?)\)", PAGE, re.S)
     names = {name.split(".")[-1] for name in re.findall(r"`([\w.]+)`", listed)}

@@ -70,7 +70,7 @@ def out(finished, tmp_path):
 
 
 def test_a_stage_records_what_it_was_computed_with(finished):
-    (used,) = conditions_of(RunFolder(finished, "cam_baseline", {"run": RUN}, True))["tags"]
+    (used,) = conditions_of(finished)["tags"]
     assert used == {
         "device": "cpu",
         "processes": 1,

@@ -26,13 +26,9 @@ from wsss_lab.config import (
 )
 from wsss_lab.data.class_names import require_same_classes
 from wsss_lab.runs.contents import discard_run, require_inputs_elsewhere
-from wsss_lab.runs.settings import plain
+from wsss_lab.runs.settings import differences, plain
+from wsss_lab.runs.stage_record import conditions_of
 from wsss_lab.train.environment import arithmetic
-
-FREE = ("accumulate", "accelerator", "devices", "nodes", "workers", "log_every", "save_every")
-FREE_TO_CHANGE = frozenset({*FREE, "keep", "progress", "tensorboard", "root"})
-"""Settings that a resumed run may change. They alter speed, not results; where devices, nodes or
-accumulation do alter them, `fit` refuses (`wsss_lab.train.conditions`). `root`: data may move."""
 
 
 def is_first_process() -> bool:
@@ -138,9 +134,7 @@ class RunFolder:
 
     def write_metrics(self, results: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
         """Write `metrics.json`: results and where they come from; git, versions of the start."""
-        from wsss_lab.runs.stage_record import conditions_of
-
-        used = {**conditions_of(self), "scores": [thread_counts()]}
+        used = {**conditions_of(self.path), "scores": [thread_counts()]}
         content = {**self.begin(), **facts, "used": used, "results": dict(results)}
         if is_first_process():
             write_json(self.path / "metrics.json", content)
@@ -190,18 +184,6 @@ def _require_writable(folder: Path) -> None:
         (folder / ".writable").unlink()
     except OSError as error:
         raise output_error(folder, error) from error
-
-
-def differences(one: Any, other: Any, name: str = "") -> list[str]:
-    """List where two plain values differ, but for settings that are free to change."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return [
-            line
-            for key in dict.fromkeys((*one, *other))
-            if key not in FREE_TO_CHANGE
-            for line in differences(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))
-        ]
-    return [] if one == other else [f"{name} is {one} there and {other} here"]
 
 
 def device_name(device: torch.device) -> str:

@@ -11,6 +11,11 @@ from typing import Any, TypeVar
 from wsss_lab.config import shortened
 from wsss_lab.ranges import alternatives, check, checks_later
 
+FREE = ("accumulate", "accelerator", "devices", "nodes", "workers", "log_every", "save_every")
+FREE_TO_CHANGE = frozenset({*FREE, "keep", "progress", "tensorboard", "root"})
+"""Settings that a resumed run may change. They alter speed, not results; where devices, nodes or
+accumulation do alter them, `fit` refuses (`wsss_lab.train.conditions`). `root`: data may move."""
+
 T = TypeVar("T")
 
 
@@ -175,3 +180,15 @@ def _kind_with(base: type, values: Mapping[str, Any]) -> type:
     if len(fits) != 1:
         raise ValueError(f"no kind of {base.__name__} has the settings {sorted(values)}")
     return fits[0]
+
+
+def differences(one: Any, other: Any, name: str = "") -> list[str]:
+    """List where two plain values differ, but for settings that are free to change."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return [
+            line
+            for key in dict.fromkeys((*one, *other))
+            if key not in FREE_TO_CHANGE
+            for line in differences(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))
+        ]
+    return [] if one == other else [f"{name} is {one} there and {other} here"]

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_lab.config import write_json
-from wsss_lab.runs.folder import RunFolder, differences
-from wsss_lab.runs.settings import plain
+from wsss_lab.runs.settings import differences, plain
 from wsss_lab.runs.weights_file import read_facts
 
 RECORD = "stage.json"
@@ -83,11 +82,11 @@ def require_own_weights(weights: Path, folder: Path, facts: Mapping[str, Any]) -
         raise ValueError(f"{weights}: not the file that this stage has written; {remedy}")
 
 
-def conditions_of(folder: RunFolder) -> dict[str, list[dict[str, Any]]]:
-    """Collect the conditions of each training stage of a run, by the stage's folder."""
+def conditions_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Collect the conditions of each training stage of a run's folder, by the stage's folder."""
     found = {}
-    for file in sorted(folder.path.rglob(RECORD)):
-        name = str(file.parent.relative_to(folder.path))
+    for file in sorted(folder.rglob(RECORD)):
+        name = str(file.parent.relative_to(folder))
         found["training" if name == "." else name] = read_record(file.parent).get("used", [])
     return found
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_lab.config import write_json
+from wsss_lab.runs.settings import restore
 from wsss_lab.studies.plan import read_json
 from wsss_lab.studies.run_lock import hold
 
@@ -43,7 +44,6 @@ def train(folder: Path) -> dict[str, Any]:
         The content of its `metrics.json`.
     """
     from wsss_lab.runs.recipe import find_recipe
-    from wsss_lab.runs.settings import restore
 
     facts = read_json(folder / "study.json")
     recipe = find_recipe(facts["method"])

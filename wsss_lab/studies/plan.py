@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_lab.config import read_json as _read_json
+from wsss_lab.runs.settings import FREE_TO_CHANGE, plain, restore
 from wsss_lab.studies.declare import REDUCED_NOTE, Declaration
 from wsss_lab.studies.run_lock import is_held
 
@@ -106,7 +107,6 @@ def build_config(declaration: Declaration, arm: str, profile: str, seed: int) ->
         ValueError: an unknown setting or a wrong type; the message has arm and setting.
     """
     from wsss_lab.runs.recipe import find_preset, find_recipe
-    from wsss_lab.runs.settings import plain, restore
 
     wanted = declaration.arms[arm]
     try:
@@ -177,8 +177,6 @@ def _difference(run: PlannedRun, found: Mapping[str, Any]) -> str:
             if key == "declaration_sha256":
                 return f"of the declaration {str(found.get(key))[:12]}, now {value[:12]}"
             return f"{key} is {found.get(key)!r}, expected {value!r}"
-    from wsss_lab.runs.settings import plain
-
     settings = found.get("run", found).get("config", {})  # those of a record, or of a started run
     there, here = flat(settings), flat(plain(run.config))
     changed = [key for key in there if key in here and there[key] != here[key]]
@@ -187,8 +185,6 @@ def _difference(run: PlannedRun, found: Mapping[str, Any]) -> str:
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the settings that affect results, as dotted paths."""
-    from wsss_lab.runs.folder import FREE_TO_CHANGE
-
     found: dict[str, Any] = {}
     for key, value in values.items():
         if key in FREE_TO_CHANGE:

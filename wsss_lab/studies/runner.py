@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_lab.config import git_revision, write_json
+from wsss_lab.runs.settings import plain
 from wsss_lab.studies.clock import Clock
 from wsss_lab.studies.declare import REDUCED_NOTE, Declaration, is_committed
 from wsss_lab.studies.one import BUSY
@@ -171,8 +172,6 @@ class _Pool:
         return True
 
     def _start(self, run: PlannedRun) -> None:
-        from wsss_lab.runs.settings import plain
-
         arm = run.declaration.arms[run.arm]
         if not (run.folder / "study.json").is_file():
             settings = {"method": arm.method, "preset": arm.preset, "config": plain(run.config)}
