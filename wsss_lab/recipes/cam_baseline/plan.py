@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from wsss_lab.config import RunConfig
 from wsss_lab.plan.plan import (
     Plan,
     Stage,
@@ -21,8 +22,8 @@ from wsss_lab.recipes.cam_baseline.recipe import (
     mask_run,
     seg_views,
 )
+from wsss_lab.runs.contents import LABELS
 from wsss_lab.runs.folder import device_name
-from wsss_lab.runs.images import FirstImages
 from wsss_lab.runs.labels import label_stage
 from wsss_lab.runs.lists import load_lists
 from wsss_lab.runs.scoring import score
@@ -58,42 +59,61 @@ def plan(
         "masks": build_network(config, train.num_classes + 1),
     }
     runs = {"tags": config.run, "masks": mask_run(config)}
-    optims = {"tags": config.optim, "masks": config.mask_optim}
     fabric = make_fabric(dataclasses.replace(config.run, devices=1, nodes=1))
     probes: dict[str, Probe] = {}
     disk = training_disk(list(networks.values()), list(runs.values()))
     if steps:
-        for name, network in networks.items():
-            some = train if name == "tags" else Blank(train, len(train))
-            optim = optims[name]
-            probes[name] = probe_training(network, some, runs[name], optim, config.data, steps)
+        probes = _probe_training(config, networks, runs, train, steps)
+        for network in networks.values():
             network.to(fabric.device).eval()
-        classifier, network = networks.values()
-        views = cam_views(config), seg_views(config)
-
-        def label(some: FirstImages, folder: Path) -> None:
-            label_stage(classifier, some, folder, views=views[0], threshold=config.threshold,
-                        band=config.band, batch=config.test.batch, workers=0, fabric=fabric,
-                        log=silent)  # fmt: skip
-
-        probes["labels"], size = probe_labels(label, train, images, config.run)
+        probes["labels"], size = _probe_labels(config, networks["tags"], train, fabric, images)
         disk += size * len(train) / 1e9
-        alone = dataclasses.replace(config, run=dataclasses.replace(config.run, workers=0))
-
-        def both(some: FirstImages) -> None:
-            score(network, some, views[1], alone, fabric)
-            score(classifier, some, views[0], alone, fabric)
-
         if val is not None:
-            probes["evaluate"] = dealt_out(probe_images(both, val, images), config.run)
+            probes["evaluate"] = _probe_scoring(config, networks, val, fabric, images)
     stages = []
     for name, weights in (("tags", "model.safetensors"), ("masks", "../model.safetensors")):
         done = steps_done(out / name, weights, runs[name].steps)
         batch = config.run.batch
         stages.append(Stage(name, runs[name].steps, "steps", done, probes.get(name), batch))
-    there = len(list((out / "labels").glob("*.png")))
+    there = len(list((out / LABELS).glob("*.png")))
     stages.insert(1, Stage("labels", len(train), "images", there, probes.get("labels")))
     if val is not None:
         stages.append(Stage("evaluate", len(val), "images", 0, probes.get("evaluate")))
     notes = plan_notes(config.run, probes, config.report_train)
     return Plan(tuple(stages), device_name(fabric.device), disk, free_disk(out), notes)
+
+
+def _probe_training(
+    config: Config, networks: dict[str, Any], runs: dict[str, RunConfig], train: Any, steps: int
+) -> dict[str, Probe]:
+    optims, blank = {"tags": config.optim, "masks": config.mask_optim}, Blank(train, len(train))
+    images = {"tags": train, "masks": blank}  # labels to learn are not made yet
+    return {
+        name: probe_training(network, images[name], runs[name], optims[name], config.data, steps)
+        for name, network in networks.items()
+    }
+
+
+def _probe_labels(
+    config: Config, classifier: Any, train: Any, fabric: Any, images: int
+) -> tuple[Probe, float]:
+    """Time of an image, and the bytes of its label file."""
+
+    def label(some: Any, folder: Path) -> None:
+        label_stage(classifier, some, folder, views=cam_views(config), threshold=config.threshold,
+                    band=config.band, batch=config.test.batch, workers=0, fabric=fabric,
+                    log=silent)  # fmt: skip
+
+    return probe_labels(label, train, images, config.run)
+
+
+def _probe_scoring(
+    config: Config, networks: dict[str, Any], val: Any, fabric: Any, images: int
+) -> Probe:
+    alone = dataclasses.replace(config, run=dataclasses.replace(config.run, workers=0))
+
+    def both(some: Any) -> None:
+        score(networks["masks"], some, seg_views(config), alone, fabric)
+        score(networks["tags"], some, cam_views(config), alone, fabric, config.threshold)
+
+    return dealt_out(probe_images(both, val, images), config.run)
