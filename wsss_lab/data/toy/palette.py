@@ -16,8 +16,26 @@ FUR: tuple[Colour, ...] = (
 )
 """Coats, beaks, manes and some clutter and grounds are all drawn from this palette."""
 
+PAINT: tuple[Colour, ...] = (
+    (0.74, 0.22, 0.19),
+    (0.24, 0.40, 0.66),
+    (0.88, 0.73, 0.28),
+    (0.27, 0.54, 0.37),
+    (0.86, 0.86, 0.83),
+    (0.44, 0.46, 0.50),
+    (0.84, 0.50, 0.24),
+    (0.42, 0.32, 0.50),
+    (0.36, 0.60, 0.62),
+    (0.55, 0.40, 0.30),
+)
+"""Bodies, signs, sails, fins and some clutter are all drawn from this palette."""
 
 DARK: Colour = (0.11, 0.09, 0.09)
+GLASS: Colour = (0.44, 0.58, 0.66)
+TYRE: Colour = (0.14, 0.14, 0.15)
+STEEL: Colour = (0.66, 0.67, 0.70)
+LAMP: Colour = (0.98, 0.94, 0.76)
+DARK_GAP: Colour = (0.16, 0.16, 0.18)
 
 
 def shade(colour: Colour, factor: float) -> Colour:
@@ -35,33 +53,6 @@ def blend(a: Colour, b: Colour, weight: float) -> Colour:
     )
 
 
-PAINT: tuple[Colour, ...] = (
-    (0.74, 0.22, 0.19),
-    (0.24, 0.40, 0.66),
-    (0.88, 0.73, 0.28),
-    (0.27, 0.54, 0.37),
-    (0.86, 0.86, 0.83),
-    (0.44, 0.46, 0.50),
-    (0.84, 0.50, 0.24),
-    (0.42, 0.32, 0.50),
-    (0.36, 0.60, 0.62),
-    (0.55, 0.40, 0.30),
-)
-"""Bodies, signs, sails, fins and some clutter are all drawn from this palette."""
-
-
-GLASS: Colour = (0.44, 0.58, 0.66)
-
-
-TYRE: Colour = (0.14, 0.14, 0.15)
-
-
-STEEL: Colour = (0.66, 0.67, 0.70)
-
-
-LAMP: Colour = (0.98, 0.94, 0.76)
-
-
 class Livery:
     """Colours and wheels shared by all vehicles."""
 
@@ -73,6 +64,3 @@ class Livery:
         self.tyre = rng.tint(TYRE, 0.03)
         self.hub = rng.tint(STEEL)
         self.stripe = rng.between(0.55, 0.75)
-
-
-DARK_GAP: Colour = (0.16, 0.16, 0.18)

@@ -89,10 +89,6 @@ PRESETS: dict[str, Config] = {
     "stuff10k": _photos("stuff10k", steps=2800, mask_steps=20000),
 }
 """All ours."""
-
-
 _WHY = "there is no single released code for a CAM baseline; all its presets are ours"
-
-
 NO_PRESET = {f"{name}-released": _WHY for name in PRESETS}
 """Presets that do not exist, and why."""
