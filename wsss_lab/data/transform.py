@@ -173,7 +173,7 @@ def jitter(
 
 
 def squashes(data: DataConfig) -> bool:
-    """Return whether training samples have `squashed`, as one released code (ASDT's) wants."""
+    """Return whether training samples have `squashed`, for one released code (ASDT)."""
     return data.form == "released" and data.scale_per == "batch"
 
 

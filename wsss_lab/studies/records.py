@@ -1,4 +1,4 @@
-"""What a finished run leaves for git beside its record, free of paths of a machine."""
+"""Files that a finished run leaves for git beside its record, free of paths of a machine."""
 
 from functools import partial
 from typing import Any, BinaryIO

@@ -1,4 +1,4 @@
-"""Which teacher a step of ASDT asks, from its settings alone; for training and for the plan."""
+"""Teachers of a step of ASDT, from its settings alone; for training and for the plan."""
 
 from wsss_lab.methods.asdt.config import ASDTConfig
 from wsss_lab.methods.asdt.signal import image_signal, student_share
