@@ -182,3 +182,12 @@ def test_photos_stay_photos(short_lists):
     noise = np.asarray(small, dtype=float)
     assert small.format == "JPEG"
     assert abs(noise.mean() - 127.5) < 3
+
+
+def test_reports_on_training_images_take_the_list_with_masks():
+    usual = DataConfig("voc-mini")
+    assert usual.split_of("train") == "train_tags"
+    assert usual.with_masks().split_of("train") == "train"
+    assert DataConfig("voc-mini", train_split="train_tags").with_masks().train_split == "train"
+    assert DataConfig("voc-mini", train_split="tags_only").with_masks().train_split == "tags_only"
+    assert DataConfig("voc").with_masks() == DataConfig("voc")

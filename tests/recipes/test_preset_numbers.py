@@ -22,9 +22,9 @@ class Row(NamedTuple):
     source: str
 
     def holds_for(self, preset: str, field: str) -> bool:
-        released = preset.endswith("-released")
-        kinds = {preset, "*", "released" if released else "ours" if preset != "toy" else "toy"}
-        kinds |= {"photos"} if preset != "toy" else set()
+        released, full = preset.endswith("-released"), preset not in ("toy", "voc-mini")
+        kinds = {preset, "*", "released" if released else "ours" if full else preset}
+        kinds |= {"photos"} if full else set()
         return bool(self.presets & kinds) and fnmatch(field, self.field)
 
 

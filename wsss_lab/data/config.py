@@ -105,6 +105,16 @@ class DataConfig(Settings):
         """Refuse data sets that are not known."""
         DATA_SETS.find(self.name)
 
+    def with_masks(self) -> "DataConfig":
+        """Return these settings with the training list that has masks, for reports on it.
+
+        Where images with tags alone are on the usual list, the data set names another one.
+        """
+        found = DATA_SETS[self.name]
+        usual = self.train_split in ("", found.splits[0])
+        listed = found.masked_train if usual else ""
+        return dataclasses.replace(self, train_split=listed) if listed else self
+
     def split_of(self, role: str) -> str:
         """Return the list name for "train" or "val"; any other name is returned unchanged."""
         usual = DATA_SETS[self.name].splits

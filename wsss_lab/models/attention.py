@@ -151,7 +151,19 @@ def _watch_logits(layer: Any, keep: Callable[[Tensor], None], stack: ExitStack) 
 def _watch_projections(
     layer: Any, keep: Callable[[Tensor, Tensor], None], stack: ExitStack
 ) -> None:
-    """Give away queries and keys as separate projections compute them, heads side by side."""
+    """Give away queries and keys as the projections compute them, heads side by side."""
+    if hasattr(layer, "qkv"):
+        if not isinstance(layer.q_norm, nn.Identity):
+            raise ValueError(
+                "layers must not normalise queries and keys, got one with q_norm; use a plain "
+                "vision transformer or MiT"
+            )
+
+        def on_qkv(_: nn.Module, __: object, output: Tensor) -> None:
+            keep(*output.chunk(3, dim=-1)[:2])
+
+        stack.callback(layer.qkv.register_forward_hook(on_qkv).remove)
+        return
     queries: list[Tensor] = []
 
     def on_q(_: nn.Module, __: object, output: Tensor) -> None:
@@ -212,10 +224,15 @@ def record_queries_keys(layers: Iterable[Any]) -> Iterator[list[QueriesKeys]]:
     For what is a sum over heads of Q K^T: the maps of the single heads need not exist for it.
 
     Args:
-        layers: attention layers with separate projections `q` and `kv`, as those of MiT.
+        layers: attention layers with projections `q` and `kv`, as those of MiT, or with one `qkv`,
+            as those of vision transformers.
 
     Yields:
-        The list that fills up, one entry per layer and pass, in the order of execution.
+        The list that fills up, one entry per layer and pass, in the order of execution; a class
+        token is its first row.
+
+    Raises:
+        ValueError: a layer normalises queries or keys, head by head.
     """
     found: list[QueriesKeys] = []
     with ExitStack() as stack:

@@ -68,9 +68,11 @@ class Backbone(nn.Module):
         net: the wrapped network.
         input_mean: what is subtracted from each channel of an image in [0, 1].
         input_std: what each channel is divided by afterwards.
+        prefix_tokens: tokens before those of the cells in its attention, such as a class token.
     """
 
     net: Any
+    prefix_tokens: int = 0
     input_mean: tuple[float, ...] = IMAGENET_MEAN
     input_std: tuple[float, ...] = IMAGENET_STD
 

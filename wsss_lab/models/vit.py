@@ -71,6 +71,8 @@ class ViTBackbone(Backbone):
         ValueError: a level outside the network, or `net` without class token or position embedding.
     """
 
+    prefix_tokens = 1
+
     def __init__(
         self,
         name: str,

@@ -34,6 +34,8 @@ from wsss_lab.models.weights import load_backbone_weights, load_strictly
 from wsss_lab.ranges import Count, Whole
 from wsss_lab.recipes.asdt_report import report_predictions, watcher
 from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
+from wsss_lab.recipes.voc_mini import OPTIM as MINI_OPTIM
+from wsss_lab.recipes.voc_mini import voc_mini_data
 from wsss_lab.runs.safe_read import read_checkpoint
 
 NAME = "asdt"
@@ -84,13 +86,22 @@ PRESETS: dict[str, Config] = {
         test=TestConfig(cam_threshold=None),
         report=200,
     ),
+    "voc-mini": Config(
+        data=voc_mini_data(),
+        weights="voc-mini",
+        run=dataclasses.replace(asdt_config.RUNS["voc-mini"], log_every=20, save_every=50),
+        optim=MINI_OPTIM,
+        method=asdt_config.PRESETS["voc-mini"],
+        test=TestConfig(cam_threshold=None),
+        report=550,
+    ),
     "voc": _photos("voc"),
     "voc-released": _photos("voc-released", form="released"),
     "stuff10k": _photos("stuff10k"),
     "stuff10k-things": _photos("stuff10k-things", convention="things"),
     "small": _photos("small", crop=129),
 }
-"""`toy`, `small` (on VOC) and all that regards COCO-Stuff are ours."""
+"""`toy`, `voc-mini`, `small` (on VOC) and all that regards COCO-Stuff are ours."""
 NO_PRESET = {
     "toy-released": "the released code does not know the toy world; take toy",
     "coco": "ASDT's released code has no settings for it; start from voc, and change --data",

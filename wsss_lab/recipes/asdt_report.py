@@ -160,7 +160,7 @@ def _tally(
 ) -> tuple[Tally, int] | None:
     data = config.data
     if role == "train":  # a toy world draws no scene that is not looked at
-        data = dataclasses.replace(data, count=min(data.count, config.report))
+        data = dataclasses.replace(data.with_masks(), count=min(data.count, config.report))
     try:
         images = load_data(data, role, masks=True)
     except DataError as error:
@@ -184,7 +184,8 @@ def _tally(
 
 
 def _protocol(config: Any, role: str, images: int) -> dict[str, Any]:
-    stated = protocol_of(config.data, role)
+    data = config.data.with_masks() if role == "train" else config.data
+    stated = protocol_of(data, role)
     first = "" if role == "val" else f", first {images}"
     return dataclasses.asdict(
         dataclasses.replace(

@@ -24,6 +24,8 @@ from wsss_lab.methods.tscd.network import tscd_backbone
 from wsss_lab.methods.tscd.released import CHECKPOINT
 from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
 from wsss_lab.recipes.end_to_end_plan import warm_up_step
+from wsss_lab.recipes.voc_mini import LITE0_WEIGHTS, OURS, voc_mini_data
+from wsss_lab.recipes.voc_mini import OPTIM as MINI_OPTIM
 
 NAME = "tscd"
 TAGS_NOTE = (
@@ -79,9 +81,17 @@ PRESETS: dict[str, Config] = {
         method=tscd_config.PRESETS["toy"],
         test=TestConfig(cam_threshold=0.45),
     ),
-    **{name: _photos(name) for name in tscd_config.PRESETS if name != "toy"},
+    "voc-mini": Config(
+        data=voc_mini_data(),
+        weights=LITE0_WEIGHTS,
+        run=RunConfig(1300, batch=8, log_every=20, save_every=50),
+        optim=MINI_OPTIM,
+        method=tscd_config.PRESETS["voc-mini"],
+        test=TestConfig(cam_threshold=0.45),
+    ),
+    **{name: _photos(name) for name in tscd_config.PRESETS if name not in OURS},
 }
-"""`toy` is ours."""
+"""Those in `OURS` are ours."""
 NO_PRESET = {
     "toy-released": "the released code has no toy world; take toy",
     "stuff10k": "TSCD's released code has no settings for it; start from coco, and change --data",

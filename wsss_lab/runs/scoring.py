@@ -133,14 +133,14 @@ def score_training_maps(
     """
     if not config.report_train:
         return {}
-    data = dataclasses.replace(config.data, count=min(config.data.count, config.report_train))
-    split = DATA_SETS[data.name].masked_train or "train"
+    data = config.data.with_masks()
+    data = dataclasses.replace(data, count=min(data.count, config.report_train))
     try:
-        images = load_data(data, split, masks=True)
+        images = load_data(data, "train", masks=True)
     except DataError as error:
         log(f"no report on the maps of the training images: {error}")
         return {}
-    some, stated = FirstImages(images, config.report_train), protocol_of(data, split)
+    some, stated = FirstImages(images, config.report_train), protocol_of(data, "train")
     found = evaluate(
         method,
         some,

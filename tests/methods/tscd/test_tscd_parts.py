@@ -134,6 +134,27 @@ def test_affinity_is_the_convolution_of_attention_maps(symmetric):
     torch.testing.assert_close(two, one, atol=1e-3, rtol=1e-3)
 
 
+def test_affinity_of_a_vision_transformer_is_between_cells_alone():
+    torch.manual_seed(0)
+    net = TSCDNetwork(build_backbone("lite0_vit", stem_levels=True), K, 16).eval()
+    images = torch.randn(2, 3, 48, 80)
+    with record_attention(net.backbone, layers=(-2, -1), what="logits") as record:
+        net.backbone(images)
+    maps = torch.cat(record.maps, dim=1)[..., 1:, 1:]
+    affinity = F.conv2d(maps, net.affinity_head.weight, net.affinity_head.bias).sigmoid()[:, 0]
+    found = net(images)
+    assert found.affinity.shape == (2, 15, 15)
+    assert [level.shape[1] for level in found.pyramid] == [24, 40, 112, 192]
+    torch.testing.assert_close(found.affinity, affinity, atol=1e-5, rtol=1e-5)
+
+
+def test_affinity_refuses_layers_that_normalise_queries():
+    net = TSCDNetwork(build_backbone("lite0_vit", stem_levels=True), K, 16).eval()
+    net.backbone.net.blocks[-1].attn.q_norm = torch.nn.LayerNorm(64)
+    with pytest.raises(ValueError, match="q_norm"):
+        net(torch.randn(1, 3, 48, 48))
+
+
 def test_affinity_by_hand():
     plain, both = (AffinityHead(2, symmetric) for symmetric in (False, True))
     both.load_state_dict(plain.state_dict())

@@ -131,8 +131,17 @@ PRESETS: dict[str, ACRPreset] = {
         "toy_vit",
         {},
     ),
+    "voc-mini": ACRPreset(
+        ACRConfig(),
+        OptimConfig(lr=1e-4, head_lr_factor=10.0),
+        RunConfig(1000, batch=16, save_every=50),
+        20,
+        224,
+        "lite0_vit",
+        {},
+    ),
 }
 """`-released`: what the released scripts compute, on the one replica that is saved. `voc`, `coco`:
 the recipe that they seem to intend, 10 and 5 epochs of four images a step, not trained by us at
-full size. COCO counts 82,783 training images. `toy` is ours. bf16 is autocast, losses excepted; see
-the study `precision`."""
+full size. COCO counts 82,783 training images. `toy` and `voc-mini` are ours. bf16 is autocast,
+losses excepted; see the study `precision`."""

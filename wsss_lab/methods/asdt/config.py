@@ -201,13 +201,25 @@ PRESETS: dict[str, ASDTConfig] = {
     "stuff10k-things": replace(_STUFF, background=True),
     "small": replace(_SMALL, backbone="resnet18", hidden=128),
     "toy": replace(_SMALL, backbone="toy_cnn", hidden=64),
+    # 224 px: the energy's width in px times 0.7, its sum is 0.7^4 as large; stride 16, not 8
+    "voc-mini": replace(
+        _VOC,
+        backbone="lite0",
+        hidden=128,
+        dilation=6,
+        energy_sigma_xy=70.0,
+        energy_weight=4e-7,
+        warmup=100,
+        period=60,
+    ),
 }
 """Settings by name.
 
 `voc-released` is the public script: it trains the student with teacher A only. `voc` is the paper's
 mechanism as far as it can be rebuilt. `stuff10k` takes all 171 classes and no background,
 `stuff10k-things` 80 classes and background; nothing is known of the paper's own setting. `small`
-(2000 steps at 129 px) and `toy` (128 px) are ours, and their backbone can be any other.
+(2000 steps at 129 px), `toy` (128 px) and `voc-mini` (224 px) are ours, and their backbone can be
+any other.
 """
 
 CLASSES = {"voc-released": 20, "voc": 20, "stuff10k": 171, "stuff10k-things": 80}
@@ -220,8 +232,9 @@ RUNS: dict[str, RunConfig] = {
     "stuff10k-things": RunConfig(steps=20_001, batch=4, seed=42),
     "small": RunConfig(steps=2000, batch=4),
     "toy": RunConfig(steps=2000, batch=8),
+    "voc-mini": RunConfig(steps=500, batch=8),
 }
-"""Length of a preset's run; crops are 321 px (released code), 129 px and 128 px (ours)."""
+"""Length of a preset's run; crops are 321 px (released code), 129, 128 and 224 px (ours)."""
 
 ARMS: dict[str, dict[str, Any]] = {
     "R0": {"selection": "none"},

@@ -155,6 +155,15 @@ PRESETS: dict[str, CoSAConfig] = {
         queue_rows=640,
         queue_grid=(16, 16),
     ),
+    "voc-mini": CoSAConfig(
+        backbone="lite0",
+        hidden=128,
+        decay=0.99,
+        warmup=500,
+        queue_rows=640,
+        queue_grid=(14, 14),
+    ),
 }
-"""Settings by name; `toy` is ours, for runs of some hundred steps. It takes the convolutional
-network, because class maps read from the patch tokens of `toy_vit` hardly show where a class is."""
+"""Settings by name; `toy` and `voc-mini` are ours, for runs of some hundred steps. They take a
+convolutional network, because class maps read from the patch tokens of `toy_vit` hardly show where
+a class is."""

@@ -89,7 +89,7 @@ class TSCDNetwork(nn.Module):
     """Encoder, GMP tag classifier, SegFormer decoder, affinity head.
 
     Args:
-        backbone: a `MiTBackbone`.
+        backbone: a `MiTBackbone`, or a vision transformer with levels of its stem (`lite0_vit`).
         classes: foreground classes `k`.
         hidden: channels of the decoder.
         symmetric: the affinity is that of A plus its transpose (AFA) or of A alone (TSCD).
@@ -109,11 +109,12 @@ class TSCDNetwork(nn.Module):
     ) -> None:
         super().__init__()
         layers = _last_attention(backbone)
-        if len(layers) < 2 or not all(hasattr(a, "kv") and a.sr is None for a in layers):
+        if len(layers) < 2 or not all(_sees_all(layer) for layer in layers):
             raise ValueError(
                 "backbone must end in two attention blocks without spatial reduction, got "
-                f"{backbone.name}; use mit_b0..mit_b5 or toy_mit"
+                f"{backbone.name}; use mit_b0..mit_b5, toy_mit or lite0_vit"
             )
+        self.prefix = backbone.prefix_tokens
         # MiT's tokens are images with channels last; convolutions that are not copy them twice
         self.backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.tag_head = TagHead(backbone.width, classes, pool="gmp")
@@ -125,11 +126,12 @@ class TSCDNetwork(nn.Module):
         with record_queries_keys(_last_attention(self.backbone)) as blocks:
             pyramid = self.backbone(images).pyramid
         last = pyramid[-1]
+        cells = [(q[:, self.prefix :], k[:, self.prefix :], heads) for q, k, heads in blocks]
         return Outputs(
             self.tag_head(last),
             self.tag_head.cam(last),
             self.seg_head(pyramid),
-            self.affinity_head(blocks).sigmoid(),
+            self.affinity_head(cells).sigmoid(),
             pyramid,
         )
 
@@ -200,6 +202,11 @@ def _last_attention(backbone: Backbone) -> list[Any]:
     return list(attention_layers(backbone).values())[-2:]
 
 
+def _sees_all(layer: Any) -> bool:
+    """Whether a layer attends between all cells: MiT's pool keys and values but in the last."""
+    return hasattr(layer, "qkv") or (hasattr(layer, "kv") and layer.sr is None)
+
+
 def tscd_backbone(config: TSCDConfig, weights: str = "imagenet", **options: Any) -> Backbone:
     """Build the backbone that the settings name, with pre-trained weights.
 
@@ -208,5 +215,8 @@ def tscd_backbone(config: TSCDConfig, weights: str = "imagenet", **options: Any)
         weights: source for `load_backbone_weights`; `random` loads nothing.
         **options: further options of the backbone.
     """
-    backbone = build_backbone(config.backbone, **({"drop_path": config.drop_path} | options))
+    usual: dict[str, Any] = {"drop_path": config.drop_path}
+    if config.backbone == "lite0_vit":  # its own maps have one stride; the decoder wants finer ones
+        usual = {"stem_levels": True, "drop_path_rate": config.drop_path}
+    backbone = build_backbone(config.backbone, **(usual | options))
     return backbone if weights == "random" else load_backbone_weights(backbone, weights)

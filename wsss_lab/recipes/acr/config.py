@@ -10,6 +10,8 @@ from wsss_lab.methods.acr import config as acr
 from wsss_lab.methods.acr.config import ACRConfig
 from wsss_lab.methods.common import deeplab
 from wsss_lab.ranges import Batch, Count, Factor, Positive, Range, Settings, Whole
+from wsss_lab.recipes.voc_mini import LITE0_WEIGHTS, OURS, voc_mini_data
+from wsss_lab.recipes.voc_mini import OPTIM as MINI_OPTIM
 from wsss_lab.runs.scoring import TestConfig
 
 NAME = "acr"
@@ -168,13 +170,34 @@ def _toy() -> Config:
     )
 
 
+def _voc_mini() -> Config:
+    preset = acr.PRESETS["voc-mini"]
+    return Config(
+        data=voc_mini_data(crop=preset.crop),
+        method=preset.config,
+        backbone=preset.backbone,
+        weights=LITE0_WEIGHTS,
+        run=preset.run,
+        optim=preset.optim,
+        label_crf="none",
+        propagation="crf",
+        mask_backbone="lite0",
+        mask_weights=LITE0_WEIGHTS,
+        mask_steps=400,
+        mask_optim=MINI_OPTIM,
+        test=TestConfig(cam_threshold=None, tags_at_test=True),
+        report_train=550,
+    )
+
+
 PRESETS: dict[str, Config] = {
     "toy": _toy(),
-    **{name: _photos(name) for name in acr.PRESETS if name != "toy"},
+    "voc-mini": _voc_mini(),
+    **{name: _photos(name) for name in acr.PRESETS if name not in OURS},
 }
-"""`toy` is ours, and so is the choice of what follows the maps: the release has nothing there.
-Its history holds runs of AffinityNet (6,610 steps, rate 0.01, beta 36) and of IRN; which of them
-fed the paper is not known. `-released` is about the maps only."""
+"""Those in `OURS` are ours, and so is the choice of what follows the maps: the release has nothing
+there. Its history holds runs of AffinityNet (6,610 steps, rate 0.01, beta 36) and of IRN; which of
+them fed the paper is not known. `-released` is about the maps only."""
 NO_PRESET = {
     "toy-released": "the released code has no toy world; take toy",
     "stuff10k": "ACR's released code has no settings for it; start from coco, and change --data",

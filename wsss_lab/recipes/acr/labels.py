@@ -151,7 +151,8 @@ def score_labels(
     """
     if not config.report_train:
         return {}
-    data = dataclasses.replace(config.data, count=min(config.data.count, config.report_train))
+    data = config.data.with_masks()
+    data = dataclasses.replace(data, count=min(data.count, config.report_train))
     try:
         images = load_data(data, "train", masks=True)
     except DataError as error:
@@ -210,7 +211,7 @@ def _count(
 
 def _protocols(config: Config, count: int) -> dict[str, Protocol]:
     """Describe how each kind of label was made."""
-    plain = protocol_of(config.data, "train")
+    plain = protocol_of(config.data.with_masks(), "train")
     base = dataclasses.replace(
         plain,
         split=f"{plain.split}, first {count}",

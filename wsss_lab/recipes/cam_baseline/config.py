@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.ranges import Batch, Range, Scales, Settings, Share, Whole
+from wsss_lab.recipes.voc_mini import LITE0_WEIGHTS, voc_mini_data
+from wsss_lab.recipes.voc_mini import OPTIM as MINI_OPTIM
 
 NAME = "cam_baseline"
 
@@ -84,6 +86,19 @@ def _photos(name: Literal["voc", "coco", "stuff10k"], steps: int, mask_steps: in
 PRESETS: dict[str, Config] = {
     # as the calibration of the toy world: batch 32, AdamW 1e-3, 4 and 8 epochs
     "toy": Config(run=RunConfig(steps=375, batch=32, save_every=100), mask_steps=750),
+    # five epochs with tags
+    "voc-mini": Config(
+        data=voc_mini_data(),
+        backbone="lite0",
+        weights=LITE0_WEIGHTS,
+        run=RunConfig(steps=765, batch=16, save_every=50),
+        optim=MINI_OPTIM,
+        mask_steps=400,
+        mask_optim=MINI_OPTIM,
+        hidden=128,
+        report_train=550,
+        test=TestConfig(tags_at_test=True),
+    ),
     "voc": _photos("voc", steps=3300, mask_steps=20000),
     "coco": _photos("coco", steps=25600, mask_steps=60000),
     "stuff10k": _photos("stuff10k", steps=2800, mask_steps=20000),

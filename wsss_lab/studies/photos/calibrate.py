@@ -1,0 +1,130 @@
+"""Calibrate the plain tag classifier on photos, before any method of the book sees them.
+
+    python -m wsss_lab.studies.photos.calibrate VOC_MINI --out runs/calibration/gap --pool gap
+
+Trains `TagClassifier` on Lite0 with the tags of `train_tags` and scores its maps, with true tags,
+on the 550 photos of `train` that have masks: for several sets of scales, the best threshold and
+the mean IoU there. The list `val` is not read. The choice made from these records stands in the
+presets `voc-mini`; all records are in `calibration.json` beside this file.
+"""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+
+from wsss_lab.cam import Fusion
+from wsss_lab.config import OptimConfig, RunConfig, provenance, write_json
+from wsss_lab.data.config import DataConfig, build_dataset
+from wsss_lab.data.loader import StepLoader
+from wsss_lab.data.sampling import weights_of
+from wsss_lab.data.transform import TrainingTransform
+from wsss_lab.evaluate.evaluate import evaluate
+from wsss_lab.evaluate.inference import MultiScale
+from wsss_lab.evaluate.scores import ORACLE
+from wsss_lab.methods.cam_baseline import TagClassifier
+from wsss_lab.models.backbones import build_backbone
+from wsss_lab.models.weights import load_backbone_weights
+from wsss_lab.ranges import Count, Settings
+from wsss_lab.runs.settings import plain
+from wsss_lab.train.devices import make_fabric
+from wsss_lab.train.fit import fit
+
+SCALES: dict[str, tuple[float, ...]] = {
+    "one": (1.0,),
+    "two": (1.0, 1.5),
+    "three": (1.0, 0.5, 1.5),
+    "wide": (1.0, 1.5, 2.0),
+}
+"""Sets of scales, each with mirrored images, whose maps are compared."""
+
+
+@dataclass(frozen=True)
+class Calibration(Settings):
+    """Settings of one trained classifier and the scores of its maps."""
+
+    photos: tyro.conf.Positional[Path]
+    """Folder of `voc-mini`."""
+    out: Path = Path("runs/calibration")
+    """Folder of checkpoints, log and record; a run in it is resumed."""
+    backbone: str = "lite0"
+    """Network with ImageNet weights."""
+    weights: str = "pip:efficientnet-lite0"
+    """Its weights."""
+    pool: Literal["gap", "gmp"] = "gap"
+    """How the classifier pools."""
+    scales: tuple[str, ...] = tuple(SCALES)
+    """Names of the sets in `SCALES` that are scored."""
+    threads: Count = 1
+    """Threads."""
+    data: DataConfig = field(
+        default_factory=lambda: DataConfig("voc-mini", crop=224, pad="mean", balance=True)
+    )
+    """Crops and sampling; the root is `photos`."""
+    run: RunConfig = field(default_factory=lambda: RunConfig(765, 16, save_every=50))
+    """Length: five epochs of the 2,451 photos."""
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-4, head_lr_factor=10.0))
+    """Optimiser."""
+
+
+def trained(settings: Calibration) -> tuple[TagClassifier, float]:
+    """Train or resume; return the classifier and the seconds of this call."""
+    data = dataclasses.replace(settings.data, root=settings.photos)
+    photos = build_dataset(data)
+    torch.manual_seed(settings.run.seed)
+    backbone = load_backbone_weights(build_backbone(settings.backbone), settings.weights)
+    network = TagClassifier(backbone, photos.num_classes, pool=settings.pool)
+    fabric = make_fabric(settings.run)
+    fabric.launch()
+    weights: Any = weights_of(photos) if data.balance else None
+    loader = StepLoader(
+        photos, settings.run.batch, settings.run.seed, TrainingTransform(data), weights=weights
+    )
+    start = time.monotonic()
+    fit(network, loader, settings.run, settings.optim, fabric=fabric, out=settings.out, log=print)
+    return network.eval(), time.monotonic() - start
+
+
+def scores(settings: Calibration, network: TagClassifier) -> Mapping[str, Any]:
+    """Score the maps on the photos of `train` that have masks, with true tags."""
+    data = dataclasses.replace(settings.data, root=settings.photos)
+    photos = build_dataset(data.with_masks(), "train", masks=True)
+    found = {}
+    for name in settings.scales:
+        views = MultiScale(cam=Fusion(scales=SCALES[name], flip=True))
+        result = evaluate(
+            network, photos, views, num_classes=photos.num_classes + 1, tags_at_test=True
+        )
+        sweep = result.sweeps[f"cam{ORACLE}"]
+        found[name] = {
+            "scales": SCALES[name],
+            "threshold": float(sweep.best_threshold),
+            "miou": float(sweep.best_miou),
+            "sweep": [round(float(v), 4) for v in sweep.miou[::5]],
+        }
+        print(name, found[name])
+    return found
+
+
+def main(settings: Calibration) -> None:
+    """Train, score, write `record.json`."""
+    torch.set_num_threads(settings.threads)
+    network, seconds = trained(settings)
+    config = plain(dataclasses.replace(settings, photos=Path("VOC_MINI"), out=Path()))
+    record = provenance(
+        config,
+        seed=settings.run.seed,
+        device="cpu",
+        training_seconds_of_last_call=round(seconds),
+        maps_with_true_tags_on_train=scores(settings, network),
+    )
+    write_json(settings.out / "record.json", record)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Calibration, description=__doc__))
