@@ -7,21 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsss_lab.data.errors import DataError
 from wsss_lab.data.random_images import random_data
-from wsss_lab.data.truth import lacks_truth
 from wsss_lab.evaluate.scores import ORACLE
 from wsss_lab.plan.parameters import require_known
 from wsss_lab.plan.plan import Plan, data_report
-from wsss_lab.runs.examples import examples
+from wsss_lab.runs.contents import PLANS
 from wsss_lab.runs.folder import write_json
 from wsss_lab.runs.images import load_data
 from wsss_lab.runs.launch import run_or_resume
+from wsss_lab.runs.left import first_examples, list_files, read_logs
 from wsss_lab.runs.preflight import preflight
 from wsss_lab.runs.published import protocol_in_words, rows_beside
 from wsss_lab.runs.recipe import find_preset, find_recipe
 from wsss_lab.runs.settings import setting_names, with_changes
-from wsss_lab.train.log import History, read_log
+from wsss_lab.train.log import History
 
 PARAMETERS = {
     "data": "data.name",
@@ -119,14 +118,34 @@ def probe(method: str, config: Any, steps: int = 10, images: int = 16) -> dict[s
     height, width = data[0].images.shape[-2:]
     return {
         "plan": plan,
-        "method": method,
+        **plan_facts(method, config),
         "data": f"random images of {width} x {height} px in the place of {config.data.name}",
         "weights": "random",
+    }
+
+
+def plan_facts(method: str, config: Any) -> dict[str, Any]:
+    """Collect the settings that a plan holds for, for its JSON file.
+
+    Args:
+        method: name of a recipe.
+        config: its settings.
+    """
+    run = config.run
+    return {
+        "method": method,
         "crop": config.data.crop,
         "batch": run.batch,
         "precision": run.precision,
         "devices": run.devices * run.nodes,
     }
+
+
+def _free_for_a_run(folder: Path) -> bool:
+    """Whether a folder is new, empty, or holds a run; what else is in one stays untouched."""
+    if not folder.exists() or (folder / "config.json").is_file():
+        return True
+    return folder.is_dir() and {file.name for file in folder.iterdir()} <= set(PLANS)
 
 
 @dataclass(frozen=True)
@@ -173,14 +192,20 @@ class LongRun:
         return "\n".join([*lines, data_report(self.config.data, look=look)])
 
     def plan(self, steps: int, images: int) -> str:
-        """The plan as a table; with `probe_only`, of random images, and kept as `probe.json`.
+        """The plan as a table, kept in the folder as `plan.json`, unless there is one.
+
+        With `probe_only` it is of random images, and `probe.json`.
 
         Args:
-            steps: to time of each kind.
+            steps: to time of each kind; 0 keeps nothing.
             images: to time.
         """
         if not self.probe_only:
-            return str(make_plan(self.method, self.config, self.folder, steps, images))
+            plan = make_plan(self.method, self.config, self.folder, steps, images)
+            kept = self.folder / PLANS[0]
+            if steps and not kept.exists() and _free_for_a_run(self.folder):
+                write_json(kept, plan_facts(self.method, self.config) | plan.as_dict())
+            return str(plan)
         found = probe(self.method, self.config, max(1, steps), max(1, images))
         plan = found.pop("plan")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -233,57 +258,12 @@ class LongRun:
 
     def logs(self) -> dict[str, History]:
         """Logs of all trainings of the run by name, in the order in which they were written."""
-        files = [self.folder / "log.csv", *self.folder.glob("*/log.csv")]
-        files = sorted((f for f in files if f.is_file()), key=lambda f: f.stat().st_mtime_ns)
-        return {f.parent.name if f.parent != self.folder else "fit": read_log(f) for f in files}
+        return read_logs(self.folder)
 
     def examples(self, role: str, count: int) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-        """Return the first images of a list with labels, maps and predictions, see `examples`.
-
-        Args:
-            role: "train", whose tags are told, with pseudo-labels and truth where there are any;
-                or "val", about which nothing is told; without pixel truth training images again.
-            count: of images; 0 reads nothing.
-
-        Returns:
-            Rows for `wsss_lab.viz.gallery`, and the class names, background first.
-        """
-        if not count:
-            return [], ()
-        train = role == "train"
-        data = self.config.data  # toy scenes: draw no more than are shown
-        some = dataclasses.replace(
-            data, count=min(data.count, count), val_count=min(data.val_count, count)
-        )
-        if not train and lacks_truth(data):
-            role = "train"
-        try:
-            images = load_data(some, role, masks=True)
-        except DataError:  # training images need no masks
-            images = load_data(some, role)
-        tags = self.folder / "tags" / "model.safetensors"
-        maps = tags if tags.is_file() else self.folder / "fit" / "model.safetensors"
-        labels = self.folder / "propagated"
-        labels = labels if labels.is_dir() else self.folder / "labels"
-        whole = (self.folder / "model.safetensors").is_file()  # else the run ends with its maps
-        rows = examples(
-            images,
-            range(min(count, len(images))),
-            self.folder if whole else maps,
-            maps=maps if maps.is_file() else None,
-            labels=labels if train else None,
-            tell_tags=train,
-        )
-        return rows, ("background", *images.class_names)
+        """Return the first images of a list, see `wsss_lab.runs.left.first_examples`."""
+        return first_examples(self.config, self.folder, role, count)
 
     def files(self) -> str:
         """List the files in the run's folder; label images are counted only."""
-        lines = []
-        for file in sorted(self.folder.glob("*.*")) + sorted(self.folder.glob("*/*.*")):
-            if file.is_file() and file.suffix != ".png":
-                size = file.stat().st_size / 1e6
-                lines.append(f"{size:9.3f} MB  {file.relative_to(self.folder)}")
-        for folder in sorted({file.parent for file in self.folder.glob("*/*.png")}):
-            count = len(list(folder.glob("*.png")))
-            lines.append(f"{count:>9} files  {folder.relative_to(self.folder)}/")
-        return "\n".join(lines)
+        return list_files(self.folder)

@@ -10,7 +10,12 @@ from wsss_lab.config import OutputError
 
 LABELS, OVERLAYS = "labels", "overlays"
 """Folders of a run: label images of the training images, and pictures of them."""
-LABEL_FOLDERS = (LABELS, "propagated")
+PROPAGATED = "propagated"
+"""Folder of labels that were made better along affinities."""
+LABEL_FOLDERS = (LABELS, PROPAGATED)
+PLANS = ("plan.json", "probe.json")
+"""Files of what a run was expected to take. They come before the run, so they do not make its
+folder one of something else, and `overwrite` leaves them."""
 FACTS = ("config.json", "metrics.json", "phase.json", "per_image.npz")
 STAGE = (
     *("log.csv", "stage.json", "model.safetensors", "nonfinite_step*.pt"),

@@ -15,7 +15,7 @@ from wsss_lab.runs.weights import load_trained
 def examples(
     images: Any,
     indices: Sequence[int],
-    network: Path,
+    network: Path | None,
     *,
     maps: Path | None = None,
     labels: Path | None = None,
@@ -26,7 +26,8 @@ def examples(
     Args:
         images: data set of samples; masks are shown where it has them.
         indices: which ones.
-        network: the run's folder or a weights file: makes the `prediction`.
+        network: the run's folder or a weights file: makes the `prediction`; None leaves out
+            predictions and maps.
         maps: weights file of what makes class maps; None takes those of the network, if any.
         labels: folder of pseudo-labels `NAME.png`; those that are there are shown.
         tell_tags: maps of the true tags only, for training images. Otherwise maps of the tags that
@@ -36,24 +37,29 @@ def examples(
         Per image `name`, `image` uint8 (3, h, w), `cam` (h, w) in 0..1, the largest value over
         classes, `pseudo_label`, `prediction` and `truth`, int (h, w); None where there is none.
     """
-    segmenter = load_trained(network)
-    mapper = load_trained(maps) if maps else segmenter
+    segmenter = load_trained(network) if network else None
+    mapper = load_trained(maps) if segmenter and maps else segmenter
     found = []
     for index in indices:
         sample = images[index]
         pixels = sample["image"][None].float() / 255
-        tags = sample["tags"][None] if tell_tags and mapper.method.uses_tags else None
-        cam = multi_scale_predict(mapper.method.predict, pixels, mapper.views, tags)
-        logits = multi_scale_predict(segmenter.method.predict, pixels, segmenter.views).logits
+        cam = prediction = None
+        if segmenter and mapper:
+            tags = sample["tags"][None] if tell_tags and mapper.method.uses_tags else None
+            output = multi_scale_predict(mapper.method.predict, pixels, mapper.views, tags)
+            cam = _strongest(output, sample["tags"] if tell_tags else None)
+            logits = multi_scale_predict(segmenter.method.predict, pixels, segmenter.views).logits
+            prediction = None if logits is None else logits[0].argmax(0)
         file = labels / f"{sample['name']}.png" if labels else None
-        made = read_mask(file, len(segmenter.classes)) if file and file.is_file() else None
         found.append(
             {
                 "name": sample["name"],
                 "image": sample["image"],
-                "cam": _strongest(cam, sample["tags"] if tell_tags else None),
-                "pseudo_label": made,
-                "prediction": None if logits is None else logits[0].argmax(0),
+                "cam": cam,
+                "pseudo_label": (
+                    read_mask(file, images.num_classes + 1) if file and file.is_file() else None
+                ),
+                "prediction": prediction,
                 "truth": sample.get("mask"),
             }
         )

@@ -4,6 +4,7 @@
 ``config.json``        method, settings, git revision and versions at the start; written first
 ``STAGE/``             checkpoints, `log.csv` and `stage.json` of each training stage
 ``model.safetensors``  the trained network, written when it is done
+``plan.json``          what it was expected to take, if it was planned beforehand
 ``metrics.json``       scores with protocol and provenance, written last
 =====================  ============================================================================
 """
@@ -25,7 +26,7 @@ from wsss_lab.config import (
     write_json,
 )
 from wsss_lab.data.class_names import require_same_classes
-from wsss_lab.runs.contents import discard_run, require_inputs_elsewhere
+from wsss_lab.runs.contents import PLANS, discard_run, require_inputs_elsewhere
 from wsss_lab.runs.settings import differences, plain
 from wsss_lab.runs.stage_record import conditions_of
 from wsss_lab.train.environment import arithmetic
@@ -66,7 +67,7 @@ class RunFolder:
         out = self.path
         if out.exists() and not out.is_dir():
             raise FileExistsError(f"out: {out} is a file; choose a folder")
-        listed = [f for f in _entries(out) if not f.name.startswith(".")]
+        listed = [f for f in _entries(out) if not f.name.startswith(".") and f.name not in PLANS]
         if not listed:
             return None
         if not (out / "config.json").is_file():
@@ -158,7 +159,10 @@ def read_run(out: Path) -> dict[str, Any]:
     """
     file = out / "config.json"
     if not file.is_file():
-        raise FileNotFoundError(f"{out} holds no run: there is no config.json in it")
+        raise FileNotFoundError(
+            f"{out} holds no run: there is no config.json in it; give the folder that "
+            "`train --out` wrote"
+        )
     content = read_json(file, remedy="choose another folder")
     for name, kind in {"method": str, "config": dict, "git": str, "versions": dict}.items():
         if not isinstance(content.get(name), kind):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_lab.config import OutputError
+from wsss_lab.runs.contents import PLANS
 from wsss_lab.runs.folder import RunFolder, is_first_process
 from wsss_lab.runs.preflight import preflight
 from wsss_lab.runs.recipe import Log, TrainingStage
@@ -109,7 +110,7 @@ def _traces(out: Path) -> list[Path]:
 
 def _holds_results(out: Path) -> bool:
     """Whether there is anything in the folder that is worth resuming or looking at."""
-    traces = set(_traces(out))
+    traces = {*_traces(out), *(out / name for name in PLANS)}
     files = (file for file in out.rglob("*") if file.is_file())
     return any(file not in traces and file.name != ".lock" for file in files)
 

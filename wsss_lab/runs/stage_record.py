@@ -4,11 +4,13 @@
 ``used``            list of `wsss_lab.train.conditions.conditions`; more than one where the run went
                     on elsewhere, for example with other threads
 ``weights_sha256``  of the weights file, written when the stage is done
+``peak_memory_gb``  largest memory up to then, see `wsss_lab.train.log.memory`
 ==================  ================================================================================
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 from wsss_lab.config import write_json
 from wsss_lab.runs.settings import differences, plain
 from wsss_lab.runs.weights_file import read_facts
+from wsss_lab.train.log import memory
 
 RECORD = "stage.json"
 """File name, in the stage's folder."""
@@ -44,12 +47,14 @@ def note_conditions(folder: Path, used: Mapping[str, Any]) -> None:
 
 
 def note_weights(folder: Path, digest: str) -> None:
-    """Note the SHA-256 of a stage's weights file, before that gets its name.
+    """Note the SHA-256 of a stage's weights file, before that gets its name, and the memory used.
 
     Raises:
         OutputError: it cannot be written.
     """
-    write_json(folder / RECORD, read_record(folder) | {"weights_sha256": digest})
+    used = memory()
+    space = {} if math.isnan(used) else {"peak_memory_gb": round(used, 3)}
+    write_json(folder / RECORD, read_record(folder) | {"weights_sha256": digest} | space)
 
 
 def file_digest(path: Path) -> str:

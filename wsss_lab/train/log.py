@@ -199,7 +199,10 @@ def read_log(path: Path) -> History:
     """
     try:
         with path.open(newline="") as file:
-            return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+            entries = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+        if not all("step" in entry for entry in entries):
+            raise ValueError("a row without its step")
+        return entries
     except (ValueError, TypeError, csv.Error) as error:
         raise ValueError(f"{path}: no log of a training ({error}); delete it") from error
 

@@ -17,10 +17,11 @@ from wsss_lab.viz.figures import (
     label_legend,
     plot_style,
     png_bytes,
+    svg_text,
 )
 from wsss_lab.viz.page import Photo, Table, claim, jpeg, table
-from wsss_lab.viz.runs import gallery, training_curves
-from wsss_lab.viz.strip import FrameStrip, explorer, frame_strip
+from wsss_lab.viz.runs import curve_sheets, example_picture, gallery, shown_classes, training_curves
+from wsss_lab.viz.strip import FrameStrip, data_uri, explorer, frame_strip
 from wsss_lab.viz.studies import DifferenceRow, difference_plot
 
 __all__ = [
@@ -33,7 +34,10 @@ __all__ = [
     "Table",
     "cam_grid",
     "claim",
+    "curve_sheets",
+    "data_uri",
     "difference_plot",
+    "example_picture",
     "explorer",
     "frame_strip",
     "gallery",
@@ -47,6 +51,8 @@ __all__ = [
     "plot_style",
     "png_bytes",
     "rgb",
+    "shown_classes",
+    "svg_text",
     "table",
     "training_curves",
 ]

@@ -1,6 +1,7 @@
 """Figures of the book, in one style, without global state, reproducible byte for byte."""
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
@@ -32,6 +34,25 @@ class Sheet(Figure):
 
     def _repr_png_(self) -> bytes:
         return png_bytes(self)
+
+
+def svg_text(figure: Figure) -> str:
+    """Draw a figure as an `svg` element for a page that is light or dark.
+
+    Black becomes the colour of the page's text, the background is left out, words stay text. Ids
+    that nothing refers to are taken out, so that several figures fit into one page.
+    """
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "wsss-lab"}):
+        figure.savefig(
+            buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+        )
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    used = set(re.findall(r"""(?:href="|url\()#([^")]+)""", text))
+    text = re.sub(r' id="([^"]*)"', lambda found: found[0] * (found[1] in used), text)
+    return text.replace("#000000", "currentColor").replace("#dddddd", "var(--grid, #dddddd)")
 
 
 def png_bytes(figure: Figure) -> bytes:
@@ -119,7 +140,7 @@ def image_grid(
     for i, (ax, array) in enumerate(zip(axes, arrays, strict=False)):
         ax.imshow(array, interpolation="nearest")
         if titles is not None:
-            ax.set_title(titles[i], fontsize=9, loc="center")
+            ax.set_title(titles[i], fontsize=9, loc="center", parse_math=False)
     return sheet
 
 
@@ -176,10 +197,17 @@ def label_legend(figure: Figure, classes: Mapping[int, str]) -> None:
         Patch(facecolor=colours[value], edgecolor="#888888", linewidth=0.5, label=name)
         for value, name in classes.items()
     ]
-    figure.legend(
+    legend = figure.legend(
         handles=patches,
         loc="outside lower center",
         ncols=min(len(patches), 6),
         fontsize=9,
         frameon=False,
     )
+    without_markup(legend)
+
+
+def without_markup(legend: Legend) -> None:
+    """Show the names in a legend as they are: `$` in them begins no formula."""
+    for text in legend.get_texts():
+        text.set_parse_math(False)

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
+from matplotlib.axes import Axes
 
 from wsss_lab.viz.arrays import array_of, overlay, rgb
-from wsss_lab.viz.figures import COLOURS, MAX_WIDTH, Sheet, label_legend
+from wsss_lab.viz.figures import COLOURS, MAX_WIDTH, Sheet, label_legend, without_markup
 
 NOT_LOSSES = ("step", "lr_factor", "images_per_s")
 LABELS = ("pseudo_label", "prediction", "truth")
@@ -40,25 +42,62 @@ def training_curves(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> Sheet:
     )
     axes = sheet.subplots(len(logs), 3, squeeze=False, width_ratios=(2, 1, 1))
     for row, (name, entries) in zip(axes, logs.items(), strict=True):
-        terms = list(dict.fromkeys(key for e in entries for key in e if key not in NOT_LOSSES))
-        alone = len(terms) == 2  # one part, which is the loss itself
-        panels = ((terms[:1] if alone else terms), ["lr_factor"], ["images_per_s"])
-        titles = (f"{name}: loss", "learning rate / peak", "images/s")
-        for ax, columns, title in zip(row, panels, titles, strict=True):
-            for colour, column in zip(_colours(len(columns)), columns, strict=True):
-                steps = [e["step"] + 1 for e in entries if column in e]
-                values = [e[column] for e in entries if column in e]
-                ax.plot(steps, values, color=colour, label=column, marker="." * (len(steps) < 3))
-            ax.set_title(title, fontsize=9, loc="left")
-            ax.set_xlabel("step", fontsize=8)
-            ax.tick_params(labelsize=8)
-            ax.grid(visible=True, color="#DDDDDD", linewidth=0.6)
-            ax.spines[["top", "right"]].set_visible(False)
-            if min(ax.get_ylim()) > 0:
-                ax.set_ylim(bottom=0)
-        if len(panels[0]) > 1:
-            row[0].legend(fontsize=8, frameon=False)
+        for ax, (title, columns) in zip(row, _panels(name, entries).items(), strict=True):
+            _draw_curves(ax, title, columns, entries)
     return sheet
+
+
+def curve_sheets(name: str, entries: Sequence[Mapping[str, float]]) -> dict[str, Sheet]:
+    """Plot what `training_curves` shows of one stage as figures of their own, for narrow pages.
+
+    Args:
+        name: of the stage.
+        entries: of its log.
+
+    Returns:
+        Title -> figure: losses, learning rate, images/s.
+
+    Raises:
+        ValueError: no entry.
+    """
+    if not entries:
+        raise ValueError("entries: expected at least one, got none")
+    sheets = {}
+    for number, (title, columns) in enumerate(_panels(name, entries).items()):
+        width = MAX_WIDTH * (0.32 if number else 0.64)
+        sheet = Sheet(figsize=(width, 2.4), layout="constrained", facecolor="white")
+        _draw_curves(sheet.subplots(), title, columns, entries)
+        sheets[title] = sheet
+    return sheets
+
+
+def _panels(name: str, entries: Sequence[Mapping[str, float]]) -> dict[str, list[str]]:
+    """Title of each panel of a stage -> columns of the log in it."""
+    terms = list(dict.fromkeys(key for e in entries for key in e if key not in NOT_LOSSES))
+    alone = len(terms) == 2  # one part, which is the loss itself
+    return {
+        f"{name}: loss": terms[:1] if alone else terms,
+        "learning rate / peak": ["lr_factor"],
+        "images/s": ["images_per_s"],
+    }
+
+
+def _draw_curves(
+    ax: Axes, title: str, columns: Sequence[str], entries: Sequence[Mapping[str, float]]
+) -> None:
+    for colour, column in zip(_colours(len(columns)), columns, strict=True):
+        steps = [e["step"] + 1 for e in entries if column in e]
+        values = [e[column] for e in entries if column in e]
+        ax.plot(steps, values, color=colour, label=column, marker="." * (len(steps) < 3))
+    ax.set_title(title, fontsize=9, loc="left", parse_math=False)
+    ax.set_xlabel("step", fontsize=8)
+    ax.tick_params(labelsize=8)
+    ax.grid(visible=True, color="#DDDDDD", linewidth=0.6)
+    ax.spines[["top", "right"]].set_visible(False)
+    if min(ax.get_ylim()) > 0:
+        ax.set_ylim(bottom=0)
+    if len(columns) > 1:
+        without_markup(ax.legend(fontsize=8, frameon=False))
 
 
 def _colours(count: int) -> list[str]:
@@ -108,17 +147,34 @@ def gallery(
             if i == 0:
                 ax.set_title(HEADINGS[column], fontsize=9, loc="center")
             if example.get(column) is not None:
-                ax.imshow(_picture(example, column), interpolation="nearest")
-    if classes is not None:
-        maps = [e[c] for e in examples for c in columns if c in LABELS and e.get(c) is not None]
-        seen = sorted({int(v) for label in maps for v in np.unique(array_of(label))} - {0})
-        named = {v: "ignored" if v == 255 else classes[v] for v in seen}
-        if named:
-            label_legend(sheet, named)
+                ax.imshow(example_picture(example, column), interpolation="nearest")
+    if classes is not None and (named := shown_classes(examples, columns, classes)):
+        label_legend(sheet, named)
     return sheet
 
 
-def _picture(example: Mapping[str, Any], column: str) -> np.ndarray:
+def shown_classes(
+    examples: Sequence[Mapping[str, Any]], columns: Sequence[str], classes: Sequence[str]
+) -> dict[int, str]:
+    """Name the values in the label maps of examples, but for the background.
+
+    Args:
+        examples: see `gallery`.
+        columns: keys of those that are shown.
+        classes: names, background first.
+    """
+    maps = [e[c] for e in examples for c in columns if c in LABELS and e.get(c) is not None]
+    seen = sorted({int(v) for label in maps for v in np.unique(array_of(label))} - {0})
+    return {v: "ignored" if v == 255 else classes[v] for v in seen}
+
+
+def example_picture(example: Mapping[str, Any], column: str) -> UInt8[np.ndarray, "h w 3"]:
+    """Draw one picture of a gallery: the photo, or a map or label laid over it.
+
+    Args:
+        example: see `gallery`.
+        column: a key of `HEADINGS` that it has.
+    """
     if column == "image":
         return rgb(example["image"])
     value = array_of(example[column])
