@@ -30,6 +30,7 @@ ROOMS = (
     "recipes",
     "refine",
     "registry.py",
+    "report",
     "runs",
     "studies",
     "train",

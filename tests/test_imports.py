@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "wsss_lab"
 FLOORS = [
     {"__main__"},
     {"commands", "studies", "exercises"},
-    {"recipes"},
+    {"recipes", "report"},
     {"plan"},
     {"runs"},
     {"evaluate", "train"},
@@ -42,7 +42,7 @@ TEXT = re.compile(r"wsss_lab(?:\.\w+)+(?::\w+)?")
 METHODS = PACKAGE / "methods"
 PAPERS = sorted({file.parent.name for file in METHODS.glob("*/__init__.py")} - {"common"})
 GENERAL = ("cam", "refine", "metrics", "models", "losses", "evaluate", "train", "data", "ema")
-GENERAL += ("config", "registry", "runs", "plan", "viz", "commands", "__main__")
+GENERAL += ("config", "registry", "runs", "plan", "report", "viz", "commands", "__main__")
 """Rooms that know no method by its name: what is a paper's own comes from its recipe."""
 NAMED = re.compile(rf"(?<![a-z])(?:{'|'.join(PAPERS)})(?![a-z])")
 

@@ -19,6 +19,7 @@ from wsss_lab.commands.data import Data
 from wsss_lab.commands.images import Eval, Explain, Predict
 from wsss_lab.commands.methods import plan, score, train
 from wsss_lab.commands.options import PROGRAM, parse
+from wsss_lab.commands.report import Report
 from wsss_lab.printable import one_line, printable, printable_output
 from wsss_lab.train.environment import require_readable_environment
 
@@ -89,6 +90,7 @@ Command = (
     | Annotated[Eval, subcommand("eval")]
     | Annotated[Predict, subcommand("predict")]
     | Annotated[Explain, subcommand("explain")]
+    | Annotated[Report, subcommand("report")]
 )
 
 

@@ -16,7 +16,9 @@ LABEL_FOLDERS = (LABELS, PROPAGATED)
 PLANS = ("plan.json", "probe.json")
 """Files of what a run was expected to take. They come before the run, so they do not make its
 folder one of something else, and `overwrite` leaves them."""
-FACTS = ("config.json", "metrics.json", "phase.json", "per_image.npz")
+REPORT = "report.html"
+"""Page about the run, see `wsss_lab.report`."""
+FACTS = ("config.json", "metrics.json", "phase.json", "per_image.npz", REPORT)
 STAGE = (
     *("log.csv", "stage.json", "model.safetensors", "nonfinite_step*.pt"),
     *("checkpoints/*", "tensorboard/*"),
