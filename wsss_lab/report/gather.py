@@ -1,4 +1,4 @@
-"""What there is to report on a run; whatever is missing or damaged is noted, and the rest goes on."""
+"""Files of a run that a report needs; what is missing or damaged is noted, and the rest goes on."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -12,6 +12,7 @@ from PIL import Image
 
 from wsss_lab.data.catalog import voc_palette
 from wsss_lab.plan.long_run import LongRun, plan_facts
+from wsss_lab.printable import one_line
 from wsss_lab.report import times
 from wsss_lab.report.gather import RunFacts
 from wsss_lab.report.markup import Markup, details, element, facts, joined, note, table
@@ -66,6 +67,8 @@ def _facts(found: RunFacts, data: Mapping[str, Any]) -> dict[str, Any]:
     config, start, metrics = found.start["config"], found.start, found.metrics or {}
     preset = nearest_preset(found)
     lists = {role: data.get(f"{role}_split") or "usual list" for role in ("train", "val")}
+    if found.config is not None:
+        lists = {role: found.config.data.split_of(role) for role in lists}
     used = [row for rows in (metrics.get("used") or {}).values() for row in rows]
     used += [row for record in found.records.values() for row in record.get("used", [])]
     device = metrics.get("device") or next((r["device"] for r in used if "device" in r), "unknown")
@@ -73,7 +76,7 @@ def _facts(found: RunFacts, data: Mapping[str, Any]) -> dict[str, Any]:
     shown = {
         "method": f"{found.method}: {found.recipe.summary}" if found.recipe else found.method,
         "preset": f"{preset.name}, {len(preset.changes)} settings changed" if preset else "unknown",
-        "data": f"{data.get('name')}; train: {lists['train']}, val: {lists['val']}",
+        "data": f"{data.get('name')}; lists {lists['train']} to train, {lists['val']} to score",
         "started": _date(found.folder / "config.json"),
         "finished": _date(found.folder / "metrics.json") if found.metrics else "not yet",
         "device": f"{device}; threads: {', '.join(threads)}" if threads else str(device),
@@ -176,7 +179,7 @@ def gallery(found: RunFacts, count: int) -> Markup:
         return note("Left out: the settings of the run cannot be read.")
     blocks: list[object] = []
     if not (found.folder / "model.safetensors").is_file():
-        blocks.append(note("There is no trained network yet, so there are no predictions."))
+        blocks.append(note("There is no model.safetensors, so there are no predictions."))
     for role, title in (("train", "Training images"), ("val", "Validation images")):
         rows, classes, why = _examples(found, role, count)
         blocks.append(element("h3", title))
@@ -193,19 +196,15 @@ def _examples(
 ) -> tuple[list[Any], tuple[str, ...], list[str]]:
     """Examples; where networks cannot be used, without them, and why."""
     why = []
-    for predict in (True, False):
-        try:
-            rows, classes = first_examples(found.config, found.folder, role, count, predict)
-        except Exception as error:  # files of all kinds, by any hand
-            line = f"{'without the network' if not predict else 'with the network'}: {error}"
-            why.append(f"Cannot be shown {line}")
-        else:
-            return rows, classes, why
-    return [], (), why[-1:] if _same(why) else why
-
-
-def _same(lines: list[str]) -> bool:
-    return len({line.partition(": ")[2] for line in lines}) == 1
+    try:
+        return *first_examples(found.config, found.folder, role, count), []
+    except Exception as error:  # files of all kinds, by any hand
+        why.append(f"Maps and predictions are left out: {one_line(error)}")
+    try:
+        return *first_examples(found.config, found.folder, role, count, predict=False), why
+    except Exception as error:
+        moved = f"If the data is elsewhere now, add --root. {one_line(error)}"
+        return [], (), [f"These images cannot be shown. {moved}"]
 
 
 def _rows(rows: list[Any], classes: tuple[str, ...]) -> list[Markup]:
@@ -214,7 +213,7 @@ def _rows(rows: list[Any], classes: tuple[str, ...]) -> list[Markup]:
     for row in rows:
         figures = [_figure(row, column, classes) for column in columns if row[column] is not None]
         blocks.append(element("h4", row["name"]))
-        blocks.append(element("div", *figures, class_="row"))
+        blocks.append(element("div", *figures, class_="row", style=f"--columns:{len(columns)}"))
     return blocks
 
 

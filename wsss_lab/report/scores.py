@@ -33,12 +33,17 @@ WORDS = (
 def groups(results: Mapping[str, Any]) -> dict[str, Group]:
     """Find the reports in the results of a run, by the images that they are of."""
     found = {}
-    for name, kinds in results.items():
+    for name, kinds in sorted(results.items(), key=lambda item: item[0] != "val"):
         if isinstance(kinds, dict):
             reports = {kind: r for kind, r in kinds.items() if _is_report(r)}
             if reports:
-                found[name] = reports
+                found[name] = dict(sorted(reports.items(), key=_order))
     return found
+
+
+def _order(item: tuple[str, Any]) -> tuple[bool, bool]:
+    """Segmentations before maps, and oracles last."""
+    return item[0].endswith(ORACLE), not item[0].startswith("seg")
 
 
 def _is_report(value: Any) -> bool:
@@ -51,9 +56,6 @@ def headline(results: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None
     Returns:
         Its kind and its report; None without any score on the validation list. No oracle.
     """
-    for kind, report in groups(results).get("val", {}).items():
-        if kind.startswith("seg") and not kind.endswith(ORACLE):
-            return kind, report
     kinds = groups(results).get("val", {})
     return next(((k, r) for k, r in kinds.items() if not k.endswith(ORACLE)), None)
 
@@ -93,7 +95,7 @@ def split_protocols(reports: Group) -> tuple[dict[str, Any], list[str]]:
 def _remarks(reports: Group) -> Iterator[str]:
     for kind, report in reports.items():
         if kind.endswith(ORACLE):
-            yield f"{kind}: the true tags of each image were used: an oracle, no segmentation result."
+            yield f"{kind}: the true tags of each image were used: an oracle, no result."
         if "best_miou_on_truth" in report:
             at = report.get("best_threshold_on_truth")
             yield (

@@ -25,7 +25,7 @@ code, pre { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size:
 pre { overflow-x: auto; background: var(--panel); padding: .75rem; border-radius: 6px; }
 .note { background: var(--note); border-left: 4px solid var(--edge); padding: .5rem .75rem;
   margin: .75rem 0; border-radius: 0 6px 6px 0; overflow-wrap: anywhere; }
-dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr));
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr));
   gap: .25rem 1.5rem; margin: .5rem 0; background: var(--panel); padding: .75rem 1rem;
   border-radius: 6px; }
 dl > div { display: flex; gap: .6rem; min-width: 0; }
@@ -38,15 +38,16 @@ caption { text-align: left; color: var(--soft); font-size: .875rem; padding-bott
 th, td { padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--line); text-align: right;
   vertical-align: top; }
 thead th { font-weight: 600; vertical-align: bottom; }
-th:first-child { text-align: left; font-weight: 600; max-width: 18rem; overflow-wrap: anywhere; }
+th:first-child { text-align: left; font-weight: 600; min-width: 6.5rem; max-width: 18rem;
+  overflow-wrap: anywhere; }
 td.bar { padding-left: .75rem; min-width: 6rem;
   background: linear-gradient(to right, var(--bar) var(--share), transparent var(--share)); }
-td { max-width: 22rem; overflow-wrap: anywhere; }
-.curves { display: grid; grid-template-columns: 2fr 1fr 1fr; gap: .5rem; align-items: end; }
+td { min-width: 4.5rem; max-width: 22rem; overflow-wrap: anywhere; }
+.curves { display: grid; grid-template-columns: 2fr 1fr 1fr; gap: .5rem; align-items: start; }
 .curve svg { display: block; width: 100%; height: auto; }
 figure { margin: 0; min-width: 0; }
 figcaption { font-size: .85rem; color: var(--soft); }
-.row { display: grid; grid-template-columns: repeat(5, 1fr); gap: .6rem; }
+.row { display: grid; grid-template-columns: repeat(var(--columns), minmax(0, 15rem)); gap: .6rem; }
 .row img { display: block; width: 100%; height: auto; border-radius: 4px; }
 .pixels { image-rendering: pixelated; }
 .legend { list-style: none; padding: 0; margin: .5rem 0; display: flex; flex-wrap: wrap;

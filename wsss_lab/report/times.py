@@ -56,7 +56,7 @@ def logged_seconds(entries: History, batch: int) -> float:
 
 
 def parts(found: RunFacts) -> list[Part]:
-    """List the parts of a run in the order of its plan, then those that no plan names."""
+    """List the parts of a run in the order of its plan; without one, as they ended."""
     known: dict[str, Part] = {}
     for row in _rows(found.plan):
         part = known.setdefault(_stage_of(row), Part(_stage_of(row), planned=0.0))
@@ -76,7 +76,18 @@ def parts(found: RunFacts) -> list[Part]:
     for name, seconds in between_files(found).items():
         part = known.setdefault(name, Part(name))
         part.took, part.from_files = seconds, True
+    if not found.plan:
+        return sorted(known.values(), key=lambda part: _end(found, part.name))
     return list(known.values())
+
+
+def _end(found: RunFacts, name: str) -> float:
+    """Time of the last file of a part."""
+    if name == EVALUATE:
+        return _newest([found.folder / "metrics.json"])
+    place = found.folder / name
+    logs = [place / "log.csv"] if place.is_dir() else [found.folder / "log.csv"]
+    return _newest([*logs, *(place.glob("*.png") if name in LABEL_FOLDERS else ())])
 
 
 def _rows(plan: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:

@@ -52,6 +52,7 @@ def svg_text(figure: Figure) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     used = set(re.findall(r"""(?:href="|url\()#([^")]+)""", text))
     text = re.sub(r' id="([^"]*)"', lambda found: found[0] * (found[1] in used), text)
+    text = text.replace("<text ", '<text fill="currentColor" ')
     return text.replace("#000000", "currentColor").replace("#dddddd", "var(--grid, #dddddd)")
 
 

@@ -11,6 +11,8 @@ from wsss_lab.viz.arrays import array_of, overlay, rgb
 from wsss_lab.viz.figures import COLOURS, MAX_WIDTH, Sheet, label_legend, without_markup
 
 NOT_LOSSES = ("step", "lr_factor", "images_per_s")
+LINES = ("-", "--", ":")
+"""Line styles, one for each round of the colours."""
 LABELS = ("pseudo_label", "prediction", "truth")
 HEADINGS = {
     "image": "image",
@@ -65,8 +67,10 @@ def curve_sheets(name: str, entries: Sequence[Mapping[str, float]]) -> dict[str,
     sheets = {}
     for number, (title, columns) in enumerate(_panels(name, entries).items()):
         width = MAX_WIDTH * (0.32 if number else 0.64)
-        sheet = Sheet(figsize=(width, 2.4), layout="constrained", facecolor="white")
-        _draw_curves(sheet.subplots(), title, columns, entries)
+        lines = -(-len(columns) // _names_in_a_row(columns)) if len(columns) > 1 else 0
+        height = 2.4 + 0.18 * lines
+        sheet = Sheet(figsize=(width, height), layout="constrained", facecolor="white")
+        _draw_curves(sheet.subplots(), title, columns, entries, below=True)
         sheets[title] = sheet
     return sheets
 
@@ -83,25 +87,37 @@ def _panels(name: str, entries: Sequence[Mapping[str, float]]) -> dict[str, list
 
 
 def _draw_curves(
-    ax: Axes, title: str, columns: Sequence[str], entries: Sequence[Mapping[str, float]]
+    ax: Axes,
+    title: str,
+    columns: Sequence[str],
+    entries: Sequence[Mapping[str, float]],
+    below: bool = False,
 ) -> None:
-    for colour, column in zip(_colours(len(columns)), columns, strict=True):
+    """Draw columns of a log; their names in the panel, or below it."""
+    for place, column in enumerate(columns):
+        colour, line = COLOURS[place % len(COLOURS)], LINES[place // len(COLOURS) % len(LINES)]
         steps = [e["step"] + 1 for e in entries if column in e]
         values = [e[column] for e in entries if column in e]
-        ax.plot(steps, values, color=colour, label=column, marker="." * (len(steps) < 3))
+        few = "." * (len(steps) < 3)
+        ax.plot(steps, values, line, color=colour, label=column, marker=few)
     ax.set_title(title, fontsize=9, loc="left", parse_math=False)
     ax.set_xlabel("step", fontsize=8)
     ax.tick_params(labelsize=8)
     ax.grid(visible=True, color="#DDDDDD", linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)
     if min(ax.get_ylim()) > 0:
-        ax.set_ylim(bottom=0)
-    if len(columns) > 1:
+        ax.set_ylim(0, 1.04 * max(ax.get_ylim()))
+    if len(columns) > 1 and not below:
         without_markup(ax.legend(fontsize=8, frameon=False))
+    elif len(columns) > 1:
+        look: Any = {"fontsize": 8, "frameon": False, "handlelength": 1.4, "columnspacing": 1.2}
+        look |= {"loc": "outside lower center", "ncols": _names_in_a_row(columns)}
+        without_markup(ax.figure.legend(**look))  # type: ignore[call-arg]
 
 
-def _colours(count: int) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(count)]
+def _names_in_a_row(columns: Sequence[str]) -> int:
+    """How many names of this length fit below the panel of the losses."""
+    return max(1, 60 // (max(map(len, columns), default=0) + 6))
 
 
 def gallery(
