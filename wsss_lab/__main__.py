@@ -1,4 +1,4 @@
-"""Command line: `python -m wsss_lab {info,data,train,plan,eval,predict}`.
+"""Command line: `python -m wsss_lab {info,data,train,plan,eval,predict,explain,report}`.
 
 Every command is a dataclass: its fields are the options, the docstrings under them are the help,
 `run` does the work and returns the exit code (0 done, 1 problems found, 2 bad input).

@@ -14,6 +14,7 @@ from wsss_lab.data.config import DataConfig
 from wsss_lab.data.random_images import RandomImages, random_data
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.plan.long_run import LEFT_OUT, PARAMETERS, LongRun, configure, make_plan
+from wsss_lab.runs.folder import RunFolder
 from wsss_lab.runs.recipe import find_preset
 from wsss_lab.runs.settings import plain
 
@@ -203,6 +204,25 @@ def test_acr_may_stop_at_its_maps(tmp_path):
     rows, _ = run.examples("train", 1)
     assert rows[0]["cam"] is not None
     assert rows[0]["prediction"] is None
+
+
+def test_a_plan_is_kept_beside_the_run(tmp_path):
+    out = tmp_path / "out"
+    run = LongRun.of("cosa", parameters("cosa", out))
+    run.plan(0, 1)
+    assert not out.exists()  # nothing was timed
+    run.plan(1, 1)
+    kept = json.loads((out / "plan.json").read_text())
+    assert (kept["method"], kept["batch"], kept["crop"]) == ("cosa", 2, 64)
+    assert sum(stage["amount"] for stage in kept["stages"]) == 4 + 2  # steps, images
+    RunFolder(out, "cosa", run.config, resume=False).begin()  # the folder is free for the run
+    (out / "plan.json").write_text("{}")
+    run.plan(1, 1)
+    assert (out / "plan.json").read_text() == "{}"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").touch()
+    dataclasses.replace(run, folder=tmp_path / "other").plan(1, 1)
+    assert [file.name for file in (tmp_path / "other").iterdir()] == ["mine.txt"]
 
 
 def test_probe_only_reads_and_trains_nothing(tmp_path):

@@ -17,6 +17,7 @@ from wsss_lab.report.page import report_page, write_report
 from wsss_lab.report.scores import split_protocols
 from wsss_lab.report.settings import nearest_preset
 from wsss_lab.report.times import in_words, logged_seconds, parts
+from wsss_lab.runs.contents import discard_run
 from wsss_lab.runs.stages import silent
 
 VOID = {"meta", "img", "br", "path", "use", "rect", "line"}
@@ -263,8 +264,9 @@ DAMAGES = {
 def test_a_damaged_file_costs_its_part_of_the_page(run, name, capsys):
     DAMAGES[name](run)
     assert main(["report", str(run), "--shown", "0"]) == 1
-    damaged, report = capsys.readouterr().out.splitlines()
-    assert damaged.startswith("damaged: ")
+    *damaged, report = capsys.readouterr().out.splitlines()
+    assert damaged
+    assert all(line.startswith("damaged: ") for line in damaged)
     assert report == f"report: {run / 'report.html'}"
     page = Page((run / "report.html").read_text("utf-8"))
     assert len(page.all("section")) == 6
@@ -311,7 +313,8 @@ def test_text_of_files_is_text(run):
     edit(run / "metrics.json", rename)
     edit(run / "config.json", lambda c: c["versions"].update(torch="</dl><script>"))
     log = run / "tags" / "log.csv"
-    log.write_text(log.read_text().replace("tags", "<i>$\\frac$,&lt;", 1).replace(",&lt;", ""))
+    rows = ("step,loss,<i>$\\frac$,b,lr_factor,images_per_s", "0,1,1,1,1,1", "1,1,1,1,1,1")
+    log.write_text("\n".join(rows))
     text = page_of(run)
     page = Page(text)
     for tag in ("script", "b", "i"):
@@ -340,3 +343,22 @@ def test_nothing_is_replaced_unasked(run, world, tmp_path, capsys):
     assert not problems
     assert main([*arguments, "--plan", str(tmp_path / "none.json"), "--overwrite"]) == 2
     assert "there is no file" in capsys.readouterr().err
+
+
+def test_a_failed_start_beside_a_plan_leaves_the_plan_alone(world, tmp_path, capsys):
+    out = tmp_path / "new"
+    out.mkdir()
+    (out / "plan.json").write_text("{}")
+    settings = ["--data.name", "voc", "--data.root", str(world), "--data.train-split", "train"]
+    command = ["train", "cam_baseline", "--out", str(out), "--run.batch", "2", *settings]
+    assert main([*command, "--weights", str(tmp_path / "none.pth")]) == 2
+    assert "none.pth" in capsys.readouterr().err
+    assert [file.name for file in out.iterdir()] == ["plan.json"]
+
+
+def test_a_replaced_run_takes_its_page_along_and_leaves_the_plan(run):
+    (run / "report.html").touch()
+    (run / "plan.json").write_text("{}")
+    (run / "mine.txt").touch()
+    discard_run(run)
+    assert sorted(file.name for file in run.iterdir()) == ["mine.txt", "plan.json"]

@@ -45,7 +45,10 @@ def heading(found: RunFacts) -> Markup:
 
 def _state(found: RunFacts) -> Markup:
     if found.metrics is not None:
-        top = headline(found.metrics["results"])
+        try:
+            top = headline(found.metrics["results"])
+        except ValueError as error:
+            return note(error)
         if top is None:
             return element("p", "Finished; there is no score on a validation list.", class_="state")
         kind, report = top

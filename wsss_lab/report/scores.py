@@ -24,6 +24,13 @@ DETAILS = {
     "under_activation": "under",
 }
 """Entry of a report -> column of the per-class table."""
+_KINDS: dict[str, Any] = {
+    "protocol": dict,
+    "miou": float | int | None,
+    "iou": list,
+    "class_names": list,
+}
+"""Entries by which a report is known, and their types."""
 WORDS = (
     "IoU: intersection over union of a class. Over: wrongly named area / true area. Under: missed "
     "area / true area. A dash: undefined, because the class does not occur."
@@ -35,7 +42,7 @@ def groups(results: Mapping[str, Any]) -> dict[str, Group]:
     found = {}
     for name, kinds in sorted(results.items(), key=lambda item: item[0] != "val"):
         if isinstance(kinds, dict):
-            reports = {kind: r for kind, r in kinds.items() if _is_report(r)}
+            reports = {kind: r for kind, r in kinds.items() if _is_report(r, f"{name}.{kind}")}
             if reports:
                 found[name] = dict(sorted(reports.items(), key=_order))
     return found
@@ -46,8 +53,17 @@ def _order(item: tuple[str, Any]) -> tuple[bool, bool]:
     return item[0].endswith(ORACLE), not item[0].startswith("seg")
 
 
-def _is_report(value: Any) -> bool:
-    return isinstance(value, dict) and {"protocol", "miou", "iou", "class_names"} <= value.keys()
+def _is_report(value: Any, name: str) -> bool:
+    """Whether this is the report of a score.
+
+    Raises:
+        ValueError: it is one, but its entries are of other types.
+    """
+    if not isinstance(value, dict) or not _KINDS.keys() <= value.keys():
+        return False
+    if wrong := [key for key, kind in _KINDS.items() if not isinstance(value[key], kind)]:
+        raise ValueError(f"metrics.json: results.{name} is damaged ({', '.join(wrong)})")
+    return True
 
 
 def headline(results: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
@@ -55,6 +71,9 @@ def headline(results: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None
 
     Returns:
         Its kind and its report; None without any score on the validation list. No oracle.
+
+    Raises:
+        ValueError: a report is damaged.
     """
     kinds = groups(results).get("val", {})
     return next(((k, r) for k, r in kinds.items() if not k.endswith(ORACLE)), None)
