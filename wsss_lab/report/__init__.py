@@ -1,1 +1,1 @@
-"""One HTML page about a run: what was set, planned, measured and scored, and what it looks like."""
+"""One HTML page about a run: its settings, plan, measurements, scores and pictures."""

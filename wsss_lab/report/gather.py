@@ -36,7 +36,7 @@ class RunFacts:
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Stage -> `stage.json`."""
     stages: Sequence[TrainingStage] = ()
-    """What the recipe trains, in order."""
+    """Trainings of the recipe, in order."""
     running: bool = False
     """Whether a process works on it now."""
     problems: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ class RunFacts:
         return str(self.start["method"])
 
     def stage_of(self, name: str) -> TrainingStage | None:
-        """Return what the recipe knows of the training that wrote a log."""
+        """Return the recipe's entry of the training that wrote a log."""
         place = list(self.logs).index(name)
         return self.stages[place] if len(self.logs) <= len(self.stages) else None
 

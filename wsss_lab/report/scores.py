@@ -39,7 +39,7 @@ WORDS = (
 
 def groups(results: Mapping[str, Any]) -> dict[str, Group]:
     """Find the reports in the results of a run, by the images that they are of."""
-    found = {}
+    found: dict[str, Group] = {}
     for name, kinds in sorted(results.items(), key=lambda item: item[0] != "val"):
         if isinstance(kinds, dict):
             reports = {kind: r for kind, r in kinds.items() if _is_report(r, f"{name}.{kind}")}

@@ -1,4 +1,4 @@
-"""What a run has left in its folder, made ready to be shown: logs, galleries, a list of files."""
+"""Results in the folder of a run, made ready to be shown: logs, galleries, a list of files."""
 
 import dataclasses
 from pathlib import Path
