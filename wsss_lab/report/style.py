@@ -38,11 +38,11 @@ caption { text-align: left; color: var(--soft); font-size: .875rem; padding-bott
 th, td { padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--line); text-align: right;
   vertical-align: top; }
 thead th { font-weight: 600; vertical-align: bottom; }
-th:first-child { text-align: left; font-weight: 600; min-width: 6.5rem; max-width: 18rem;
+th:first-child { text-align: left; font-weight: 600; min-width: 7.5rem; max-width: 18rem;
   overflow-wrap: anywhere; }
 td.bar { padding-left: .75rem; min-width: 6rem;
   background: linear-gradient(to right, var(--bar) var(--share), transparent var(--share)); }
-td { min-width: 4.5rem; max-width: 22rem; overflow-wrap: anywhere; }
+td { min-width: 4.5rem; max-width: 22rem; overflow-wrap: break-word; }
 .curves { display: grid; grid-template-columns: 2fr 1fr 1fr; gap: .5rem; align-items: start; }
 .curve svg { display: block; width: 100%; height: auto; }
 figure { margin: 0; min-width: 0; }
