@@ -13,7 +13,6 @@ from wsss_lab.plan.parameters import require_known
 from wsss_lab.plan.plan import Plan, data_report
 from wsss_lab.runs.contents import PLANS
 from wsss_lab.runs.folder import write_json
-from wsss_lab.runs.images import load_data
 from wsss_lab.runs.launch import run_or_resume
 from wsss_lab.runs.left import first_examples, list_files, read_logs
 from wsss_lab.runs.preflight import preflight

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from wsss_lab.config import read_json
-from wsss_lab.runs.folder import read_run, restore
+from wsss_lab.runs.folder import read_run
 from wsss_lab.runs.left import kept_plan, log_files
 from wsss_lab.runs.recipe import Recipe, TrainingStage, find_recipe
+from wsss_lab.runs.settings import restore
 from wsss_lab.runs.stage_record import read_record
 from wsss_lab.train.lock import FolderLock
 from wsss_lab.train.log import History, read_log

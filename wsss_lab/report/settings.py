@@ -7,7 +7,8 @@ from typing import Any
 
 from wsss_lab.report.gather import RunFacts
 from wsss_lab.report.markup import Markup, element, joined, note, table
-from wsss_lab.runs.folder import FREE_TO_CHANGE, plain
+from wsss_lab.runs.folder import plain
+from wsss_lab.runs.settings import FREE_TO_CHANGE
 
 
 @dataclass(frozen=True)

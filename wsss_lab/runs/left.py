@@ -8,7 +8,7 @@ from wsss_lab.data.errors import DataError
 from wsss_lab.data.truth import lacks_truth
 from wsss_lab.runs.contents import LABELS, PLANS, PROPAGATED
 from wsss_lab.runs.examples import examples
-from wsss_lab.runs.stages import load_data
+from wsss_lab.runs.images import load_data
 from wsss_lab.train.log import History, read_log
 
 MAPPERS = ("fit", "tags")
