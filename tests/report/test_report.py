@@ -11,7 +11,8 @@ from wsss_lab.__main__ import main
 from wsss_lab.config import RunConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.data.toy import write_voc
-from wsss_lab.recipes.cam_baseline.config import Config, TestConfig, train
+from wsss_lab.recipes.cam_baseline.config import Config, TestConfig
+from wsss_lab.recipes.cam_baseline.recipe import train
 from wsss_lab.report.gather import gather
 from wsss_lab.report.page import report_page, write_report
 from wsss_lab.report.scores import split_protocols
