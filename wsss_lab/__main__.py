@@ -15,20 +15,22 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import Positional, subcommand
 
+from wsss_lab import __version__
 from wsss_lab.commands.data import Data
 from wsss_lab.commands.images import Eval, Explain, Predict
 from wsss_lab.commands.methods import plan, score, train
 from wsss_lab.commands.options import PROGRAM, parse
 from wsss_lab.commands.report import Report
 from wsss_lab.printable import one_line, printable, printable_output
+from wsss_lab.progress import close_bars
 from wsss_lab.train.environment import require_readable_environment
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train a method from data to metrics.json; `train METHOD --help` lists every setting."""
+    """Train a method and score it; `train METHOD --help` lists every setting."""
 
-    method: Positional[str]
+    method: Annotated[Positional[str], tyro.conf.arg(metavar="METHOD")]
     """A method of `python -m wsss_lab info`, for example cam_baseline."""
     preset: str
     """Settings to start from: toy, voc, coco or stuff10k, some methods also with -released."""
@@ -48,9 +50,9 @@ class Train:
 
 @dataclass(frozen=True)
 class Plan:
-    """Hours, memory and disk of a run beforehand; `plan METHOD --help` lists every setting."""
+    """Hours, memory and disk of a run; `plan METHOD --help` lists every setting."""
 
-    method: Positional[str]
+    method: Annotated[Positional[str], tyro.conf.arg(metavar="METHOD")]
     """A method of `python -m wsss_lab info`, for example cosa."""
 
     def run(self) -> int:
@@ -94,7 +96,29 @@ Command = (
 )
 
 
+DESCRIPTION = """Weakly supervised semantic segmentation, from tags to pixels.
+
+With `--use FILE.py` any command also knows what that file registers: methods,
+backbones, data sets. `--version` prints the version.
+
+First steps: `data toy --out toy`, `predict toy/JPEGImages --out masks`,
+`train cam_baseline --out run`. For a photo of yours: `explain PHOTO`."""
 CONFIG = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
+
+
+PLACES = {
+    "toy": "--out",
+    **dict.fromkeys(("voc", "voc-mini", "coco", "stuff10k", "check"), "--root"),
+}
+"""`data` sub-command -> option of the folder, whose name may be left out."""
+
+
+def _placed(arguments: list[str]) -> list[str]:
+    """Name the folder of `data check FOLDER`, which stands there without its option."""
+    if arguments[:1] == ["data"] and len(arguments) > 2 and not arguments[2].startswith("-"):
+        option = PLACES.get(arguments[1])
+        return [*arguments[:2], option, *arguments[2:]] if option else arguments
+    return arguments
 
 
 def _use(arguments: list[str]) -> list[str]:
@@ -123,9 +147,12 @@ def _use(arguments: list[str]) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; problems with its input or output end in one line and exit code 2."""
     given = sys.argv[1:] if arguments is None else arguments
+    if given == ["--version"]:
+        print(f"wsss-lab {__version__}")
+        return 0
     try:
         require_readable_environment()
-        given = _use(given)
+        given = _placed(_use(given))
         commands = {"train": train, "plan": plan, "eval": score}
         if given and given[0] in commands and len(given) > 1 and not given[1].startswith("-"):
             with printable_output():
@@ -135,21 +162,21 @@ def main(arguments: list[str] | None = None) -> int:
             given,
             prog=PROGRAM,
             config=CONFIG,
-            description="Weakly supervised semantic segmentation, from tags to pixels. With "
-            "`--use FILE.py` any command also knows the methods, backbones and data sets that the "
-            "file registers.",
+            description=DESCRIPTION,
         )
         with printable_output():
             return command.run()
     except KeyboardInterrupt as stop:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             return 0  # the first process tells it
+        close_bars()
         print(printable(str(stop)) or "interrupted", file=sys.stderr)
         return 143 if type(stop).__name__ == "Terminated" else 130
     except BrokenPipeError:  # as `| head` does; training survives it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
+        close_bars()
         message = remedy_of(error)
         if message is None:
             raise  # a defect: its traceback is wanted

@@ -95,7 +95,8 @@ class RunConfig(Settings):
     tensorboard: bool = False
     """Also log for TensorBoard, into the run's folder."""
     progress: bool = False
-    """Show a progress bar on the first process."""
+    """Show a progress bar where the output is no terminal, too; in a terminal there is one (off:
+    TQDM_DISABLE=1 in the environment)."""
 
 
 def git_revision() -> str:

@@ -11,15 +11,15 @@ from wsss_lab.ranges import Count, Pixels, Range, Settings, Share
 
 @dataclass(frozen=True)
 class Predict(Settings):
-    """Name and outline what is in images: a mask and an overlay per image, no tags needed."""
+    """Name and outline what is in images, without tags: masks and overlays."""
 
     images: Positional[Path]
     """An image file, or a folder of them."""
     out: Path
     """Folder for the masks and overlays."""
     weights: Path | None = None
-    """Folder of a trained run, its model.safetensors, or a released checkpoint; else the packaged
-    toy classifier."""
+    """Folder of a trained run, its model.safetensors, or a released checkpoint. Without it,
+    only drawings of the toy world are known, no photos."""
     threshold: Share = 0.4
     """Background threshold on normalised class activation maps, 0..1."""
     soft: bool = False
@@ -34,15 +34,21 @@ class Predict(Settings):
         from wsss_lab.evaluate.predict_command import run_predict
         from wsss_lab.registry import used_files
 
-        trained, inputs = None, used_files()
-        if self.weights is not None:
+        inputs, note = used_files(), ""
+        if self.weights is None:
+            from wsss_lab.runs.default_network import default_network
+
+            network = default_network()
+            trained = network.trained
+            note = network.note
+        else:
             from wsss_lab.runs.contents import files_beside
             from wsss_lab.runs.weights import load_trained
 
             trained = load_trained(self.weights)
             inputs += files_beside(self.weights)
         options: dict[str, Any] = {"trained": trained, "soft": self.soft, "device": self.device}
-        options |= {"overwrite": self.overwrite, "inputs": inputs}
+        options |= {"overwrite": self.overwrite, "inputs": inputs, "note": note}
         return run_predict(self.images, self.out, self.threshold, **options)
 
 
@@ -84,13 +90,14 @@ class Eval(Settings):
     """Compare masks with the truth, class by class; or `eval METHOD --weights FILE` a network."""
 
     pred: Path
-    """Folder of predicted masks, `<name>.png`, palette or grey."""
+    """Folder of predicted masks, `<name>.png`, palette or grey; of a run: its labels."""
     truth: Path
     """Folder of true masks, `<name>.png`; pixels of 255 are left out."""
     list: Path
     """Text file with one image name a line."""
-    classes: Annotated[int, Range("[2, 255]")] = 21
-    """Number of classes with background."""
+    classes: Annotated[int, Range("[2, 255]")] | None = None
+    """Number of classes with background. None: as many as the masks or a classes.txt name, else
+    the 21 of VOC."""
     json: bool = False
     """Print machine-readable JSON instead of the table."""
     unlabelled: Literal["wrong", "ignored", "error"] = "wrong"
@@ -102,7 +109,7 @@ class Eval(Settings):
 
     def run(self) -> int:
         """Print the report."""
-        from wsss_lab.evaluate.directories import run_eval
+        from wsss_lab.evaluate.eval_command import run_eval
         from wsss_lab.metrics import Protocol
 
         reading = self.unlabelled if self.ignore is None else "ignored"

@@ -2,12 +2,13 @@
 
 import dataclasses
 import os
-import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from wsss_lab.commands.options import PROGRAM, default_of, option, parse, setting, unnamed
+from wsss_lab.progress import above_bars, close_bars
 from wsss_lab.ranges import Count, Settings
 
 
@@ -17,12 +18,14 @@ def train(arguments: list[str]) -> int:
     Args:
         arguments: what follows `train`.
     """
+    from wsss_lab.commands.closing import closing, command_line
     from wsss_lab.data.workers import PARENT, end_with_parent
     from wsss_lab.runs.contents import undo_failed_start
     from wsss_lab.runs.folder import is_first_process
     from wsss_lab.runs.launch import require_run
     from wsss_lab.runs.recipe import find_recipe
     from wsss_lab.runs.settings import restore
+    from wsss_lab.train.log import steadfast
     from wsss_lab.train.stop import raised_by_sigterm
 
     if parent := os.environ.pop(PARENT, ""):
@@ -56,19 +59,29 @@ def train(arguments: list[str]) -> int:
         ),
         arguments[1:],
         prog=f"{PROGRAM} train {method}",
-        description=f"{recipe.summary}. The values shown are those of the preset. Images need "
-        "tags; without any mask the run ends with labels and overlays, unscored.",
+        description=f"{recipe.summary[0].upper()}{recipe.summary[1:]}.\n\n"
+        "The values shown are those of the preset. Images need tags; without any mask\n"
+        "the run ends with labels and overlays, unscored.",
     )
     if settings.resume:
         require_run(settings.out)
     more: dict[str, Any] = {"overwrite": True} if settings.overwrite else {}
     try:
         with raised_by_sigterm(), undo_failed_start(settings.out, is_first_process()):
-            recipe.train(settings.config, settings.out, settings.resume, **more)
+            found = recipe.train(settings.config, settings.out, settings.resume, **more)
     except KeyboardInterrupt as stop:
-        command = f"{PROGRAM} train {method} --out {shlex.quote(str(settings.out))} --resume"
+        close_bars()
+        command = command_line("train", method, "--out", settings.out, "--resume")
         raise type(stop)(f"{stop or 'interrupted'}. Go on with: {command}") from None
+    if is_first_process() and isinstance(found, Mapping):
+        steadfast(print)(closing(method, settings.out, found))
     return 0
+
+
+def _on_error(line: str) -> None:
+    """Print a line on standard error, above open bars."""
+    with above_bars():
+        print(line, file=sys.stderr, flush=True)
 
 
 def _resumes(arguments: list[str]) -> bool:
@@ -115,8 +128,8 @@ def plan(arguments: list[str]) -> int:
         ),
         arguments[1:],
         prog=f"{PROGRAM} plan {method}",
-        description="Hours, memory and disk of a run beforehand. Images and weights are random, "
-        "of the data set's usual size: reading and decoding files is not timed.",
+        description="Hours, memory and disk of a run beforehand.\n\nImages and weights are random, "
+        "of the data set's usual size:\n\nreading and decoding files is not timed.",
     )
     if settings.out:
         inputs = [*input_paths(settings.config).values(), *used_files()]
@@ -173,6 +186,8 @@ def score(arguments: list[str]) -> int:
             inputs += [settings.out] if settings.out.exists() else []
         guard_outputs([settings.out], inputs, overwrite=settings.overwrite)
     lines: list[str] = []
-    found = score_weights(trained, settings.config, out=settings.out, log=lines.append)
+    found = score_weights(
+        trained, settings.config, out=settings.out, log=lines.append, progress=_on_error
+    )
     print(json.dumps(found, indent=2, sort_keys=True) if settings.json else "\n".join(lines))
     return 0

@@ -62,8 +62,22 @@ def parse(kind: Any, arguments: list[str] | None, **options: Any) -> Any:
     return found
 
 
+_STOP = "\x00"
+_TITLES = ("Parsing error", "Required options", "Unrecognized options")
+
+
 def _one_line(text: str) -> str:
-    """The sentences of a box drawn on the terminal, without the box."""
-    rows = [re.sub(r"[\u2500-\u257f]+", " ", row).strip() for row in text.splitlines()]
-    rows = [row for row in rows if row and row not in ("Parsing error", "Required options")]
-    return re.sub(r"\s+", " ", " ".join(rows))
+    """The sentences of a box drawn on the terminal, without the box and its rulers.
+
+    A title in the box's edge becomes the start of the sentence, unless it adds nothing.
+    """
+    words = []
+    for row in text.splitlines():
+        bare = re.sub(r"[\u2500-\u257f]+", " ", row).strip()
+        edge = row.startswith("\u256d")
+        if bare and not (edge and bare in _TITLES):
+            words.append(f"{bare.rstrip(':')}:" if edge else bare)
+        elif not bare and re.search("\u2500{3}", row) and words and "\u2570" not in row:
+            words.append(_STOP)  # a ruler between two messages
+    joined = re.sub(r"\s+", " ", " ".join(words))
+    return re.sub(rf"[.:]? ?{_STOP} ?", ". ", joined)

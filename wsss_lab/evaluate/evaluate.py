@@ -20,12 +20,14 @@ from wsss_lab.data.errors import DataError
 from wsss_lab.data.reported import Reported, raising
 from wsss_lab.data.sample import Sample
 from wsss_lab.data.workers import LoaderWorker
-from wsss_lab.evaluate.directories import SHOWN, evaluate_directories, read_names, run_eval
+from wsss_lab.evaluate.directories import SHOWN, evaluate_directories, read_names
+from wsss_lab.evaluate.eval_command import run_eval
 from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
 from wsss_lab.evaluate.regions import Regions, regions_of
 from wsss_lab.evaluate.scores import ORACLE, Evaluation, Scores, shows_nothing, summarise
 from wsss_lab.methods.common.base import Method, SegOutput
 from wsss_lab.metrics import Protocol, strongest_class
+from wsss_lab.progress import Countdown
 
 __all__ = [
     "SHOWN",
@@ -107,6 +109,7 @@ def score_shard(
     rank: int = 0,
     world: int = 1,
     workers: int = 0,
+    log: Callable[[str], None] | None = None,
 ) -> Scores:
     """Counts of the images `rank, rank + world, ...`: nothing padded, nothing counted twice.
 
@@ -121,6 +124,7 @@ def score_shard(
     options: Any = {"num_workers": workers, "worker_init_fn": LoaderWorker()}
     loader: Any = raising(DataLoader(read, batch_size=None, **options))
     was_training = method.training
+    progress = Countdown("scores", len(mine), None if rank else log)
     method.eval()
     for group in by_shape(loader, batch):
         images = torch.stack([s["image"] for s in group]).to(device)
@@ -138,6 +142,7 @@ def score_shard(
         if output.tag_logits is not None:
             scores.add_tags(output.tag_logits, tags)
         scores.images += len(group)
+        progress.add(len(group))
     method.train(was_training)
     return scores
 
@@ -157,6 +162,7 @@ def evaluate(
     world: int = 1,
     workers: int = 0,
     protocol: Protocol | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Score segmentation and class maps of a method in one pass over a data set.
 
@@ -183,6 +189,7 @@ def evaluate(
             counts are added up, and every process returns the same result.
         workers: processes that read images.
         protocol: what else is known: split, whose masks, policy for absent classes.
+        log: gets lines with the time left, in the first process; None for silence.
 
     Returns:
         Reports, sweeps, tag scores.
@@ -209,6 +216,7 @@ def evaluate(
         rank=rank,
         world=world,
         workers=workers,
+        log=log,
     ).gather()
     stated = replace(
         stated,

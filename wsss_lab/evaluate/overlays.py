@@ -1,13 +1,20 @@
-"""Pictures with their labels laid over them."""
+"""Pictures with their labels laid over them, and a legend of colours and class names below."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Integer, UInt8
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
+from wsss_lab import IGNORE
 from wsss_lab.config import write_atomically
 from wsss_lab.data.catalog import voc_palette
+from wsss_lab.printable import one_line
+
+UNLABELLED = "no label"
+"""What a legend calls pixels of 255."""
+PAPER, INK = (255, 255, 255), (17, 17, 17)
 
 
 def overlay(
@@ -18,13 +25,85 @@ def overlay(
     return np.where(mask[:, :, None] > 0, blend, pixels).astype(np.uint8)
 
 
+def legend_entries(
+    mask: Integer[np.ndarray, "h w"], classes: Sequence[str] | None = None
+) -> list[tuple[int, str]]:
+    """List values and names of a label image, without background.
+
+    Args:
+        mask: values 0..k and 255.
+        classes: names, background first; None, or a value beyond them, gives "class 7".
+    """
+    found = [int(value) for value in np.unique(mask) if value]
+    names = list(classes or ())
+    return [(value, UNLABELLED if value == IGNORE else _name(value, names)) for value in found]
+
+
+def _name(value: int, names: Sequence[str]) -> str:
+    return one_line(names[value]) if value < len(names) else f"class {value}"
+
+
+def with_legend(
+    picture: UInt8[np.ndarray, "h w 3"], entries: Sequence[tuple[int, str]]
+) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """Put a legend below a picture: one square of colour and one name per entry.
+
+    Args:
+        picture: stays as it is, at the top left.
+        entries: value and name, see `legend_entries`.
+
+    Returns:
+        The picture with the legend; wider than before only where a name does not fit.
+    """
+    if not entries:
+        return picture
+    height, width = picture.shape[:2]
+    size = min(40, max(11, round(min(height, width) / 26)))
+    font, gap = _font(size), size // 2
+    measured = [gap + size + gap // 2 + round(font.getlength(name)) + gap for _, name in entries]
+    width = max(width, *measured)
+    places, x, row = [], 0, 0
+    for wide in measured:
+        if x and x + wide > width:
+            x, row = 0, row + 1
+        places.append((x, row))
+        x += wide
+    line = round(1.5 * size)
+    sheet = Image.new("RGB", (width, height + (row + 1) * line + gap), PAPER)
+    sheet.paste(Image.fromarray(picture), (0, 0))
+    draw, palette = ImageDraw.Draw(sheet), voc_palette()
+    for (value, name), (x, row) in zip(entries, places, strict=True):
+        left, top = x + gap, height + gap + row * line
+        colour = tuple(int(c) for c in palette[value])
+        draw.rectangle((left, top, left + size, top + size), fill=colour, outline=INK)
+        draw.text((left + size + gap // 2, top + size // 2), name, INK, font, anchor="lm")
+    return np.asarray(sheet)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Return the font of matplotlib, which has accents, Greek and Cyrillic letters."""
+    import matplotlib  # here, for it is slow to import
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+
+
 def write_overlay(
-    path: Path, pixels: UInt8[np.ndarray, "h w 3"], mask: Integer[np.ndarray, "h w"]
+    path: Path,
+    pixels: UInt8[np.ndarray, "h w 3"],
+    mask: Integer[np.ndarray, "h w"],
+    classes: Sequence[str] | None = None,
 ) -> None:
-    """Write the overlay of an image and its labels as JPEG.
+    """Write the overlay of an image and its labels as JPEG, with a legend below it.
+
+    Args:
+        path: target.
+        pixels: RGB.
+        mask: values 0..k and 255.
+        classes: names, background first.
 
     Raises:
         OutputError: it cannot be written.
     """
-    picture = Image.fromarray(overlay(pixels, mask))
+    sheet = with_legend(overlay(pixels, mask), legend_entries(mask, classes))
+    picture = Image.fromarray(sheet)
     write_atomically(path, lambda file: picture.save(file, "JPEG", quality=92))

@@ -93,7 +93,8 @@ def predict_folder(
 ) -> Iterator[str]:
     """Write `<name>.png` (palette mask) and `<name>_overlay.jpg` for every image.
 
-    Pixels are taken as they are stored, see `wsss_lab.data.images`. Masks carry the class names.
+    Overlays have a legend below the picture. Pixels are taken as they are stored, see
+    `wsss_lab.data.images`. Masks carry the class names.
 
     Args:
         source: an image file, or a folder of them; subfolders are left alone. No tags are needed.
@@ -266,4 +267,4 @@ def _write(
 ) -> None:
     """Palette mask and overlay."""
     save_label(out / f"{name}.png", mask, classes)
-    write_overlay(out / f"{name}_overlay.jpg", pixels, mask)
+    write_overlay(out / f"{name}_overlay.jpg", pixels, mask, classes)

@@ -11,13 +11,16 @@ from wsss_lab.evaluate.predict import image_files, predict_folder
 from wsss_lab.printable import one_line
 
 
-def run_predict(source: Path, out: Path, threshold: float = 0.4, **options: Any) -> int:
+def run_predict(
+    source: Path, out: Path, threshold: float = 0.4, *, note: str = "", **options: Any
+) -> int:
     """Write masks and overlays, and print a line per image.
 
     Args:
         source: an image file, or a folder of them.
         out: folder of the results.
         threshold: see `predict_folder`.
+        note: printed on standard error before anything else.
         **options: of `predict_folder`.
 
     Returns:
@@ -31,11 +34,13 @@ def run_predict(source: Path, out: Path, threshold: float = 0.4, **options: Any)
     if source.is_dir():
         options["on_problem"] = problems.append
     done = 0
+    if note:
+        print(f"note: {note}", file=sys.stderr, flush=True)
     for line in predict_folder(source, out, threshold, **options):
         print(line)
         done += 1
-    for note in notes:
-        print(f"note: {one_line(note)}", file=sys.stderr)
+    for text in notes:
+        print(f"note: {one_line(text)}", file=sys.stderr)
     for problem in problems:
         print(f"error: {one_line(problem)}", file=sys.stderr)
     if problems:

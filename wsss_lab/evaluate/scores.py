@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wsss_lab import IGNORE
 from wsss_lab.evaluate.regions import RegionCounts
+from wsss_lab.evaluate.tables import tables
 from wsss_lab.metrics import (
     ConfusionMatrix,
     Protocol,
@@ -130,26 +131,8 @@ class Evaluation:
     them in which something is predicted, and the share of their pixels."""
 
     def table(self) -> str:
-        """Every report, with a warning above those that used the true tags."""
-        blocks = []
-        for kind, report in self.reports.items():
-            note = "  (the true tags of each image were used: an oracle)"
-            blocks.append(f"== {kind}{note if kind.endswith(ORACLE) else ''}\n{report.table()}")
-            if kind in self.sweeps:
-                sweep = self.sweeps[kind]
-                blocks.append(
-                    f"best of {len(sweep.thresholds)} thresholds, chosen on the truth: "
-                    f"{sweep.best_threshold:.2f} gives mIoU {100 * sweep.best_miou:.2f} %"
-                )
-            if kind in self.alarms:
-                alarms = self.alarms[kind]
-                blocks.append(
-                    f"false alarms: in {100 * alarms['share']:.2f} % of {alarms['images']} images "
-                    f"without any class, on {100 * alarms['pixel_share']:.2f} % of their pixels"
-                )
-        if self.tags:
-            blocks.append("  ".join(f"tag {name} {value:.4f}" for name, value in self.tags.items()))
-        return "\n".join(blocks)
+        """Every report, with a warning above those that used the true tags; protocol at the end."""
+        return tables([("", self)])
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers for `metrics.json`; NaN becomes None."""
@@ -235,7 +218,7 @@ def side_by_side(found: Evaluation) -> str:
             name += f", threshold {report.protocol.thresholds}"
         cells.setdefault(name, ["-", "-"])[kind.endswith(ORACLE)] = f"{100 * report.miou:.2f}"
     for kind, sweep in found.sweeps.items():
-        name = f"{kind.removesuffix(ORACLE)}, best threshold of this list (an oracle, too)"
+        name = f"{kind.removesuffix(ORACLE)}, best threshold (an oracle, too)"
         told = kind.endswith(ORACLE)
         best = f"{100 * sweep.best_miou:.2f} at {sweep.best_threshold:.2f}"
         cells.setdefault(name, ["-", "-"])[told] = best

@@ -125,6 +125,12 @@ class Report:
 
     def table(self) -> str:
         """Format the per-class table in percent, the means, and the protocol."""
+        return "\n".join(
+            [self.scores(), "protocol", *(f"  {line}" for line in self.protocol.lines())]
+        )
+
+    def scores(self) -> str:
+        """Format the per-class table in percent, and the means."""
         wide = max(len(name) for name in (*self.class_names, "class"))
         head = f"{'class':<{wide}}  {'IoU':>6} {'prec.':>6} {'recall':>6} {'over':>7} {'under':>7}"
         rows = [
@@ -144,8 +150,7 @@ class Report:
             f"mIoU {_percent(self.miou)} %   pixel accuracy {_percent(self.pixel_accuracy)} %   "
             f"mean accuracy {_percent(self.mean_accuracy)} %"
         ]
-        protocol = ["protocol", *(f"  {line}" for line in self.protocol.lines())]
-        return "\n".join([head, *rows, *means, *protocol])
+        return "\n".join([head, *rows, *means])
 
     def to_json(self) -> str:
         """Return all fields as JSON; NaN becomes null, so that any reader accepts it."""

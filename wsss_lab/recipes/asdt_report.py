@@ -32,6 +32,7 @@ from wsss_lab.evaluate.evaluate import by_shape
 from wsss_lab.methods.asdt.method import ASDT
 from wsss_lab.methods.asdt.predictions import PAIRS, agreement, image_counts, predictions
 from wsss_lab.metrics import mean_iou
+from wsss_lab.progress import Countdown
 from wsss_lab.runs.images import FirstImages, load_data
 from wsss_lab.runs.scoring import protocol_of
 from wsss_lab.runs.stages import Log
@@ -173,7 +174,10 @@ def _tally(
     loader: Any = raising(DataLoader(read, batch_size=None, **options))
     numbered = ({**sample, "number": n} for n, sample in zip(mine, loader, strict=True))
     tally = Tally(images.num_classes + 1)
+    shown = log if fabric.is_global_zero else None
+    progress = Countdown(f"heads and labels, {role}", len(mine), shown)
     for group in by_shape(numbered, config.test.batch):  # type: ignore[arg-type]
+        progress.add(len(group))
         pixels, tags, truth = (
             torch.stack([sample[key] for sample in group]).to(fabric.device)  # type: ignore[literal-required]
             for key in ("image", "tags", "mask")

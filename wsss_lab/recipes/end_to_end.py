@@ -28,9 +28,10 @@ from wsss_lab.methods.common.checkpoints import CheckpointKind
 from wsss_lab.methods.common.published import Published
 from wsss_lab.models.keymaps import Table
 from wsss_lab.models.weights import load_strictly
+from wsss_lab.progress import Headings
 from wsss_lab.ranges import SettingError, Settings
 from wsss_lab.recipes.end_to_end_plan import StepKind, any_step, plan
-from wsss_lab.runs.contents import LABELS
+from wsss_lab.runs.contents import LABELS, OVERLAYS
 from wsss_lab.runs.folder import RunFolder, device_name
 from wsss_lab.runs.labels import label_stage
 from wsss_lab.runs.lists import finish_unscored, load_lists
@@ -210,6 +211,8 @@ class EndToEnd:
             "config": config,
             "weights": config.weights,
         }
+        stages = Headings(log, 2)
+        stages.open("train", "one network learns classes and masks", "model.safetensors")
         fit_stage(
             folder,
             "",
@@ -225,6 +228,12 @@ class EndToEnd:
             on_step=self.watcher(method, images, config, fabric, out) if self.watcher else None,
         )
         method.eval()
+        if val is None:
+            stages.open(
+                "labels", "training images are labelled, no scores", f"{LABELS}/, {OVERLAYS}/"
+            )
+        else:
+            stages.open("evaluate", "the network against the truth", "metrics.json")
         return folder.write_metrics(
             self._results(method, config, images, val, out, fabric, log),
             seed=config.run.seed,
@@ -243,7 +252,7 @@ class EndToEnd:
                         segment=True, batch=test.batch, workers=config.run.workers,
                         fabric=fabric, log=log)  # fmt: skip
             return finish_unscored(images, out, LABELS, fabric=fabric, log=log)
-        found = score(method, val, views, config, fabric, test.cam_threshold)
+        found = score(method, val, views, config, fabric, test.cam_threshold, log)
         log(f"\nvalidation list\n{found.table()}")
         more = self.report(method, config, fabric, out, log) if self.report else {}
         return {"val": found.as_dict(), **more}

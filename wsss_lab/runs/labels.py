@@ -21,6 +21,7 @@ from wsss_lab.evaluate.evaluate import by_shape
 from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
 from wsss_lab.evaluate.overlays import write_overlay
 from wsss_lab.methods.common.base import Method
+from wsss_lab.progress import Countdown
 from wsss_lab.runs.stages import Log
 
 CHUNK = 64
@@ -69,7 +70,7 @@ def label_stage(
         batch: images per forward pass, at most.
         workers: processes that read images.
         fabric: chunk `c` is done by the process `c % world`.
-        log: gets a line per ten chunks.
+        log: gets lines with the time left, see `wsss_lab.progress`.
     """
     names = _names(dataset)
     chunks = [range(i, min(i + CHUNK, len(names))) for i in range(0, len(names), CHUNK)]
@@ -79,8 +80,11 @@ def label_stage(
     wanted: Any = Reported(Subset(dataset, [i for chunk in todo for i in chunk]))
     options: Any = {"num_workers": workers, "worker_init_fn": LoaderWorker()}
     samples: Any = raising(DataLoader(wanted, batch_size=None, **options))
-    classes = (BACKGROUND, *dataset.class_names) if hasattr(dataset, "class_names") else None
-    for number, chunk in enumerate(todo):
+    classes = _classes_of(dataset)
+    progress = Countdown("labels", sum(map(len, todo)), log if fabric.is_global_zero else None)
+    if len(todo) < len(mine):
+        log(f"labels: {sum(map(len, mine)) - progress.total} images done already")
+    for chunk in todo:
         for group in by_shape(itertools.islice(samples, len(chunk)), batch):
             pixels = torch.stack([s["image"] for s in group]).to(device).float() / 255
             tags = torch.stack([s["tags"] for s in group]).to(device)
@@ -98,9 +102,13 @@ def label_stage(
             labels = made.to(torch.uint8).cpu()
             for sample, label in zip(group, labels, strict=True):
                 save_label(out / f"{sample['name']}.png", label.numpy(), classes)
-        if number % 10 == 0:
-            log(f"labels: {chunk.stop}/{len(names)} images")
+            progress.add(len(group))
     fabric.barrier()
+
+
+def _classes_of(dataset: Any) -> tuple[str, ...] | None:
+    """Class names of a data set, background first, where it has any."""
+    return (BACKGROUND, *dataset.class_names) if hasattr(dataset, "class_names") else None
 
 
 def _names(dataset: Any) -> list[str]:
@@ -120,6 +128,8 @@ def tagged_segmentation(
 def write_overlays(dataset: Any, labels: Path, out: Path, *, fabric: Fabric) -> int:
     """Write `NAME_overlay.jpg` of the first images: the image under its label's colours.
 
+    A legend of colours and class names is below each picture.
+
     Args:
         dataset: images and names, of at most `PICTURES` of which pictures are written.
         labels: folder of the label images.
@@ -129,11 +139,11 @@ def write_overlays(dataset: Any, labels: Path, out: Path, *, fabric: Fabric) -> 
     Returns:
         Number of pictures, over all processes.
     """
-    count = min(PICTURES, len(dataset))
+    count, classes = min(PICTURES, len(dataset)), _classes_of(dataset)
     for index in range(fabric.global_rank, count, fabric.world_size):
         sample = dataset[index]
         label = read_mask(labels / f"{sample['name']}.png", 256)
         pixels = sample["image"].permute(1, 2, 0).numpy()
-        write_overlay(out / f"{sample['name']}_overlay.jpg", pixels, label)
+        write_overlay(out / f"{sample['name']}_overlay.jpg", pixels, label, classes)
     fabric.barrier()
     return count

@@ -78,6 +78,7 @@ def score(
     config: Any,
     fabric: Fabric,
     cam_threshold: float | None = None,
+    log: Log | None = None,
 ) -> Evaluation:
     """Score segmentation and class maps of a trained method on the validation list.
 
@@ -89,6 +90,7 @@ def score(
         fabric: launched; every process takes its share of the images.
         cam_threshold: background score, 0..1, at which the class maps get a report; None reports
             the sweep over thresholds only.
+        log: gets lines with the time left; None for silence.
     """
     test = config.test
     return evaluate(
@@ -105,6 +107,7 @@ def score(
         world=fabric.world_size,
         workers=config.run.workers,
         protocol=dataclasses.replace(protocol_of(config.data), crf=test.crf),
+        log=log,
     )
 
 
@@ -125,7 +128,7 @@ def score_training_maps(
         views: how images are looked at.
         config: uses `data`, `report_train` (so many images; 0 for none), `test`, `run.workers`.
         fabric: launched; every process takes its share of the images.
-        log: gets a line where there is no truth.
+        log: gets lines with the time left, or one where there is no truth.
         cam_threshold: see `score`.
 
     Returns:
@@ -154,6 +157,7 @@ def score_training_maps(
         world=fabric.world_size,
         workers=config.run.workers,
         protocol=dataclasses.replace(stated, split=f"{stated.split}, first {len(some)}"),
+        log=log,
     )
     told = f"cam{ORACLE}"
     reports = {told: found.reports[told]} if told in found.reports else {}

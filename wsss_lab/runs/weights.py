@@ -126,6 +126,7 @@ def score_weights(
     *,
     out: Path | None = None,
     log: Callable[[str], None] = print,
+    progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Score a network with the true tags of every image and without, in one pass.
 
@@ -134,6 +135,7 @@ def score_weights(
         config: on what.
         out: JSON file to write.
         log: gets the tables.
+        progress: gets lines with the time left; None for silence.
 
     Returns:
         Numbers, protocols and provenance, as in a run's `metrics.json`.
@@ -166,6 +168,7 @@ def score_weights(
         crf=crf,
         workers=config.workers,
         protocol=replace(protocol_of(config.data), crf=config.crf),
+        log=progress,
     )
     recipe = find_recipe(trained.name)
     log(found.table())

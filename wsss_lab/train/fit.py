@@ -16,6 +16,7 @@ from torch import Tensor
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.methods.common.base import Batch, Method, StepOutput
 from wsss_lab.models.state import require_finite
+from wsss_lab.progress import in_terminal
 from wsss_lab.train import hang
 from wsss_lab.train.checkpoint import CheckpointError, require_same_run
 from wsss_lab.train.conditions import other_shares, remarks
@@ -96,7 +97,8 @@ def fit(
     for remark in remarks(method, run) if log else ():
         log(remark)  # type: ignore[misc]
     journal = Journal(run, optim.lr, out if fabric.is_global_zero else None, log, history)
-    bar = progress_bar(run, step, run.progress and fabric.is_global_zero)
+    shown = fabric.is_global_zero and (run.progress or (bool(log) and in_terminal()))
+    bar = progress_bar(run, step, shown)
 
     while step < run.steps:
         factor = lr_factor(step, run.steps, optim)

@@ -7,13 +7,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from wsss_lab.config import OutputError, RunConfig, output_error, write_atomically
+from wsss_lab.progress import above_bars, open_bar, speed_text, time_left
 
 History = list[dict[str, float]]
 """One entry per logged step: step, loss, its parts, lr_factor, images_per_s."""
@@ -145,9 +145,10 @@ def steadfast(log: Callable[[str], None]) -> Callable[[str], None]:
         if lost:
             return
         try:
-            log(line)
-            if log is print:  # else an error would show at the end only
-                sys.stdout.flush()
+            with above_bars():
+                log(line)
+                if log is print:  # else an error would show at the end only
+                    sys.stdout.flush()
         except (OSError, ValueError) as error:  # ValueError: the file is closed
             if isinstance(error, ValueError) and "closed file" not in str(error):
                 raise
@@ -169,27 +170,6 @@ def _silence() -> None:
         os.close(nowhere)
 
 
-class _Steady:
-    """A file whose errors are passed over; for the progress bar."""
-
-    def __init__(self, file: Any):
-        self.file = file
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
-
-    def write(self, text: str) -> int:
-        """Write, if that is possible."""
-        with contextlib.suppress(OSError, ValueError):
-            return self.file.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush, if that is possible."""
-        with contextlib.suppress(OSError, ValueError):
-            self.file.flush()
-
-
 def read_log(path: Path) -> History:
     """The entries of a `log.csv`; an entry lacks what its step did not log.
 
@@ -207,19 +187,18 @@ def read_log(path: Path) -> History:
         raise ValueError(f"{path}: no log of a training ({error}); delete it") from error
 
 
-FOREVER = 3.6e11
-"""Longest time to go that is shown, s: ten thousand years."""
-
-
 def line(entry: dict[str, float], run: RunConfig, peak_lr: float) -> str:
     """One entry as text: step, losses, learning rate, speed, time to go, memory."""
     known = {"step", "images_per_s", "lr_factor"}
+    terms = [value for name, value in entry.items() if name not in known | {"loss"}]
+    if terms == [entry.get("loss")]:  # the only term is the loss
+        known |= set(entry) - {"loss"}
     parts = "  ".join(f"{name} {value:.4f}" for name, value in entry.items() if name not in known)
     speed, rate = entry["images_per_s"], entry["lr_factor"] * peak_lr
-    left = min((run.steps - entry["step"] - 1) * run.batch / max(speed, 1e-9), FOREVER)
+    left = time_left((run.steps - entry["step"] - 1) * run.batch, speed)
     return (
         f"step {int(entry['step']) + 1:>5}/{run.steps}  {parts}  lr {rate:.1e}"
-        f"  {speed:.0f} images/s  {timedelta(seconds=round(left))} left  {memory():.1f} GB"
+        f"  {speed_text(speed)} images/s  {left} left  {memory():.1f} GB"
     )
 
 
@@ -248,7 +227,4 @@ def _board(folder: Path, first: int) -> Any:
 
 def progress_bar(run: RunConfig, start: int, shown: bool) -> Any:
     """A progress bar from `start` to `run.steps`, or something that behaves like one unseen."""
-    from tqdm.auto import tqdm
-
-    options: Any = {"file": _Steady(sys.stderr)} if shown else {"disable": True}
-    return tqdm(total=run.steps, initial=start, unit="step", **options)
+    return open_bar(run.steps, start, "step", shown=shown)

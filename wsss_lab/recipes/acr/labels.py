@@ -32,6 +32,7 @@ from wsss_lab.evaluate.scores import Scores
 from wsss_lab.methods.common.affinity_net import AffinityNetwork
 from wsss_lab.methods.common.base import Method
 from wsss_lab.metrics import Protocol, Report
+from wsss_lab.progress import Countdown
 from wsss_lab.recipes.acr.config import Config
 from wsss_lab.runs.images import FirstImages, load_data
 from wsss_lab.runs.labels import LabelRule
@@ -162,7 +163,7 @@ def score_labels(
     rules = {"maps": map_rule(config)}
     if config.label_crf != "none":
         rules["maps+crf"] = map_rule(config, config.label_crf)
-    counts = _count(localiser, some, rules, folders, config, fabric)
+    counts = _count(localiser, some, rules, folders, config, fabric, log)
     stated = _protocols(config, len(some))
     whole, shown = int(counts.labels["maps"].compute().sum()), {}
     for kind, matrix in counts.labels.items():
@@ -184,6 +185,7 @@ def _count(
     folders: dict[str, Path],
     config: Config,
     fabric: Fabric,
+    log: Log,
 ) -> Scores:
     """Count the confusion of every kind of label; a pixel without label is left out."""
     classes = images.images.num_classes + 1
@@ -192,7 +194,9 @@ def _count(
     read: Any = Reported(mine)
     options: Any = {"num_workers": config.run.workers, "worker_init_fn": LoaderWorker()}
     loader: Any = raising(DataLoader(read, batch_size=None, **options))
+    progress = Countdown("label scores", len(mine), log if fabric.is_global_zero else None)
     for group in by_shape(loader, config.test.batch):
+        progress.add(len(group))
         pixels = torch.stack([s["image"] for s in group]).to(device)
         tags = torch.stack([s["tags"] for s in group]).to(device)
         truth = torch.stack([s["mask"] for s in group]).long()

@@ -34,6 +34,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from wsss_lab.evaluate.inference import VIEWS, MultiScale
+from wsss_lab.evaluate.tables import tables
 from wsss_lab.methods.acr import config as acr
 from wsss_lab.methods.acr.keymap import KEYMAP
 from wsss_lab.methods.acr.method import ACR
@@ -41,15 +42,18 @@ from wsss_lab.methods.acr.released import network_of
 from wsss_lab.methods.common.base import Method, SegOutput
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.weights import load_backbone_weights, load_strictly
+from wsss_lab.progress import Headings
 from wsss_lab.recipes.acr.config import NAME, NO_PRESET, PRESETS, Config
 from wsss_lab.recipes.acr.labels import label_rule, score_labels, walk_rule
 from wsss_lab.recipes.acr.stages import (
     Stages,
     build_affinity,
     build_masks,
+    count_stages,
     later_stages,
     stage_runs,
 )
+from wsss_lab.runs.contents import OVERLAYS
 from wsss_lab.runs.folder import RunFolder, device_name
 from wsss_lab.runs.lists import finish_unscored, load_lists
 from wsss_lab.runs.owner import own_run
@@ -189,7 +193,8 @@ def _train(folder: RunFolder, config: Config, log: Log) -> dict[str, Any]:
         "device": device_name(fabric.device),
         "weights": config.weights,
     }
-    stages = Stages(folder, config, runs, images, fabric, log)
+    headings = Headings(log, count_stages(config, val is not None))
+    stages = Stages(folder, config, runs, images, fabric, log, headings)
     localiser = Localiser(stages.fit(method)).eval()
     return folder.write_metrics(_results(stages, localiser, val), **origin)
 
@@ -198,6 +203,7 @@ def _results(stages: Stages, localiser: Localiser, val: Any) -> dict[str, Any]:
     """Run the stages after the maps; scores, or without truth overlays of the last labels."""
     config, fabric, log, out = stages.config, stages.fabric, stages.log, stages.folder.path
     if config.until == "maps" and val is not None:
+        stages.headings.open("evaluate", "maps against the truth", "metrics.json")
         return _score(config, localiser, None, val, fabric, log)
     stages.label("labels", localiser, label_rule(config))
     folders, network = {"sure": out / "labels"}, None
@@ -208,8 +214,10 @@ def _results(stages: Stages, localiser: Localiser, val: Any) -> dict[str, Any]:
             folders["propagated"] = out / "propagated"
         network = stages.masks(list(folders.values())[-1])
     if val is None:
+        stages.headings.open("overlays", "labels over their images, no scores", f"{OVERLAYS}/")
         last = list(folders.values())[-1].name
         return finish_unscored(stages.images, out, last, fabric=fabric, log=log)
+    stages.headings.open("evaluate", "networks and labels against the truth", "metrics.json")
     results = _score(config, localiser, network, val, fabric, log)
     labels = score_labels(localiser, folders, config, fabric, log)
     return results | ({"train_labels": labels} if labels else {})
@@ -226,15 +234,15 @@ def _score(
     """Segmentation, if there is one, and maps on the validation list; maps of training images."""
     at = config.test.cam_threshold
     views = find_views(config.test.views)
-    seg = score(network, val, views, config, fabric, at) if network else None
-    cam = score(localiser, val, VIEWS["single"], config, fabric, at)
+    seg = score(network, val, views, config, fabric, at, log) if network else None
+    cam = score(localiser, val, VIEWS["single"], config, fabric, at, log)
     train = score_training_maps(localiser, VIEWS["single"], config, fabric, log, at)
-    for heading, found in (
+    parts = [
         *([("segmentation network, validation list", seg)] if seg else []),
         ("maps, validation list", cam),
         *(("maps of training images, whose tags are given", found) for found in train.values()),
-    ):
-        log(f"\n{heading}\n{found.table()}")
+    ]
+    log(f"\n{tables(parts)}")
     shown = {"val": (seg.as_dict() if seg else {}) | cam.as_dict()}
     return shown | {name: found.as_dict() for name, found in train.items()}
 

@@ -19,6 +19,7 @@ from wsss_lab.methods.common.deeplab import DeepLabV2
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.weights import load_backbone_weights
+from wsss_lab.progress import Headings
 from wsss_lab.recipes.acr.config import NAME, Config
 from wsss_lab.runs.folder import RunFolder
 from wsss_lab.runs.images import PseudoLabelled
@@ -38,6 +39,13 @@ def stage_runs(config: Config) -> dict[str, RunConfig]:
         steps, batch = config.affinity.steps, config.affinity.batch
         runs["affinity"] = dataclasses.replace(config.run, steps=steps, batch=batch)
     return runs
+
+
+def count_stages(config: Config, scored: bool) -> int:
+    """Count the headings of a run, the last one of scores or overlays included."""
+    labelled = config.until == "masks" or not scored
+    spread = config.until == "masks" and config.propagation == "affinity"
+    return 2 + labelled + 2 * spread + (config.until == "masks")
 
 
 def stage_data(config: Config, stage: str) -> DataConfig:
@@ -96,14 +104,17 @@ class Stages:
     """Training list, without masks."""
     fabric: Fabric
     log: Log
+    headings: Headings
 
     def fit(self, method: ACR) -> Any:
         """Train the transformer on tags."""
+        self.headings.open("fit", "a transformer learns from tags", "fit/model.safetensors")
         weights = self.folder.path / "fit" / "model.safetensors"
         return self._train("fit", method, self.images, self.config.optim, weights)
 
     def label(self, name: str, localiser: Method, rule: LabelRule) -> None:
         """Write labels of all training images into the folder `name`."""
+        self.headings.open(name, "training images are labelled", f"{name}/NAME.png")
         label_stage(
             localiser,
             self.images,
@@ -118,6 +129,7 @@ class Stages:
 
     def affinity(self, labels: Path) -> Any:
         """Train the affinity network on sure labels."""
+        self.headings.open("affinity", "what belongs together", "affinity/model.safetensors")
         seeded(self.config.run.seed)
         network = build_affinity(self.config, True)
         weights = self.folder.path / "affinity" / "model.safetensors"
@@ -126,6 +138,7 @@ class Stages:
 
     def masks(self, labels: Path) -> Method:
         """Train the segmentation network on labels."""
+        self.headings.open("masks", "a segmentation network learns", "model.safetensors")
         seeded(self.config.run.seed)
         network = build_masks(self.config, self.images.num_classes + 1, True)
         weights = self.folder.path / "model.safetensors"

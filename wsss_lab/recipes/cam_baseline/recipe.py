@@ -23,13 +23,15 @@ from torch import Tensor
 from wsss_lab.cam import Fusion
 from wsss_lab.config import RunConfig
 from wsss_lab.evaluate.inference import LOGIT_FUSIONS, MultiScale
+from wsss_lab.evaluate.tables import tables
 from wsss_lab.methods.cam_baseline import SegNetwork, TagClassifier
 from wsss_lab.methods.common.base import Method
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.weights import load_backbone_weights, load_strictly
+from wsss_lab.progress import Headings
 from wsss_lab.recipes.cam_baseline.config import NAME, Config
-from wsss_lab.runs.contents import LABELS
+from wsss_lab.runs.contents import LABELS, OVERLAYS
 from wsss_lab.runs.folder import RunFolder, device_name
 from wsss_lab.runs.images import PseudoLabelled
 from wsss_lab.runs.labels import label_stage
@@ -106,17 +108,21 @@ def _train(folder: RunFolder, config: Config, log: Log) -> dict[str, Any]:
         "config": config,
         "weights": classifier.backbone.weight_tag,
     }
+    stages = Headings(log, 4)
     common: dict[str, Any] = {"data": config.data, "fabric": fabric, "log": log}
 
     # 1. tags -> a network that names what is in an image
+    stages.open("tags", "a network learns which classes are in an image", "tags/model.safetensors")
     target, part = out / "tags" / "model.safetensors", {"part": "TagClassifier"}
     fit_stage(folder, "tags", classifier, images, config.run, config.optim,
               weights=target, facts=facts | part, **common)  # fmt: skip
     # 2. its class maps, cut at a threshold that no truth has chosen -> pseudo-labels
+    stages.open("labels", "its class maps are cut into pseudo-labels", f"{LABELS}/NAME.png")
     label_stage(classifier, images, out / LABELS, views=cam_views(config),
                 threshold=config.threshold, band=config.band, batch=config.test.batch,
                 workers=config.run.workers, fabric=fabric, log=log)  # fmt: skip
     # 3. pseudo-labels -> a segmentation network, which needs no tags afterwards
+    stages.open("masks", "a segmentation network learns from them", "model.safetensors")
     classes = images.num_classes + 1
     network = build_network(config, classes)
     labelled = PseudoLabelled(images, out / LABELS, classes)
@@ -125,8 +131,10 @@ def _train(folder: RunFolder, config: Config, log: Log) -> dict[str, Any]:
               weights=target, facts=facts | part, **common)  # fmt: skip
     # 4. both against the truth, if there is one
     if val is None:
+        stages.open("overlays", "pseudo-labels over their images, no scores", f"{OVERLAYS}/")
         results = finish_unscored(images, out, LABELS, fabric=fabric, log=log)
     else:
+        stages.open("evaluate", "networks and pseudo-labels against the truth", "metrics.json")
         results = _score(config, classifier, network, val, fabric, log)
     return folder.write_metrics(
         results,
@@ -167,15 +175,15 @@ def _score(
 ) -> dict[str, Any]:
     """Segmentation and maps on the validation list; pseudo-labels on some training images."""
     views, at = cam_views(config), config.threshold
-    seg = score(network.eval(), val, seg_views(config), config, fabric)
-    cam = score(classifier, val, views, config, fabric, at)
+    seg = score(network.eval(), val, seg_views(config), config, fabric, log=log)
+    cam = score(classifier, val, views, config, fabric, at, log)
     pseudo = score_training_maps(classifier, views, config, fabric, log, at)
-    for heading, found in (
+    parts = [
         ("segmentation network, validation list", seg),
         ("tag classifier's maps, validation list", cam),
         *(("pseudo-labels: training images, whose tags are given", p) for p in pseudo.values()),
-    ):
-        log(f"\n{heading}\n{found.table()}")
+    ]
+    log(f"\n{tables(parts)}")
     results: dict[str, Any] = {"val": seg.as_dict() | cam.as_dict()}
     for found in pseudo.values():
         results["pseudo_labels"] = found.as_dict()
