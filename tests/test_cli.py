@@ -140,3 +140,45 @@ def test_ctrl_c_is_no_traceback(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(RECIPES._found, "cam_baseline", stopped)
     assert main(["train", "cam_baseline", "--out", str(tmp_path)]) == 130
     assert "--resume" in capsys.readouterr().err
+
+
+def test_predict_without_weights_first_names_what_it_knows(tmp_path, capfd):
+    assert main(["data", "toy", str(tmp_path / "toy"), "--count", "1"]) == 0
+    pictures, masks = tmp_path / "toy" / "JPEGImages", tmp_path / "masks"
+    capfd.readouterr()
+    assert main(["predict", str(pictures), "--out", str(masks)]) == 0
+    first, remedy = capfd.readouterr().err.splitlines()
+    assert first == "note: without --weights, only drawings of the toy world are known, no photos."
+    assert "explain PHOTO" in remedy
+    assert "--weights" in remedy
+
+
+def test_a_better_default_network_replaces_the_note(tmp_path, monkeypatch, capsys):
+    from wsss_lab.runs import default_network
+
+    better = default_network.DefaultNetwork(None, "knows photos")
+    monkeypatch.setattr(default_network, "default_network", lambda: better)
+    assert main(["data", "toy", str(tmp_path / "toy"), "--count", "1"]) == 0
+    pictures = str(tmp_path / "toy" / "JPEGImages")
+    assert main(["predict", pictures, "--out", str(tmp_path / "masks")]) == 0
+    assert capsys.readouterr().err == "note: knows photos\n"
+
+
+def test_the_folder_of_a_data_set_needs_no_option(tmp_path, capsys):
+    assert main(["data", "toy", str(tmp_path / "toy"), "--count", "2"]) == 0
+    assert main(["data", "check", str(tmp_path / "toy")]) == 0
+    assert "No problems" in capsys.readouterr().out
+
+
+def test_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("wsss-lab 0.")
+
+
+def test_messages_of_the_parser_are_sentences(capsys):
+    assert main([]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: Missing subcommand: Expected one of {info")
+    assert "}. For full helptext, run python" in error
+    assert main(["predict", "a", "b", "--out", "c"]) == 2
+    assert capsys.readouterr().err.count("Unrecognized options") == 1

@@ -44,7 +44,7 @@ def open_bar(total: int, done: int, unit: str, what: str = "", *, shown: bool) -
         shown: False makes something that behaves like a bar, unseen.
 
     Returns:
-        A bar of tqdm; `close` removes it.
+        A bar of tqdm; `close` removes it from a terminal.
     """
     from tqdm.auto import tqdm
 
@@ -54,7 +54,7 @@ def open_bar(total: int, done: int, unit: str, what: str = "", *, shown: bool) -
         initial=done,
         unit=unit,
         desc=what or None,
-        leave=False,
+        leave=not in_terminal(),
         dynamic_ncols=True,
         **options,
     )

@@ -14,7 +14,7 @@ FILES = {
     "propagated": "pseudo-labels after propagation",
     "overlays": "pseudo-labels over their images",
 }
-"""What a user looks for in a run's folder."""
+"""Results in a run's folder, with a description."""
 ORACLE = "+true tags"
 """Ending of the names of scores for which the true tags were used."""
 

@@ -13,7 +13,7 @@ from wsss_lab.metrics import Protocol
 from wsss_lab.printable import one_line, printable
 
 READING = {"wrong": "count as wrong", "ignored": "are left out of the score"}
-"""What happens to pixels without a prediction, by `Protocol.unlabelled`."""
+"""Treatment of pixels without a prediction in words, by `Protocol.unlabelled`."""
 
 
 def run_eval(

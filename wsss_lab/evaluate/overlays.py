@@ -13,7 +13,7 @@ from wsss_lab.data.catalog import voc_palette
 from wsss_lab.printable import one_line
 
 UNLABELLED = "no label"
-"""What a legend calls pixels of 255."""
+"""Name of pixels of 255 in a legend."""
 PAPER, INK = (255, 255, 255), (17, 17, 17)
 
 
@@ -60,7 +60,7 @@ def with_legend(
     height, width = picture.shape[:2]
     size = min(40, max(11, round(min(height, width) / 26)))
     font, gap = _font(size), size // 2
-    measured = [gap + size + gap // 2 + round(font.getlength(name)) + gap for _, name in entries]
+    measured = [size + 3 * gap + round(font.getlength(name)) for _, name in entries]
     width = max(width, *measured)
     places, x, row = [], 0, 0
     for wide in measured:
@@ -76,7 +76,7 @@ def with_legend(
         left, top = x + gap, height + gap + row * line
         colour = tuple(int(c) for c in palette[value])
         draw.rectangle((left, top, left + size, top + size), fill=colour, outline=INK)
-        draw.text((left + size + gap // 2, top + size // 2), name, INK, font, anchor="lm")
+        draw.text((left + size + gap, top + size // 2), name, INK, font, anchor="lm")
     return np.asarray(sheet)
 
 

@@ -15,7 +15,7 @@ TOY_ONLY = """without --weights, only drawings of the toy world are known, no ph
 
 @dataclass(frozen=True)
 class DefaultNetwork:
-    """A network for images nobody has said anything about.
+    """A network for images without tags.
 
     Attributes:
         trained: None is the packaged classifier of the toy world.
