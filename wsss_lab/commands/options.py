@@ -69,15 +69,13 @@ _TITLES = ("Parsing error", "Required options", "Unrecognized options")
 def _one_line(text: str) -> str:
     """The sentences of a box drawn on the terminal, without the box and its rulers.
 
-    A title in the box's edge becomes the start of the sentence, unless it adds nothing.
+    The box is of line characters or, where the terminal has none, of dashes. Its title becomes
+    the start of the sentence, unless it adds nothing.
     """
-    words = []
-    for row in text.splitlines():
-        bare = re.sub(r"[\u2500-\u257f]+", " ", row).strip()
-        edge = row.startswith("\u256d")
-        if bare and not (edge and bare in _TITLES):
-            words.append(f"{bare.rstrip(':')}:" if edge else bare)
-        elif not bare and re.search("\u2500{3}", row) and words and "\u2570" not in row:
-            words.append(_STOP)  # a ruler between two messages
-    joined = re.sub(r"\s+", " ", " ".join(words))
-    return re.sub(rf"[.:]? ?{_STOP} ?", ". ", joined)
+    rows = [re.sub(r"[\u2500-\u257f]+|-{4,}", _STOP, row).strip() for row in text.splitlines()]
+    rows = [row for row in rows if row]
+    title = rows[0].replace(_STOP, "").strip() if rows else ""
+    words = [row.strip(f"{_STOP} ") or _STOP for row in rows[1:]]  # a ruler ends a sentence
+    joined = re.sub(r"\s+", " ", " ".join(words)).strip(f"{_STOP} ")
+    joined = re.sub(rf"[.:]?(?: ?{_STOP})+ ?", ". ", joined)
+    return joined if title in _TITLES else f"{title}: {joined}"
