@@ -208,16 +208,9 @@ def evaluate(
         dataset,
         views,
         num_classes,
-        thresholds=grid,
-        cam_threshold=cam_threshold,
-        batch=batch,
-        tags_at_test=tags_at_test,
-        crf=crf,
-        rank=rank,
-        world=world,
-        workers=workers,
-        log=log,
-    ).gather()
+        thresholds=grid, cam_threshold=cam_threshold, batch=batch, tags_at_test=tags_at_test,
+        crf=crf, rank=rank, world=world, workers=workers, log=log,
+    ).gather()  # fmt: skip
     stated = replace(
         stated,
         scales=views.scales,

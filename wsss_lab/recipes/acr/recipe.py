@@ -188,15 +188,11 @@ def _train(folder: RunFolder, config: Config, log: Log) -> dict[str, Any]:
     start_method(method, config.start, NAME, config.backbone, images.class_names)
     folder.begin(images.class_names)
     fabric.barrier()  # a replaced run is gone before any process looks for its stages
-    origin = {
-        "seed": config.run.seed,
-        "device": device_name(fabric.device),
-        "weights": config.weights,
-    }
+    origin = {"seed": config.run.seed, "device": device_name(fabric.device)}
     headings = Headings(log, count_stages(config, val is not None))
     stages = Stages(folder, config, runs, images, fabric, log, headings)
     localiser = Localiser(stages.fit(method)).eval()
-    return folder.write_metrics(_results(stages, localiser, val), **origin)
+    return folder.write_metrics(_results(stages, localiser, val), weights=config.weights, **origin)
 
 
 def _results(stages: Stages, localiser: Localiser, val: Any) -> dict[str, Any]:
