@@ -28,6 +28,7 @@ ROOMS = (
     "models",
     "plan",
     "recipes",
+    "records",
     "refine",
     "registry.py",
     "report",

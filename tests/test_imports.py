@@ -25,7 +25,7 @@ FLOORS = [
     {"losses", "data"},
     {"refine", "metrics", "models", "ema"},
     {"config", "registry", "outputs"},
-    {"ranges", "printable", "progress"},
+    {"ranges", "printable", "progress", "records"},
 ]
 """From the top; a room imports from the floors below its own."""
 APART = {

@@ -36,7 +36,7 @@ class Places(Settings):
     work: Path = WORK
     """Folder of the runs: logs, checkpoints, weights."""
     records: Path | None = None
-    """Folder of the records; by default that of the book."""
+    """Folder of the records; by default that of the checkout, or `records/studies` without one."""
     declared: Path = DECLARED
     """Folder of the declarations."""
 

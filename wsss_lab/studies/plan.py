@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_lab.config import read_json as _read_json
+from wsss_lab.records import RECORDS
 from wsss_lab.runs.settings import FREE_TO_CHANGE, plain, restore
 from wsss_lab.studies.declare import REDUCED_NOTE, Declaration
 from wsss_lab.studies.run_lock import is_held
@@ -219,9 +220,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def find_records() -> Path:
-    """Find the folder of records: in this package's checkout, else below the working directory."""
-    here = Path(__file__).parents[2] / "book"
-    if here.is_dir():
-        return here / "records" / "studies"
-    inside = Path("records") / "studies"
-    return inside if inside.is_dir() else Path("book") / inside
+    """Find the folder for new records: in the checkout, else below the working directory.
+
+    An installation is not written into. `load_study` reads the records that came with it.
+    """
+    checkout = (RECORDS.parents[1] / "pyproject.toml").is_file()
+    return (RECORDS if checkout else Path("records")) / "studies"

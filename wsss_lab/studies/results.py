@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from wsss_lab.printable import row
+from wsss_lab.records import RECORDS
 from wsss_lab.studies.declare import DECLARED, TEXTS, Metric, read_declaration
-from wsss_lab.studies.plan import find_records, read_json
+from wsss_lab.studies.plan import read_json
 from wsss_lab.viz.studies import DifferenceRow
 
 FORMAT = 1
@@ -220,7 +221,7 @@ def load_study(
     Args:
         name: name of the study.
         profile: "full" or "cpu"; None takes the full one if it exists.
-        records: folder of the records of all studies; None takes that of the book.
+        records: folder of the records of all studies; None takes those that come with the package.
         declared: folder of the declarations.
 
     Raises:
@@ -228,7 +229,7 @@ def load_study(
         ValueError: no such study, or the aggregate is of another declaration.
     """
     declaration = read_declaration(name, declared)
-    folder = (records or find_records()) / name
+    folder = (records or RECORDS / "studies") / name
     files = [folder / f"{p}.json" for p in ([profile] if profile else ("full", "cpu"))]
     found = next((file for file in files if file.is_file()), None)
     if found is None:

@@ -1,6 +1,6 @@
 """Calibration of the toy world on the plain tag classifier alone.
 
-    python -m wsss_lab.studies.toy.calibrate --out book/records/calibration.json
+    python -m wsss_lab.studies.toy.calibrate --out wsss_lab/records/calibration.json
 
 No method of the book had any influence on the toy world's knobs: they were set so that this one
 network, trained with tags alone, shows the failures that WSSS papers are about, and then frozen as

@@ -1,6 +1,6 @@
 """Comparison of class maps from transformers trained with ACR; nothing is trained here.
 
-    python -m wsss_lab.studies.toy.localisation --out book/records/acr_localisation.json --runs RUN
+    python -m wsss_lab.studies.toy.localisation --out FILE --runs RUN
 
 Every run is the folder of a finished `train acr`, of any arm and seed; at least one must have been
 trained without consistency. From each of its networks come, on the same scenes with their true
@@ -37,6 +37,7 @@ from wsss_lab.metrics import Protocol, ThresholdSweep
 from wsss_lab.models.attention import attention_layers
 from wsss_lab.printable import row as table_row
 from wsss_lab.ranges import Batch, Count, Settings
+from wsss_lab.records import record_file
 from wsss_lab.runs.folder import read_run
 from wsss_lab.runs.weights import Trained, load_trained
 from wsss_lab.studies.plan import read_json
@@ -182,13 +183,17 @@ def _protocol(settings: Localisation) -> Protocol:
     )
 
 
-def load_localisation(path: Path) -> dict[str, Any]:
+def load_localisation(path: Path | None = None) -> dict[str, Any]:
     """Load the record of the study.
+
+    Args:
+        path: file of the record; None takes `acr_localisation`, which comes with the package.
 
     Raises:
         FileNotFoundError: it is missing; the message has the command that makes it.
         ValueError: it is damaged.
     """
+    path = path or record_file("acr_localisation")
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: there is no such record; make it with: python -m "

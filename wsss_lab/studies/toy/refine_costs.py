@@ -1,6 +1,6 @@
 """Gains and costs of refinements on the toy world.
 
-    python -m wsss_lab.studies.toy.refine_costs --out book/records/refine.json
+    python -m wsss_lab.studies.toy.refine_costs --out wsss_lab/records/refine.json
 
 Every method is given the same array, `[threshold; class maps]` with absent classes at 0, and its
 label is the largest channel of its result; unrefined, that is the plain label. The threshold is the
