@@ -7,9 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wsss_lab import __version__
 from wsss_lab.__main__ import main
 from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.runs.recipe import RECIPES
+
+
+def test_version_is_that_of_the_package(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"wsss-lab {__version__}\n"
 
 
 def test_info_is_json(capsys):

@@ -1,4 +1,4 @@
-"""Command line: `python -m wsss_lab {info,data,train,plan,eval,predict,explain,report}`.
+"""Command line, `python -m wsss_lab` or `wsss-lab`, see `--help` for its commands.
 
 Every command is a dataclass: its fields are the options, the docstrings under them are the help,
 `run` does the work and returns the exit code (0 done, 1 problems found, 2 bad input).
