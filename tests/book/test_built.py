@@ -87,14 +87,14 @@ def test_no_page_needs_the_network(book):
 
 
 @NEEDS_BOOK
-def test_every_notebook_page_offers_download_and_colab(book):
+def test_every_notebook_page_offers_its_notebook_and_no_launch_elsewhere(book):
     for page in PAGES:
         if (ROOT / f"{page}.ipynb").is_file():
             text = (book / f"{page}.html").read_text(encoding="utf-8")
-            assert f"_sources/{Path(page).name}.ipynb" in text or f"_sources/{page}.ipynb" in text
-            assert (
-                f"colab.research.google.com/github/wsss-lab/wsss-lab/blob/main/{page}.ipynb" in text
-            )
+            assert f'href="../_sources/{page}.ipynb"' in text
+            offered = (book / "_sources" / f"{page}.ipynb").read_bytes()
+            assert offered == (ROOT / f"{page}.ipynb").read_bytes()
+            assert not re.search(r"colab\.research|mybinder|/hub/user-redirect", text)
 
 
 def check_page(chromium, path: Path):
