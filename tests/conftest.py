@@ -1,10 +1,15 @@
 """Shared fixtures; `--golden DIR` points the golden tests at another folder."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from recordings import folder_of, recordings
+
+ROOT = Path(__file__).parents[1]
 
 
 def pytest_addoption(parser):
@@ -42,3 +47,16 @@ def golden(request):
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """The wheel of this checkout, built once for all tests of a process."""
+    out = tmp_path_factory.mktemp("wheel")
+    copy = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        (copy / name).write_bytes((ROOT / name).read_bytes())
+    (copy / "wsss_lab").symlink_to(ROOT / "wsss_lab")  # build folders stay out of the checkout
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, copy]
+    subprocess.run(command, check=True, capture_output=True)
+    return next(out.glob("*.whl"))

@@ -1,25 +1,12 @@
 """What a user installs: the wheel must hold the weights and work without the checkout."""
 
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    out = tmp_path_factory.mktemp("wheel")
-    copy = tmp_path_factory.mktemp("source")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        (copy / name).write_bytes((ROOT / name).read_bytes())
-    (copy / "wsss_lab").symlink_to(ROOT / "wsss_lab")  # build folders stay out of the checkout
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, copy]
-    subprocess.run(command, check=True, capture_output=True)
-    return next(out.glob("*.whl"))
 
 
 def test_wheel_holds_code_weights_and_licence(wheel):
@@ -32,6 +19,7 @@ def test_wheel_holds_code_weights_and_licence(wheel):
             "weights/*.safetensors",
             "weights/*.json",
             "studies/declared/*.yaml",
+            "records/**/*.*",
             "data/open_photos/**/*.*",
             "py.typed",
         )
@@ -41,6 +29,18 @@ def test_wheel_holds_code_weights_and_licence(wheel):
     assert not missing
     assert any(name.endswith("toy_cnn.safetensors") for name in names)
     assert any(name.endswith("LICENSE") for name in names)
+    assert not [name for name in names if name.startswith(("book", "tests"))]
+
+
+def test_wheel_is_as_large_as_the_readme_says(wheel):
+    (size,) = map(int, re.findall(r"one wheel \((\d+) MB", (ROOT / "README.md").read_text()))
+    assert abs(wheel.stat().st_size / 1e6 - size) < 1
+
+
+def test_wheel_installs_the_command(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        (entries,) = [name for name in file.namelist() if name.endswith("entry_points.txt")]
+        assert "wsss-lab = wsss_lab.__main__:main" in file.read(entries).decode()
 
 
 def test_wheel_runs_outside_the_checkout(wheel, tmp_path):
@@ -50,6 +50,7 @@ def test_wheel_runs_outside_the_checkout(wheel, tmp_path):
         "import sys; sys.path.insert(0, 'site')\n"
         "import wsss_lab; assert wsss_lab.__file__.startswith(sys.argv[1]), wsss_lab.__file__\n"
         "from wsss_lab.__main__ import main\n"
+        "assert main(['--version']) == 0\n"
         "assert main(['info']) == 0\n"
         "assert main(['data', 'toy', '--out', 'toy', '--count', '2']) == 0\n"
         "assert main(['predict', 'toy/JPEGImages', '--out', 'masks']) == 0\n"
