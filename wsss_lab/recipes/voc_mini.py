@@ -1,4 +1,4 @@
-"""What the presets `voc-mini` share: photos for two processor cores, all of it ours.
+"""Settings shared by the presets `voc-mini`: photos for two processor cores, all of it ours.
 
 Crops and sampling are those of the calibrated baseline, see `wsss_lab.studies.photos.calibrate`;
 no method had a part in choosing them.
