@@ -72,7 +72,8 @@ def test_toy_classifier_on_any_images(photos, tmp_path):
         assert probs.shape == (len(classes), *label.shape)
         assert (probs.astype(float).argmax(0) == label).mean() > 0.99
     with Image.open(tmp_path / "masks" / "scene17_overlay.jpg") as overlay:
-        assert overlay.size == (128, 128)
+        assert overlay.width == 128
+        assert overlay.height > 128  # the legend lies below the picture
 
 
 def test_masks_are_those_of_predict(photos, tmp_path):
@@ -118,9 +119,10 @@ def refused(arguments, capsys, *words):
     capsys.readouterr()
     assert main([str(a) for a in arguments]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1, lines
+    errors = [line for line in lines if not line.startswith(("note:", "     "))]
+    assert len(errors) == 1, lines
     for word in words:
-        assert word in lines[0], lines[0]
+        assert word in errors[0], errors[0]
 
 
 def test_what_is_refused(photos, tmp_path, capsys):
