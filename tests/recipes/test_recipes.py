@@ -181,7 +181,7 @@ def test_refusals_around_the_folder_leave_it_untouched(done, world, tmp_path, ca
 def test_a_finished_run_can_be_resumed_by_its_own_settings(done, capsys):
     out, metrics, _ = done
     assert main(["train", "cam_baseline", "--out", str(out), "--resume"]) == 0
-    assert capsys.readouterr().out.count("done already") == 2
+    assert capsys.readouterr().out.count("done already") == 3  # tags, labels, masks
     again = json.loads((out / "metrics.json").read_text())
     assert again["results"] == json.loads(json.dumps(metrics["results"]))
 
@@ -299,7 +299,7 @@ def test_settings_survive_json(world):
 
 
 def test_presets_name_exact_weights_and_have_no_released_form():
-    assert set(PRESETS) == {"toy", "voc", "coco", "stuff10k"}
+    assert set(PRESETS) == {"toy", "voc-mini", "voc", "coco", "stuff10k"}
     for name in ("voc", "coco", "stuff10k"):
         assert PRESETS[name].weights == "resnet50.tv_in1k"
         assert PRESETS[name].data.crop == 448

@@ -17,6 +17,8 @@ from wsss_lab.methods.acr import config as acr_method
 from wsss_lab.methods.asdt import config as asdt_config
 from wsss_lab.methods.cosa import config as cosa_config
 from wsss_lab.methods.tscd import config as tscd_config
+from wsss_lab.recipes.voc_mini import OPTIM as MINI_OPTIM
+from wsss_lab.recipes.voc_mini import OURS
 from wsss_lab.runs.recipe import find_preset
 from wsss_lab.runs.scoring import TestConfig, released_preset
 from wsss_lab.runs.settings import plain, restore
@@ -54,10 +56,10 @@ def test_data_of_a_preset(case):
     config = find_preset(name, preset)
     released = preset.endswith("-released")
     assert config.data.form == ("released" if released else "ours")
-    half = not released and preset != "toy" and name in ("tscd", "acr", "cosa")
+    half = not released and preset not in OURS and name in ("tscd", "acr", "cosa")
     assert config.run.precision == ("bf16-mixed" if half else "32-true")
     assert config.data.strong == (name == "cosa")
-    dataset = preset.split("-")[0]
+    dataset = preset if preset in OURS else preset.split("-")[0]
     assert config.data.name == (dataset if dataset in ("toy", *DATASETS) else "voc")
     if dataset != "toy":
         assert config.test.tags_at_test
@@ -82,7 +84,8 @@ def test_numbers_of_asdt():
             field: getattr(config.run, field) for field in ("workers", "log_every", "save_every")
         }
         assert dataclasses.replace(run, **free) == config.run
-        assert config.optim == (OptimConfig() if name == "toy" else asdt_config.OPTIM)
+        ours = {"toy": OptimConfig(), "voc-mini": MINI_OPTIM}
+        assert config.optim == ours.get(name, asdt_config.OPTIM)
         if name in asdt_config.CLASSES:
             assert classes_of(config.data) == asdt_config.CLASSES[name]
 

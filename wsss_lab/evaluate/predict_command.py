@@ -20,7 +20,7 @@ def run_predict(
         source: an image file, or a folder of them.
         out: folder of the results.
         threshold: see `predict_folder`.
-        note: printed on standard error before anything else.
+        note: printed on standard error before the first line.
         **options: of `predict_folder`.
 
     Returns:
@@ -34,10 +34,10 @@ def run_predict(
     if source.is_dir():
         options["on_problem"] = problems.append
     done = 0
-    if note:
-        print(f"note: {note}", file=sys.stderr, flush=True)
     for line in predict_folder(source, out, threshold, **options):
-        print(line)
+        if note and not done:  # not before an error that there would be with any network
+            print(f"note: {note}", file=sys.stderr, flush=True)
+        print(line, flush=True)
         done += 1
     for text in notes:
         print(f"note: {one_line(text)}", file=sys.stderr)

@@ -92,7 +92,7 @@ PRESETS: dict[str, Config] = {
         run=dataclasses.replace(asdt_config.RUNS["voc-mini"], log_every=20, save_every=50),
         optim=MINI_OPTIM,
         method=asdt_config.PRESETS["voc-mini"],
-        test=TestConfig(cam_threshold=None),
+        test=TestConfig(cam_threshold=None, tags_at_test=True),
         report=550,
     ),
     "voc": _photos("voc"),

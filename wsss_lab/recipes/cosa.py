@@ -83,6 +83,7 @@ PRESETS: dict[str, Config] = {
         run=RunConfig(1000, batch=8, log_every=20, save_every=50),
         optim=MINI_OPTIM,
         method=cosa_config.PRESETS["voc-mini"],
+        test=TestConfig(tags_at_test=True),
     ),
     **{name: _photos(name) for name in cosa_config.PRESETS if name not in OURS},
 }

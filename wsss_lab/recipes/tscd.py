@@ -87,7 +87,7 @@ PRESETS: dict[str, Config] = {
         run=RunConfig(1300, batch=8, log_every=20, save_every=50),
         optim=MINI_OPTIM,
         method=tscd_config.PRESETS["voc-mini"],
-        test=TestConfig(cam_threshold=0.45),
+        test=TestConfig(cam_threshold=0.45, tags_at_test=True),
     ),
     **{name: _photos(name) for name in tscd_config.PRESETS if name not in OURS},
 }
