@@ -23,7 +23,7 @@ from wsss_lab.methods.tscd.labels import affinity_label
 from wsss_lab.methods.tscd.losses import affinity_loss, correspondence, scd_loss
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.methods.tscd.network import tscd_backbone
-from wsss_lab.methods.tscd.views import place_points, sample_points, second_view
+from wsss_lab.methods.tscd.views import place_points, sample_points, second_view, whole_image
 from wsss_lab.metrics import ConfusionMatrix, mean_iou
 from wsss_lab.refine import grid_label, radius_mask
 from wsss_lab.runs.start import start_method
@@ -50,7 +50,7 @@ def losses(method: TSCD, images: Tensor, tags: Tensor) -> dict[str, Tensor]:
     view_logits, raw = method.network.segment(view, update=False)
     view_cam = method.maps(view, scale_1=raw)
     # the points of both views are unrelated: SCD is about relations of places, not about places
-    u, v = place_points(None, size, CONFIG.points, torch.zeros(len(images), 2))
+    u, v = place_points(None, size, CONFIG.points, whole_image(len(images)))
     logits = enlarge(out.seg_logits, size, align_corners=True)
     of_maps, of_logits = (
         correspondence(sample_points(one, u), sample_points(two, v))

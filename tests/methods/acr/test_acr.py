@@ -12,6 +12,7 @@ from wsss_lab.methods import acr as package
 from wsss_lab.methods.acr.config import PRESETS, RELEASED, ACRConfig, ACRQuirks
 from wsss_lab.methods.acr.losses import activation_consistency, affinity_consistency, consistency
 from wsss_lab.methods.acr.method import ACR
+from wsss_lab.methods.acr.network import flatten_attention
 from wsss_lab.methods.acr.views import NAMED_VIEWS, Flip, Scale, Shift, Turn
 from wsss_lab.models.attention import attention_layers, record_attention
 from wsss_lab.models.backbones import build_backbone
@@ -419,3 +420,19 @@ def test_main_names_of_the_package():
     assert (package.ACR, package.ACRConfig, package.PRESETS) == (ACR, ACRConfig, PRESETS)
     with pytest.raises(AttributeError, match="no attribute 'ARC'"):
         _ = package.ARC
+
+
+def test_flat_attention_is_the_softmax_of_scaled_logits():
+    one, two = acr("toy_vit"), acr("toy_vit")
+    flatten_attention(two.backbone, 0.5)
+    images = torch.rand(1, 3, 48, 48)
+    with record_attention(one.backbone, (0,), "logits") as logits, torch.no_grad():
+        one.backbone(images)
+    with record_attention(two.backbone, (0,)) as flat, torch.no_grad():
+        two.backbone(images)
+    heads = logits.maps[0].shape[1]
+    scale = (one.backbone.width // heads) ** -0.5
+    torch.testing.assert_close(flat.maps[0], (0.5 * scale * logits.maps[0]).softmax(-1))
+    untouched = build_backbone("toy_mit")
+    with pytest.raises(ValueError, match="toy_mit"):
+        flatten_attention(untouched, 0.5)

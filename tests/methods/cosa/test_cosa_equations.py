@@ -121,6 +121,24 @@ def test_losses_of_one_kind_of_pixel_are_finite(only):
     assert (cam.grad == 0).all()
 
 
+def test_inverse_perplexity_is_a_flatter_weight_of_the_same_mean():
+    score = torch.linspace(0.05, 0.95, 19).view(1, 1, 19)
+    labels = (score > 0.5).long()
+    exp, inverse = (
+        perplexity_weights(score, labels, 0.5, 0.5, 0.8, 1.5, form) for form in ("exp", "inverse")
+    )
+    front = labels == 1
+    v = score[front]
+    wanted = (-(0.8 * (v - 0.5) / 0.5).log()).pow(-1.5)
+    torch.testing.assert_close(inverse[front], wanted / wanted.mean())
+    for weights in (exp, inverse):
+        torch.testing.assert_close(weights[front].mean(), torch.tensor(1.0))
+        assert bool((weights[front].diff() > 0).all())
+    assert float(exp.max()) > 2 * float(inverse.max())
+    with pytest.raises(ValueError, match="form"):
+        perplexity_weights(score, labels, 0.5, 0.5, form="log")  # type: ignore[arg-type]
+
+
 def test_perplexity_weights_by_the_formula():
     torch.manual_seed(0)
     score, xi, alpha, beta = torch.rand(2, 12, 12) * 0.98 + 0.01, 0.4, 0.7, 1.5

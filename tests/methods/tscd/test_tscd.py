@@ -10,7 +10,14 @@ from wsss_lab.methods.tscd.config import PRESETS, RELEASED, LossWeights, TSCDQui
 from wsss_lab.methods.tscd.labels import scd_channels
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.methods.tscd.released import nan_when_missing
-from wsss_lab.methods.tscd.views import box_range, sample_points, second_view
+from wsss_lab.methods.tscd.views import (
+    Window,
+    box_range,
+    draw_window,
+    sample_points,
+    second_view,
+    whole_image,
+)
 from wsss_lab.models.backbones import build_backbone
 
 K, SIDE, START = 4, 64, 10
@@ -180,6 +187,7 @@ def test_nan_when_missing_is_the_loss_without_one_kind_of_pixel(label, monkeypat
 def test_crop_of_the_shipped_launcher():
     assert {name: preset.crop for name, preset in PRESETS.items()} == {
         "voc-released": 320, "coco-released": 512, "voc": 512, "coco": 512, "toy": 128,
+            "voc-mini": 224,
     }  # fmt: skip
 
 
@@ -238,16 +246,43 @@ def test_paired_points_are_the_same_places():
 def test_window_of_the_second_view():
     g = torch.linspace(-1, 1, 33)
     images = torch.stack([g.expand(33, 33), g[:, None].expand(33, 33)])[None]  # x and y themselves
-    centre = torch.tensor([[0.25, -0.5]])
-    view = second_view(images, 0.5, centre, 0.5)
+    window = Window(torch.tensor([[0.25, -0.5]]), 0.5 * torch.eye(2)[None])
+    view = second_view(images, 0.5, window)
     assert view.shape == (1, 2, 16, 16)
     torch.testing.assert_close(view[0, :, 0, 0], torch.tensor([-0.25, -1.0]))
     torch.testing.assert_close(view[0, :, -1, -1], torch.tensor([0.75, 0.0]))
-    whole = second_view(images, 0.5, torch.zeros(1, 2), 1.0)
+    whole = second_view(images, 0.5, whole_image(1))
     torch.testing.assert_close(whole, second_view(images, 0.5), atol=1e-6, rtol=0)
     out = step(make(view_crop=0.5))
     assert out.loss.isfinite()
     assert not torch.allclose(out.panels["view"], step(make()).panels["view"])
+
+
+@pytest.mark.parametrize("crop", [1.0, 0.4])
+def test_a_turned_window_lies_inside_the_image_and_keeps_angles(crop):
+    torch.manual_seed(0)
+    h, w = 60, 100
+    window = draw_window(500, (h, w), crop, 90.0)
+    corners = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]])
+    seen = window.centre[:, None] + (window.matrix[:, None] @ corners[None, :, :, None])[..., 0]
+    assert seen.abs().max() <= 1 + 1e-5
+    pixels = torch.tensor([w / 2, h / 2])
+    across, down = (
+        window.matrix @ v * pixels for v in (torch.tensor([1.0, 0]), torch.tensor([0, 1.0]))
+    )
+    assert (across * down).sum(1).abs().max() < 1e-3 * w * h  # a right angle stays one
+    torch.testing.assert_close(across.norm(dim=1) / down.norm(dim=1), torch.full((500,), w / h))
+    upright = draw_window(500, (h, w), crop)
+    torch.testing.assert_close(upright.matrix, (crop * torch.eye(2)).expand(500, 2, 2))
+
+
+def test_paired_points_of_a_turned_view_show_the_same_places():
+    method = make(paired=True, view_turn=40.0, view_crop=0.8, view_scale=0.9)
+    panels = step(method).panels
+    first = sample_points(method.normalize(batch()["images"])[:1], panels["points"][:1])
+    second = sample_points(panels["view"][:1], panels["view_points"][:1])
+    assert (first - second).abs().mean() < 0.1
+    assert not torch.allclose(panels["points"], panels["view_points"], atol=0.1)
 
 
 def test_full_warmup_trains_the_same():

@@ -50,6 +50,17 @@ def test_correspondence_and_loss_by_hand():
     assert loss.item() == pytest.approx(total / pairs, abs=1e-6)
 
 
+def test_recentring_without_the_level_and_with_a_shift():
+    torch.manual_seed(0)
+    target, student = torch.rand(2, 5, 7), torch.randn(2, 5, 7)
+    plain = recentre(target, level=False)
+    torch.testing.assert_close(plain.mean(2), torch.zeros(2, 5), atol=1e-6, rtol=0)
+    torch.testing.assert_close(recentre(target), plain + target.mean())
+    torch.testing.assert_close(recentre(target, shift=0.2), plain + target.mean() - 0.2)
+    wanted = -(student.clamp(min=0) * (plain - 0.1)).mean()
+    torch.testing.assert_close(scd_loss(target, student, False, 0.1), wanted)
+
+
 def test_recentring_and_lobes():
     target = torch.rand(2, 5, 7)
     centred = recentre(target)

@@ -44,6 +44,9 @@ class ACRConfig(Settings):
     """Compare the attention between all pairs of patches. Released: yes."""
     named_views: tuple[ViewName, ...] = ("flip",)
     """Second views by name, in turn, one a step: see `NAMED_VIEWS`. Released: the mirror image."""
+    flat: Annotated[float, Range("(0, 1]")] = 1.0
+    """Factor on the queries of every layer before training; below 1 attention starts flatter, see
+    `flatten_attention`. A control without a second view; no source has it."""
     layers: Annotated[tuple[int, ...], Range("[-1000, 1000]")] | None = None
     """Attention layers compared, negative from the end; None for all, as released."""
     input_stats: InputStats = "backbone"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,6 +14,33 @@ from wsss_lab.models.attention import attention_layers, record_attention
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.modes import class_token_only
 from wsss_lab.models.vit import ViTBackbone
+
+
+@torch.no_grad()
+def flatten_attention(backbone: Backbone, factor: float) -> None:
+    """Multiply the queries of every attention layer by a factor, in the weights.
+
+    Below 1 attention becomes flatter, and with it, without any second view, attention to two views
+    more alike: the control for what consistency brings beyond that.
+
+    Args:
+        backbone: a vision transformer.
+        factor: above 0; 1 changes nothing.
+
+    Raises:
+        ValueError: a layer projects queries, keys and values apart.
+    """
+    for name, layer in attention_layers(backbone).items():
+        if not hasattr(layer, "qkv"):
+            raise ValueError(
+                f"backbone: expected a vision transformer, got {backbone.name}, whose layer {name} "
+                "has no joint projection of queries, keys and values; use factor 1"
+            )
+        projection: Any = layer.qkv
+        queries = projection.out_features // 3
+        projection.weight[:queries] *= factor
+        if projection.bias is not None:
+            projection.bias[:queries] *= factor
 
 
 def forward_views(

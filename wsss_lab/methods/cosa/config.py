@@ -98,10 +98,14 @@ class CoSAConfig(Settings):
     """Weight labelled pixels by the certainty of their map, see `perplexity_weights`. In the paper;
     absent in the released code; ours is a reconstruction."""
     alpha: Score = 0.8
-    """Factor inside the perplexity's logarithm, in (0, 1); ours."""
+    """Factor inside the perplexity's logarithm, in (0, 1); 0.8 is inferred from a figure of the
+    paper, together with `beta` = 1.5."""
     beta: Annotated[float, Range("[1, inf)")] = 1.0
     """Exponent of the perplexity, at least 1; an unread setting of the released code has this
-    value."""
+    value. The paper's figure fits 1.5."""
+    certainty: Literal["exp", "inverse"] = "exp"
+    """Weight of a pixel of perplexity P: exp(1 / P), or 1 / P. Both are reconstructions: how the
+    paper turns P into a weight is not known."""
     separation: Literal["none", "margin", "infonce"] = "infonce"
     """Form of the contrastive separation of the student's maps, see `separation_margin` and
     `separation_infonce`. In the paper; absent in the released code; both forms are ours."""

@@ -5,6 +5,8 @@ text), *In the released code*, and *Here*. Perplexity weights and contrastive se
 among the paper's claims but in no released file; both are **reconstructions**, marked as such.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -99,20 +101,22 @@ def perplexity_weights(
     high: float | Float[Tensor, ""],
     alpha: float = 0.8,
     beta: float = 1.0,
+    form: Literal["exp", "inverse"] = "exp",
 ) -> Float[Tensor, "b h w"]:
     """Weight labelled pixels by the certainty of their CAM (soft perplexity regularisation).
 
     With the largest map value v and a threshold xi, the perplexity of a foreground pixel is
     P = (-log(alpha (v - xi) / (1 - xi)))^beta, that of a background pixel
     P = (-log(alpha (xi - v) / xi))^beta: large near the threshold, small far from it. A weight is
-    exp(1 / P) over its mean in the region (all foreground, or all background pixels of the batch),
-    so weights change which pixels count and not the size of the loss.
+    1 / P or exp(1 / P), over its mean in the region (all foreground, or all background pixels of
+    the batch), so weights change which pixels count and not the size of the loss.
 
     **Reconstruction.** *In the paper*: this formula as far as it is known here (not from its text);
-    a figure plots accuracy against 1 / P. *In the released code*: absent; an unread setting named
-    `camweight_beta` = 1 looks like a remnant. *Here*: with two thresholds, foreground is measured
-    from `high` and background from `low`; equal thresholds give the formula above. `alpha` below 1
-    keeps P above 0; 0.8 is our choice.
+    a figure plots accuracy against 1 / P, and its curve is met by alpha 0.8 with beta 1.5
+    (inferred). How P becomes a weight is not known: both forms are ours. *In the released code*:
+    absent; an unread setting named `camweight_beta` = 1 looks like a remnant. *Here*: with two
+    thresholds, foreground is measured from `high` and background from `low`; equal thresholds give
+    the formula above. `alpha` below 1 keeps P above 0.
 
     Args:
         score: largest map value of the tagged classes, 0..1.
@@ -121,12 +125,15 @@ def perplexity_weights(
         high: threshold of the foreground, below 1.
         alpha: above 0 and below 1.
         beta: at least 1.
+        form: of the weight: `exp` of 1 / P, or 1 / P itself (`inverse`), which is flatter.
 
     Returns:
         Mean 1 over foreground and over background pixels; 0 where ignored; no gradient.
     """
     if not 0 < alpha < 1 or beta < 1:
         raise ValueError(f"alpha must lie in (0, 1) and beta be at least 1, got {alpha} and {beta}")
+    if form not in ("exp", "inverse"):
+        raise ValueError(f"form: expected 'exp' or 'inverse', got {form!r}")
     v = score.detach().float()
     above, below = (v - high) / (1 - high), (low - v) / low
     front = (labels != 0) & (labels != IGNORE)
@@ -135,9 +142,12 @@ def perplexity_weights(
     strength = (-(alpha * distance).log()).pow(beta).reciprocal()
     weights = torch.zeros_like(v)
     for region in (front, back):
-        # exp(1 / P) overflows where P is near 0, so subtract the largest; strength is positive
-        top = strength.masked_fill(~region, 0).amax()
-        raw = (strength - top).exp() * region
+        if form == "exp":
+            # exp(1 / P) overflows where P is near 0, so subtract the largest; strength is positive
+            top = strength.masked_fill(~region, 0).amax()
+            raw = (strength - top).exp() * region
+        else:
+            raw = strength * region
         weights = weights + raw * region.sum() / raw.sum().clamp(min=1e-12)
     return weights
 

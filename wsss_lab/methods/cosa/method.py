@@ -188,7 +188,9 @@ class CoSA(Method):
         weights = None
         if config.perplexity:
             certainty = [
-                perplexity_weights(cam.amax(1), label, low, high, config.alpha, config.beta)
+                perplexity_weights(
+                    cam.amax(1), label, low, high, config.alpha, config.beta, config.certainty
+                )
                 for cam, label, (low, high) in zip(cams, labels, thresholds, strict=True)
             ]
             weights = torch.stack(certainty, dim=1)

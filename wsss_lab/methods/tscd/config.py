@@ -99,6 +99,10 @@ class TSCDConfig(Settings):
     view_crop: Annotated[float, Range("(0, 1]")] = 1.0
     """Side of a random window of the image that the second view shows, relative to the image. 1 is
     all of it, as in the released code; smaller ones are for studies."""
+    view_turn: Annotated[float, Range("[0, 180]")] = 0.0
+    """Largest angle in degrees, either way, by which that window is turned; with it the second view
+    is an affine one, as in the paper. 0, no turn, in the released code. A turned window is reduced
+    until it lies inside the image."""
     points: Annotated[int, Range("[1, 4096]")] = 40
     """Points per axis: 40 * 40 random ones per view; released code."""
     paired: bool = False
@@ -106,6 +110,12 @@ class TSCDConfig(Settings):
     scd_classes: ScdClasses = "all"
     """Maps that the correspondence is made of: `all` classes, each stretched to 0..1, as in the
     released code; `tagged` ones, or these with a `background`, are for studies."""
+    scd_level: bool = True
+    """Add the mean correspondence back after the rows lost theirs; released code, and STEGO.
+    Without it the loss attracts and repels by equal amounts; for studies."""
+    scd_shift: Factor = 0.0
+    """Constant that is subtracted from the correspondence afterwards, 0 or more: STEGO's b. The
+    released code has none; for studies."""
     low: Annotated[float, Range("(0, 1)")] = 0.35
     """Maps weaker than this score are background, 0..1; released code."""
     high: Annotated[float, Range("(0, 1)")] = 0.55

@@ -27,15 +27,23 @@ def correspondence(
     return unit[0].transpose(1, 2) @ unit[1]
 
 
-def recentre(target: Float[Tensor, "b p q"]) -> Float[Tensor, "b p q"]:
+def recentre(
+    target: Float[Tensor, "b p q"], level: bool = True, shift: float = 0.0
+) -> Float[Tensor, "b p q"]:
     """Subtract from every row its mean over the second view, and add the mean of everything.
 
     A point that resembles all others carries no information: what counts is to resemble one point
     more than another. *In the released code* the mean of everything is over the batch, and added
     back; a second re-centring changes nothing and is left out here. STEGO, where this comes from,
-    subtracts a constant in addition; the released TSCD does not.
+    adds it back, too, and then subtracts a constant b; the released TSCD does not.
+
+    Args:
+        target: cosines of the maps.
+        level: add the mean of everything; without it every row has mean 0.
+        shift: STEGO's b, subtracted at the end.
     """
-    return target - target.mean(dim=2, keepdim=True) + target.mean()
+    centred = target - target.mean(dim=2, keepdim=True)
+    return (centred + target.mean() if level else centred) - shift
 
 
 def lobes(
@@ -49,7 +57,12 @@ def lobes(
     return recentred.clamp(min=0), (-recentred).clamp(min=0)
 
 
-def scd_loss(target: Float[Tensor, "b p q"], student: Float[Tensor, "b p q"]) -> Float[Tensor, ""]:
+def scd_loss(
+    target: Float[Tensor, "b p q"],
+    student: Float[Tensor, "b p q"],
+    level: bool = True,
+    shift: float = 0.0,
+) -> Float[Tensor, ""]:
     """Self correspondence distillation: minus the mean of max(S, 0) times the re-centred F.
 
     The loss may be negative. *In the released code* a weight of 0.1 comes on top, and the target
@@ -58,6 +71,8 @@ def scd_loss(target: Float[Tensor, "b p q"], student: Float[Tensor, "b p q"]) ->
     Args:
         target: F, the correspondence of the maps.
         student: S, that of the segmentation.
+        level: see `recentre`.
+        shift: see `recentre`.
 
     Raises:
         ValueError: if the shapes differ.
@@ -69,7 +84,7 @@ def scd_loss(target: Float[Tensor, "b p q"], student: Float[Tensor, "b p q"]) ->
         )
     # clamp: values already on opposite sides are not pushed further apart.
     # detach: the maps are the teacher; with a gradient they could meet the segmentation half-way
-    return -(student.clamp(min=0) * recentre(target.detach())).mean()
+    return -(student.clamp(min=0) * recentre(target.detach(), level, shift)).mean()
 
 
 def affinity_loss(

@@ -50,7 +50,7 @@ from wsss_lab.methods.tscd.labels import affinity_label, normalize_inside, scd_c
 from wsss_lab.methods.tscd.losses import affinity_loss, correspondence, scd_loss
 from wsss_lab.methods.tscd.network import Outputs, TSCDNetwork, ViewOutputs
 from wsss_lab.methods.tscd.values import CAM_FUSION
-from wsss_lab.methods.tscd.views import place_points, sample_points, second_view
+from wsss_lab.methods.tscd.views import draw_window, place_points, sample_points, second_view
 from wsss_lab.models.base import Backbone, split_norm_parameters
 from wsss_lab.refine import PAR, VARM, DenseEnergyLoss, grid_label, radius_mask, random_walk
 
@@ -125,18 +125,18 @@ class TSCD(Method):
     ) -> ViewOutputs:
         """Run all passes of normalised images: one per view with gradients, the others for maps."""
         config, net, quirks = self.config, self.network, self.config.quirks
-        # kept away from the border by half a window, which so lies inside the image
-        centre = (2 * torch.rand(len(images), 2, device=images.device) - 1) * (1 - config.view_crop)
-        window = (None if config.view_crop == 1 else centre, config.view_crop)
-        view = second_view(images, config.view_scale, *window)
-        real = second_view(valid[:, None].to(images.dtype), config.view_scale, *window)[:, 0] > 0.5
+        size = (images.shape[2], images.shape[3])
+        window = draw_window(len(images), size, config.view_crop, config.view_turn, images.device)
+        part = None if config.view_crop == 1 and not config.view_turn else window
+        view = second_view(images, config.view_scale, part)
+        real = second_view(valid[:, None].to(images.dtype), config.view_scale, part)[:, 0] > 0.5
         outputs: Outputs = net(images)
         # the trained passes have the raw maps of scale 1 already; `maps` detaches them
         cam = self.maps(images, valid, None if quirks.extra_pass else outputs.cam)
         # evaluation has images of full size: the decoder's running statistics are to be of these
         logits, raw = net.segment(view, update=quirks.bn_from_view)
         view_cam = self.maps(view, real, None if quirks.extra_pass else raw)
-        return ViewOutputs(outputs, cam, view, logits, view_cam, centre)
+        return ViewOutputs(outputs, cam, view, logits, view_cam, window)
 
     def _losses(
         self, batch: Batch, views: ViewOutputs, labels: Tensor, boxes: Tensor, valid: Tensor
@@ -175,8 +175,7 @@ class TSCD(Method):
             None if config.quirks.use_padding else boxes,
             (logits.shape[2], logits.shape[3]),
             config.points,
-            views.centre,
-            config.view_crop,
+            views.window,
             config.paired,
         )
         cam, view_cam = (
@@ -188,7 +187,8 @@ class TSCD(Method):
         of_logits = correspondence(
             sample_points(logits, points), sample_points(view_logits, view_points)
         )
-        return scd_loss(of_maps, of_logits), points, view_points
+        loss = scd_loss(of_maps, of_logits, config.scd_level, config.scd_shift)
+        return loss, points, view_points
 
     @torch.no_grad()
     def maps(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from wsss_lab.cam import Fusion, multi_scale_cam
 from wsss_lab.methods.tscd.config import TSCDConfig
 from wsss_lab.methods.tscd.released import update_statistics
+from wsss_lab.methods.tscd.views import Window
 from wsss_lab.models.attention import QueriesKeys, attention_layers, record_queries_keys
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
@@ -41,8 +42,8 @@ class ViewOutputs(NamedTuple):
     """Segmentation of the second view, with gradients."""
     view_cam: Float[Tensor, "b k vh vw"]
     """Maps of the second view, 0..1, without gradients."""
-    centre: Float[Tensor, "b 2"]
-    """Middle of the second view's window, see `second_view`."""
+    window: Window
+    """Part of the image that the second view shows."""
 
 
 class AffinityHead(nn.Module):

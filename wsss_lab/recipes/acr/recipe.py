@@ -38,6 +38,7 @@ from wsss_lab.evaluate.tables import tables
 from wsss_lab.methods.acr import config as acr
 from wsss_lab.methods.acr.keymap import KEYMAP
 from wsss_lab.methods.acr.method import ACR
+from wsss_lab.methods.acr.network import flatten_attention
 from wsss_lab.methods.acr.released import network_of
 from wsss_lab.methods.common.base import Method, SegOutput
 from wsss_lab.models.backbones import build_backbone
@@ -186,6 +187,7 @@ def _train(folder: RunFolder, config: Config, log: Log) -> dict[str, Any]:
     seeded(config.run.seed)
     method = build(config, images.num_classes, True)
     start_method(method, config.start, NAME, config.backbone, images.class_names)
+    flatten_attention(method.backbone, config.method.flat)
     folder.begin(images.class_names)
     fabric.barrier()  # a replaced run is gone before any process looks for its stages
     origin = {"seed": config.run.seed, "device": device_name(fabric.device)}
