@@ -4,6 +4,7 @@ import json
 import random
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from wsss_lab.config import RunConfig, git_revision, versions, write_json
 from wsss_lab.runs.recipe import Recipe
@@ -17,6 +18,7 @@ class Config:
     pause: float = 0.0
     root: str = "/home/someone/data"
     fail_at: int = -1
+    start: str = ""
 
 
 PRESETS = {"toy": Config(run=RunConfig(steps=3, save_every=1))}
@@ -24,7 +26,7 @@ PRESETS = {"toy": Config(run=RunConfig(steps=3, save_every=1))}
 
 def train(config, out, resume=False, log=print):
     checkpoints = out / "stage" / "checkpoints"
-    step, total = 0, 0.0
+    step, total = 0, float(Path(config.start).read_text()) if config.start else 0.0
     if there := sorted(checkpoints.glob("step_*.pt")):
         step, total = json.loads(there[-1].read_text()).values()
         log(f"goes on after step {step}")
@@ -38,7 +40,9 @@ def train(config, out, resume=False, log=print):
             state = {"step": step, "total": total}
             write_json(checkpoints / f"step_{step:08d}.pt", state)
         log(f"step {step}")
+    (out / "weights.txt").write_text(str(total))
     settings = {"run": {"seed": config.run.seed, "steps": config.run.steps}, "gain": config.gain}
+    settings["start"] = config.start
     metrics = {
         "config": settings | {"data": {"root": config.root}},
         "git": git_revision(),

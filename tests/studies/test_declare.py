@@ -8,7 +8,8 @@ import pytest
 from wsss_lab.config import write_json
 from wsss_lab.methods.asdt.config import ARMS
 from wsss_lab.runs.recipe import find_preset
-from wsss_lab.studies.declare import declared_names, is_committed, read_declaration
+from wsss_lab.studies.committed import is_committed
+from wsss_lab.studies.declare import declared_names, read_declaration
 from wsss_lab.studies.plan import foreign, plan, require_none_foreign
 
 
@@ -49,7 +50,7 @@ def test_a_profile_may_run_fewer_arms(place):
     assert [run.arm for run in plan(study, "cpu", **place.folders)] == ["low"] * 2
     assert [run.arm for run in plan(study, "full", **place.folders)] == ["low", "high"] * 2
     for arms, message in (
-        (["high"], "profiles.cpu.arms: expected names of .*, the baselines .'low'. among them"),
+        (["high"], "profiles.cpu.arms: expected names of .*, the baselines and starts .'low'. among them"),
         (["low", "nobody"], "profiles.cpu.arms: expected names of"),
         (["low", "low"], "a list of different names"),
         ("low", "a list of different names"),

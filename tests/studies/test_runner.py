@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,6 +44,68 @@ def wait_for(happened, seconds=60):
     while not happened():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.05)
+
+
+def starts(**tags):
+    begin = {"arm": "tags", "file": "weights.txt"}
+    arms = {
+        "high": {"what": "gain of two", "start": begin, "settings": {"gain": 2}},
+        "low": {"what": "gain of one", "start": begin},
+        "tags": {"what": "tags alone", "settings": {"run.steps": 1, **tags}},
+    }
+    return {"arms": arms, "seeds": [0, 2]}
+
+
+def test_arms_begin_with_the_network_of_another_arm_and_the_same_seed(place):
+    study = place.declare(**starts())
+    outcome, _ = go(place, study)
+    assert set(outcome.ends.values()) == {"finished"}
+    folder = place.records / "fake" / "cpu"
+    for seed in (0, 2):
+        first, again = (random.Random(f"{seed} {step}").random() for step in (0, 1))
+        found = json.loads((folder / f"high-seed{seed}.json").read_text())
+        assert found["metrics"]["score"] == pytest.approx(first + 2 * (first + again))
+        assert found["run"]["config"]["start"] == f"tags-seed{seed}/weights.txt"
+        assert str(place.work) not in json.dumps(found)
+    assert go(place, study)[0].ends == outcome.ends  # records are none of another declaration
+
+
+def test_weights_that_are_gone_are_trained_again_and_their_record_stays(place):
+    study = place.declare(**starts())
+    go(place, study)
+    folder = place.records / "fake" / "cpu"
+    before = (folder / "tags-seed0.json").read_bytes()
+    shutil.rmtree(place.work)  # another machine: records are there, runs are not
+    (folder / "low-seed0.json").unlink()
+    outcome, lines = go(place, study)
+    assert set(outcome.ends.values()) == {"finished"}
+    started = [line.split(":")[0] for line in lines if ": started" in line]
+    assert started == ["tags-seed0", "low-seed0"]
+    assert (folder / "tags-seed0.json").read_bytes() == before
+    first, again = (random.Random(f"0 {step}").random() for step in (0, 1))
+    found = json.loads((folder / "low-seed0.json").read_text())
+    assert found["metrics"]["score"] == pytest.approx(first + first + again)
+
+
+def test_arms_wait_in_vain_for_a_start_that_failed(place):
+    outcome, _ = go(place, place.declare(**starts(fail_at=0)))
+    assert set(outcome.failed) == {"tags-seed0", "tags-seed2"}
+    assert {outcome.ends[f"{arm}-seed0"] for arm in ("low", "high")} == {"not started"}
+
+
+@pytest.mark.parametrize(
+    ("begin", "why"),
+    [
+        ({"arm": "low"}, "has no start itself"),
+        ({"arm": "none"}, "has no start itself"),
+        ({"file": "x"}, "missing"),
+    ],
+)
+def test_starts_that_cannot_be(place, begin, why):
+    arms = starts()["arms"]
+    arms["high"]["start"] = begin
+    with pytest.raises(ValueError, match=why):
+        place.declare(arms=arms)
 
 
 def test_files_are_kept_beside_the_record(place):

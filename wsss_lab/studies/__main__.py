@@ -63,6 +63,8 @@ class Run(Places):
     """Run failed ones again."""
     revision: str | None = None
     """Git revision of this copy, if git is not available."""
+    root: Path | None = None
+    """Folder of the data set, for studies on photos, which are not part of the package."""
 
     def run(self) -> int:
         """Run and aggregate; return exit code 1 if a run failed, now or earlier."""
@@ -81,6 +83,7 @@ class Run(Places):
                 clock=clock,
                 retry=self.retry,
                 revision=self.revision,
+                root=self.root,
                 **places,
             )
             failed += [f"{declaration.name}/{name}" for name in outcome.failed]
@@ -99,8 +102,8 @@ class Status(Places):
 
     def run(self) -> int:
         """Print one line per run; return exit code 1 if a run failed or is foreign."""
+        from wsss_lab.studies.checkpoints import checkpoints
         from wsss_lab.studies.plan import State, foreign, plan, state
-        from wsss_lab.studies.runner import checkpoints
 
         bad = False
         for declaration in self.studies():

@@ -16,7 +16,8 @@ One YAML file per study in `wsss_lab/studies/declared/`:
 ``metrics``       name -> ``path`` in the run's results, ``what``, ``percent``, ``higher_is_better``
 ``common``        ``method``, ``preset``, ``settings`` of all arms
 ``arms``          name -> ``what``, ``settings``; also ``method``, ``preset`` and ``baseline``
-                  where they differ
+                  where they differ, and ``start``: begin with the network that another ``arm`` has
+                  trained with the same seed (``setting`` that takes it, ``file`` in that run)
 ``profiles``      ``full`` (on a GPU) and ``cpu`` (reduced): ``what``, ``run_minutes``; also
                   ``settings``, and ``seeds`` and ``arms`` (a list of names) where they differ
 ``rule``          optional: a further decision rule, a name in `wsss_lab.studies.rules.RULES`
@@ -28,7 +29,6 @@ conflict the arm's override the profile's, and these the common ones.
 """
 
 import hashlib
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,6 +74,17 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Start:
+    """Network that an arm begins with: the one of another arm, of the same seed."""
+
+    arm: str
+    setting: str = "start"
+    """Setting that takes the file, as `weights` of ASDT does."""
+    file: str = "model.safetensors"
+    """Path in the folder of that run."""
+
+
+@dataclass(frozen=True)
 class Arm:
     """One variant in the comparison."""
 
@@ -84,6 +95,7 @@ class Arm:
     """The arm's own settings; see `Declaration.settings_of`."""
     baseline: str
     """Arm it is compared with; "" for the study's baseline itself."""
+    start: Start | None = None
 
 
 @dataclass(frozen=True)
@@ -224,18 +236,22 @@ def _check(found: Declaration) -> None:
                 f"arms.{name}.baseline: expected another of {list(found.arms)}, "
                 f"got {arm.baseline!r}"
             )
+        if arm.start and (arm.start.arm not in found.arms or found.arms[arm.start.arm].start):
+            raise ValueError(
+                f"arms.{name}.start.arm: expected one of {list(found.arms)} that has no start "
+                f"itself, got {arm.start.arm!r}"
+            )
     if found.primary not in found.metrics:
         raise ValueError(f"primary: expected one of {list(found.metrics)}, got {found.primary!r}")
     for name, profile in found.profiles.items():
         unknown = [arm for arm in profile.arms if arm not in found.arms]
-        needed = {
-            found.baseline,
-            *(found.arms[a].baseline for a in profile.arms if a in found.arms),
-        }
+        arms = [found.arms[arm] for arm in profile.arms if arm in found.arms]
+        needed = {found.baseline, *(arm.baseline for arm in arms)}
+        needed |= {arm.start.arm for arm in arms if arm.start}
         if unknown or not needed - {""} <= set(profile.arms):
             raise ValueError(
-                f"profiles.{name}.arms: expected names of {list(found.arms)}, the baselines "
-                f"{sorted(needed - {''})} among them, got {list(profile.arms)}"
+                f"profiles.{name}.arms: expected names of {list(found.arms)}, the baselines and "
+                f"starts {sorted(needed - {''})} among them, got {list(profile.arms)}"
             )
     if found.rule:
         find_rule(found.rule)
@@ -247,7 +263,8 @@ def _check(found: Declaration) -> None:
 
 def _arm(name: str, declared: object, common: Mapping[str, object], baseline: str) -> Arm:
     where = f"arms.{name}"
-    value = keys(where, declared, ("what",), ("method", "preset", "settings", "baseline"))
+    optional = ("method", "preset", "settings", "baseline", "start")
+    value = keys(where, declared, ("what",), optional)
     if name == baseline and "baseline" in value:
         raise ValueError(f"{where}.baseline: the study's baseline is compared with nothing")
     return Arm(
@@ -258,7 +275,13 @@ def _arm(name: str, declared: object, common: Mapping[str, object], baseline: st
         baseline=""
         if name == baseline
         else text(f"{where}.baseline", value.get("baseline", baseline)),
+        start=_start(f"{where}.start", value["start"]) if "start" in value else None,
     )
+
+
+def _start(where: str, declared: object) -> Start:
+    value = keys(where, declared, ("arm",), ("setting", "file"))
+    return Start(**{key: text(f"{where}.{key}", found) for key, found in value.items()})
 
 
 def _profile(
@@ -275,19 +298,3 @@ def _profile(
         arms=list_of_names(f"{where}.arms", value["arms"]) if "arms" in value else arms,
         settings=settings_of(f"{where}.settings", value.get("settings")),
     )
-
-
-def is_committed(path: Path) -> bool | None:
-    """Return whether git has exactly this version of the file; None if git does not track it."""
-
-    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = ["git", *arguments, "--", path.name]
-        return subprocess.run(command, cwd=path.parent, capture_output=True, text=True, check=False)
-
-    try:
-        status = git("status", "--porcelain", "--ignored")
-    except OSError:
-        return None
-    if status.returncode or status.stdout.startswith("!!"):
-        return None
-    return not status.stdout.strip()

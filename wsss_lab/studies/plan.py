@@ -20,7 +20,7 @@ from typing import Any
 from wsss_lab.config import read_json as _read_json
 from wsss_lab.records import RECORDS
 from wsss_lab.runs.settings import FREE_TO_CHANGE, plain, restore
-from wsss_lab.studies.declare import REDUCED_NOTE, Declaration
+from wsss_lab.studies.declare import REDUCED_NOTE, Arm, Declaration
 from wsss_lab.studies.run_lock import is_held
 
 WORK = Path("runs/studies")
@@ -51,6 +51,8 @@ class PlannedRun:
     """Settings of the recipe."""
     folder: Path
     record: Path
+    start: Path | None = None
+    """File of weights that the run begins with: those of another arm, of the same seed."""
 
     @property
     def name(self) -> str:
@@ -78,7 +80,9 @@ class PlannedRun:
         }
 
 
-def plan(declaration: Declaration, profile: str, work: Path, records: Path) -> list[PlannedRun]:
+def plan(
+    declaration: Declaration, profile: str, work: Path, records: Path, root: Path | None = None
+) -> list[PlannedRun]:
     """List all runs of a study, seed by seed, so that an unfinished study stays balanced.
 
     Args:
@@ -86,6 +90,7 @@ def plan(declaration: Declaration, profile: str, work: Path, records: Path) -> l
         profile: "full" or "cpu".
         work: folder of the runs of all studies.
         records: folder of the records of all studies.
+        root: folder of the data set, for studies on data that are not part of the package.
 
     Raises:
         ValueError: settings that the method does not have, or of another type.
@@ -95,13 +100,33 @@ def plan(declaration: Declaration, profile: str, work: Path, records: Path) -> l
     for seed in declaration.profiles[profile].seeds:
         for arm in declaration.arms_of(profile):
             name = f"{arm}-seed{seed}"
-            config = build_config(declaration, arm, profile, seed)
+            start = _start_file(declaration.arms[arm], work / place, seed)
+            config = build_config(declaration, arm, profile, seed, start, root)
             folder, record = work / place / name, records / place / f"{name}.json"
-            runs.append(PlannedRun(declaration, profile, arm, seed, config, folder, record))
+            runs.append(PlannedRun(declaration, profile, arm, seed, config, folder, record, start))
     return runs
 
 
-def build_config(declaration: Declaration, arm: str, profile: str, seed: int) -> Any:
+def _start_file(arm: Arm, folder: Path, seed: int) -> Path | None:
+    if arm.start is None:
+        return None
+    return folder / f"{arm.start.arm}-seed{seed}" / "run" / arm.start.file
+
+
+def starting_folder(run: PlannedRun) -> Path | None:
+    """Return the folder of the run that another one begins with; None for none."""
+    start = run.declaration.arms[run.arm].start
+    return run.folder.with_name(f"{start.arm}-seed{run.seed}") if start else None
+
+
+def build_config(
+    declaration: Declaration,
+    arm: str,
+    profile: str,
+    seed: int,
+    start: Path | None = None,
+    root: Path | None = None,
+) -> Any:
     """Build the settings of a run: the preset, changed as declared.
 
     Raises:
@@ -114,6 +139,10 @@ def build_config(declaration: Declaration, arm: str, profile: str, seed: int) ->
         values = plain(find_preset(wanted.method, wanted.preset))
         for path, value in declaration.settings_of(arm, profile).items():
             _change(values, path, value)
+        if wanted.start and start:
+            _change(values, wanted.start.setting, str(start))
+        if root is not None:
+            _change(values, "data.root", str(root))
         _change(values, "run.seed", seed)
         _change(values, "run.accelerator", ALIAS[profile])
         return restore(find_recipe(wanted.method).config, values)
@@ -180,6 +209,9 @@ def _difference(run: PlannedRun, found: Mapping[str, Any]) -> str:
             return f"{key} is {found.get(key)!r}, expected {value!r}"
     settings = found.get("run", found).get("config", {})  # those of a record, or of a started run
     there, here = flat(settings), flat(plain(run.config))
+    start = run.declaration.arms[run.arm].start
+    if start:  # folders of runs may lie elsewhere
+        there.pop(start.setting, None)
     changed = [key for key in there if key in here and there[key] != here[key]]
     return f"{changed[0]} was {there[changed[0]]}, now {here[changed[0]]}" if changed else ""
 

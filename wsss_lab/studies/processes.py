@@ -33,3 +33,15 @@ def cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
         return os.cpu_count() or 1
+
+
+def require_device(profile: str) -> None:
+    """Check that there is a GPU for the full profile.
+
+    Raises:
+        ValueError: there is none; the message names the other profile.
+    """
+    import torch
+
+    if profile == "full" and not torch.cuda.is_available():
+        raise ValueError("profile: full needs a GPU, but there is none; cpu is a reduced one")

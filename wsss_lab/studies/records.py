@@ -30,9 +30,23 @@ def _write(data: bytes, file: BinaryIO) -> None:
     file.write(data)
 
 
-def without_roots(values: Any) -> Any:
-    """Remove the folders of data sets from settings: records hold no paths of a machine."""
+def without_paths(values: Any, start: str = "", name: str = "") -> Any:
+    """Remove the folders of data sets and of the study: records hold no paths of a machine.
+
+    Args:
+        values: a run's `metrics.json`.
+        start: file of the weights that the run began with, as its settings name it.
+        name: put in its place.
+    """
     if isinstance(values, dict):
-        kept = {key: without_roots(value) for key, value in values.items()}
+        kept = {key: without_paths(value, start, name) for key, value in values.items()}
         return kept | ({"root": None} if "root" in kept else {})
-    return values
+    if isinstance(values, list):
+        return [without_paths(value, start, name) for value in values]
+    return name if start and values == start else values
+
+
+def start_name(run: PlannedRun) -> str:
+    """Name the weights that a run began with by arm, seed and file."""
+    start = run.declaration.arms[run.arm].start
+    return f"{start.arm}-seed{run.seed}/{start.file}" if start else ""

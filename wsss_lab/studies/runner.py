@@ -18,12 +18,22 @@ from typing import Any
 
 from wsss_lab.config import git_revision, write_json
 from wsss_lab.runs.settings import plain
+from wsss_lab.studies.checkpoints import checkpoint_folders, checkpoints
 from wsss_lab.studies.clock import Clock
-from wsss_lab.studies.declare import REDUCED_NOTE, Declaration, is_committed
+from wsss_lab.studies.committed import is_committed
+from wsss_lab.studies.declare import REDUCED_NOTE, Declaration
 from wsss_lab.studies.one import BUSY
-from wsss_lab.studies.plan import PlannedRun, State, plan, read_json, require_none_foreign, state
-from wsss_lab.studies.processes import cores, end_process, exit_reason
-from wsss_lab.studies.records import keep_files, without_roots
+from wsss_lab.studies.plan import (
+    PlannedRun,
+    State,
+    plan,
+    read_json,
+    require_none_foreign,
+    starting_folder,
+    state,
+)
+from wsss_lab.studies.processes import cores, end_process, exit_reason, require_device
+from wsss_lab.studies.records import keep_files, start_name, without_paths
 from wsss_lab.studies.results import lookup
 
 Log = Callable[[str], None]
@@ -71,6 +81,7 @@ def run_study(
     clock: Clock | None = None,
     retry: bool = False,
     revision: str | None = None,
+    root: Path | None = None,
     log: Log = print,
     program: Sequence[str] = PROGRAM,
 ) -> Outcome:
@@ -85,6 +96,7 @@ def run_study(
         clock: stop condition.
         retry: run failed runs again.
         revision: git revision of this copy, if git is not available.
+        root: folder of the data set, for studies on data that are not part of the package.
         log: called with lines of text.
         program: see `PROGRAM`.
 
@@ -101,7 +113,7 @@ def run_study(
             f"{declaration.path}: has changes that are not committed; a study is declared before "
             "it runs, so commit it first"
         )
-    runs = plan(declaration, profile, work, records)
+    runs = plan(declaration, profile, work, records, root)
     require_none_foreign(runs)
     git = git_revision()
     git = revision if revision and git == "unknown" else git
@@ -114,18 +126,6 @@ def run_study(
         outcome = work_off(retry)
     log(f"study {declaration.name}, profile {profile}: {outcome.summary()}")
     return outcome
-
-
-def require_device(profile: str) -> None:
-    """Check that there is a GPU for the full profile.
-
-    Raises:
-        ValueError: there is none; the message names the other profile.
-    """
-    import torch
-
-    if profile == "full" and not torch.cuda.is_available():
-        raise ValueError("profile: full needs a GPU, but there is none; cpu is a reduced one")
 
 
 class _Pool:
@@ -148,9 +148,12 @@ class _Pool:
     def __call__(self, retry: bool) -> Outcome:
         todo = [run for run in self.runs if self._wanted(run, retry)]
         try:
-            while (todo and not self.clock.closing) or self.active:
-                while todo and len(self.active) < self.jobs and not self.clock.closing:
-                    self._start(todo.pop(0))
+            while (self._ready(todo) and not self.clock.closing) or self.active:
+                while len(self.active) < self.jobs and not self.clock.closing:
+                    if (run := self._ready(todo)) is None:
+                        break
+                    todo.remove(run)
+                    self._start(run)
                 for active in list(self.active):
                     self._look_after(active)
                 time.sleep(POLL)
@@ -159,8 +162,19 @@ class _Pool:
                 end_process(active.process)
         return self.outcome
 
+    def _ready(self, todo: Sequence[PlannedRun]) -> PlannedRun | None:
+        """Return the first run whose starting weights are there, or that needs none."""
+        unfinished = {active.run.folder for active in self.active} | {run.folder for run in todo}
+        for run in todo:
+            folder = starting_folder(run)
+            if folder is None or (run.start and run.start.is_file() and folder not in unfinished):
+                return run
+        return None
+
     def _wanted(self, run: PlannedRun, retry: bool) -> bool:
         now = state(run)
+        if now is State.FINISHED and self._is_missed(run):
+            return True
         if now is State.FINISHED or (now is State.FAILED and not retry):
             self._end(run, str(now), read_json(run.record).get("error", ""))
             return False
@@ -170,6 +184,16 @@ class _Pool:
             self._record(run)  # an earlier runner was killed before it did so
             return False
         return True
+
+    def _is_missed(self, run: PlannedRun) -> bool:
+        """Whether weights of a finished run are gone, and an unfinished one begins with them."""
+        return any(
+            starting_folder(other) == run.folder
+            and other.start
+            and not other.start.is_file()
+            and state(other) is not State.FINISHED
+            for other in self.runs
+        )
 
     def _start(self, run: PlannedRun) -> None:
         arm = run.declaration.arms[run.arm]
@@ -242,9 +266,12 @@ class _Pool:
         except ValueError as error:
             self._fail(run, f"ValueError: {error}")
             return
-        found = {"metrics": values, "run": without_roots(metrics)}
-        write_json(run.record, self._content(run, "finished") | found)
-        for folder in _checkpoint_folders(run.folder):
+        if not (run.record.is_file() and read_json(run.record)["status"] == "finished"):
+            # else it was trained again for its weights alone
+            cleaned = without_paths(metrics, str(run.start or ""), start_name(run))
+            found = {"metrics": values, "run": cleaned}
+            write_json(run.record, self._content(run, "finished") | found)
+        for folder in checkpoint_folders(run.folder):
             shutil.rmtree(folder, ignore_errors=True)
         primary = run.declaration.primary
         self._end(run, "finished", f"{primary} {values[primary]:.4f}")
@@ -264,12 +291,3 @@ class _Pool:
     def _end(self, run: PlannedRun, end: str, detail: str) -> None:
         self.outcome.ends[run.name] = end
         self.log(f"{run.name}: {end}" + (f", {detail}" if detail else ""))
-
-
-def _checkpoint_folders(folder: Path) -> list[Path]:
-    return [*folder.glob("run/checkpoints"), *folder.glob("run/*/checkpoints")]
-
-
-def checkpoints(folder: Path) -> set[Path]:
-    """List the checkpoints of all stages of a run."""
-    return {path for place in _checkpoint_folders(folder) for path in place.glob("step_*.pt")}
