@@ -187,10 +187,9 @@ class CoSA(Method):
         ]
         weights = None
         if config.perplexity:
+            form = (config.alpha, config.beta, config.certainty)
             certainty = [
-                perplexity_weights(
-                    cam.amax(1), label, low, high, config.alpha, config.beta, config.certainty
-                )
+                perplexity_weights(cam.amax(1), label, low, high, *form)
                 for cam, label, (low, high) in zip(cams, labels, thresholds, strict=True)
             ]
             weights = torch.stack(certainty, dim=1)

@@ -185,10 +185,10 @@ def _train(folder: RunFolder, config: Config, log: Log) -> dict[str, Any]:
     batch = max(run.batch for run in runs.values())
     images, val = load_lists(config.data, log, batch=batch)
     seeded(config.run.seed)
-    method = build(config, images.num_classes, True)
-    start_method(method, config.start, NAME, config.backbone, images.class_names)
+    method, classes = build(config, images.num_classes, True), images.class_names
+    start_method(method, config.start, NAME, config.backbone, classes)
     flatten_attention(method.backbone, config.method.flat)
-    folder.begin(images.class_names)
+    folder.begin(classes)
     fabric.barrier()  # a replaced run is gone before any process looks for its stages
     origin = {"seed": config.run.seed, "device": device_name(fabric.device)}
     headings = Headings(log, count_stages(config, val is not None))
@@ -217,8 +217,9 @@ def _results(stages: Stages, localiser: Localiser, val: Any) -> dict[str, Any]:
         return finish_unscored(stages.images, out, last, fabric=fabric, log=log)
     stages.headings.open("evaluate", "networks and labels against the truth", "metrics.json")
     results = _score(config, localiser, network, val, fabric, log)
-    labels = score_labels(localiser, folders, config, fabric, log)
-    return results | ({"train_labels": labels} if labels else {})
+    if labels := score_labels(localiser, folders, config, fabric, log):
+        results["train_labels"] = labels
+    return results
 
 
 def _score(
@@ -230,8 +231,7 @@ def _score(
     log: Log,
 ) -> dict[str, Any]:
     """Segmentation, if there is one, and maps on the validation list; maps of training images."""
-    at = config.test.cam_threshold
-    views = find_views(config.test.views)
+    at, views = config.test.cam_threshold, find_views(config.test.views)
     seg = score(network, val, views, config, fabric, at, log) if network else None
     cam = score(localiser, val, VIEWS["single"], config, fabric, at, log)
     train = score_training_maps(localiser, VIEWS["single"], config, fabric, log, at)
