@@ -50,7 +50,10 @@ def test_a_profile_may_run_fewer_arms(place):
     assert [run.arm for run in plan(study, "cpu", **place.folders)] == ["low"] * 2
     assert [run.arm for run in plan(study, "full", **place.folders)] == ["low", "high"] * 2
     for arms, message in (
-        (["high"], "profiles.cpu.arms: expected names of .*, the baselines and starts .'low'. among them"),
+        (
+            ["high"],
+            "profiles.cpu.arms: expected names of .*, the baselines and starts .'low'. among them",
+        ),
         (["low", "nobody"], "profiles.cpu.arms: expected names of"),
         (["low", "low"], "a list of different names"),
         ("low", "a list of different names"),

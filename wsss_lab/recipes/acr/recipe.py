@@ -255,8 +255,7 @@ def load_method(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> Method
     Raises:
         ValueError: the tensors do not fit.
     """
-    config = restore(Config, facts["config"])
-    classes = len(facts["classes"])
+    config, classes = restore(Config, facts["config"]), len(facts["classes"])
     method: Any
     if facts["part"] == "ACR":
         method = build(config, classes - 1, False)
