@@ -97,7 +97,8 @@ NO_PRESET = {
 
 
 WARM_UPS: dict[str, dict[str, Any]] = {
-    "toy_cnn": {"method.warmup": 1_000_000},
+    "toy_vit2": {"method.warmup": 1_000_000, "method.backbone": "toy_vit2", "method.aux_level": -2},
+    "toy_cnn": {"method.warmup": 1_000_000, "method.backbone": "toy_cnn"},
     "toy_vit": {"method.warmup": 1_000_000, "method.backbone": "toy_vit", "method.aux_level": -2},
 }
 """Backbone -> changes to the preset `toy` that leave the tag losses alone. Maps of a transformer as

@@ -11,6 +11,7 @@ scales with mirror images, then a dense CRF.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
@@ -100,6 +101,14 @@ NO_PRESET = {
 """Presets that do not exist, and why."""
 
 
+_TAGS = {"method.warmup": 1_000_000}
+WARM_UPS: dict[str, dict[str, Any]] = {
+    "toy_mit2": _TAGS | {"method.backbone": "toy_mit2"},
+    "toy_mit": _TAGS | {"method.backbone": "toy_mit"},
+}
+"""Backbone -> changes to the preset `toy` that leave the tag loss alone."""
+
+
 def build(config: Config, classes: int, pretrained: bool) -> TSCD:
     """Build the method; heads come from the current random seed.
 
@@ -135,7 +144,7 @@ METHOD = EndToEnd(
     },
     crfs=values.CRFS,
     published=values.PUBLISHED,
-    warm_ups={"toy_mit": {"method.warmup": 1_000_000}},
+    warm_ups=WARM_UPS,
     checkpoint=CHECKPOINT,
 )
 RECIPE = METHOD.recipe()

@@ -106,7 +106,7 @@ def cosa_backbone(config: CoSAConfig, weights: str = "imagenet", **options: Any)
     """
     if config.backbone.startswith(("vit_", "deit_", "r50_vit")):
         options = {"levels": (config.aux_level,), "train_pos_embed": False} | options
-    elif config.backbone == "toy_vit":
+    elif config.backbone in ("toy_vit", "toy_vit2"):
         options = {"levels": (config.aux_level,)} | options
     backbone = build_backbone(config.backbone, **options)
     return backbone if weights == "random" else load_backbone_weights(backbone, weights)

@@ -92,14 +92,16 @@ TAGS_NOTE = (
 """Which column of an evaluation corresponds to published numbers."""
 
 
+_TAGS = {
+    "method.alpha": 0.0,
+    "method.activation": False,
+    "method.affinity": False,
+    "run.steps": 750,
+    "until": "maps",
+}
 WARM_UPS: dict[str, dict[str, Any]] = {
-    "toy_vit": {
-        "method.alpha": 0.0,
-        "method.activation": False,
-        "method.affinity": False,
-        "run.steps": 750,
-        "until": "maps",
-    }
+    "toy_vit2": _TAGS | {"backbone": "toy_vit2"},
+    "toy_vit": _TAGS | {"backbone": "toy_vit"},
 }
 """Backbone -> changes to the preset `toy` that leave the tag loss alone."""
 
