@@ -64,7 +64,7 @@ def test_chapters_and_sizes_that_the_readme_counts():
     assert words[count] == len(list((ROOT / "book").glob("*.ipynb")))
     low, high = map(float, re.findall(r"([\d.]+) to ([\d.]+) MB each", README)[0])
     weights = ROOT / "wsss_lab" / "weights"
-    for name in ("toy_cnn", "toy_mit", "toy_vit"):
+    for name in ("toy_cnn", "toy_mit2", "toy_vit2", "toy_mit", "toy_vit"):
         assert low - 0.05 <= (weights / f"{name}.safetensors").stat().st_size / 1e6 <= high + 0.05
     (limit,) = map(int, re.findall(r"\((\d+) MB\)", README))
     recorded = (ROOT / "tests" / "golden" / "recorded").rglob("*")

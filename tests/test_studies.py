@@ -105,12 +105,13 @@ def test_the_warm_up_packs_what_a_study_starts_from(tmp_path, monkeypatch):
     import safetensors.torch
 
     from wsss_lab.runs.recipe import find_recipe
+    from wsss_lab.runs.settings import with_changes
     from wsss_lab.studies.toy import warm_up
 
     few = {"data.count": 4, "data.val_count": 2, "data.size": 64, "data.crop": 64}
     prefix = {"cosa": "assignment.network.", "acr": ""}
     few |= {"run.batch": 2, "run.steps": 1, "run.save_every": 1}
-    for name, backbone in (("cosa", "toy_cnn"), ("acr", "toy_vit")):
+    for name, backbone in (("cosa", "toy_vit2"), ("acr", "toy_vit2")):
         recipe = find_recipe(name)
         changes = {known: changes | few for known, changes in recipe.warm_ups.items()}
         short = replace(recipe, warm_ups=changes)
@@ -119,7 +120,8 @@ def test_the_warm_up_packs_what_a_study_starts_from(tmp_path, monkeypatch):
         packed = safetensors.torch.load_file(tmp_path / f"{backbone}_{name}.safetensors")
         assert {v.dtype for v in packed.values() if v.is_floating_point()} == {torch.float16}
         assert all(key.startswith(prefix[name]) for key in packed)
-        method = recipe.build(recipe.presets["toy"], 10, False)
+        config = with_changes(recipe.preset("toy"), recipe.warm_ups[backbone])
+        method = recipe.build(config, 10, False)
         method.start_from({k: v.float() for k, v in packed.items()})  # strict
         assert record["method"] == name
         assert (tmp_path / f"{backbone}_{name}.json").is_file()
@@ -136,13 +138,14 @@ def test_warm_ups_are_of_the_backbones_they_name():
             own = config if hasattr(config, "backbone") else config.method
             assert own.backbone == backbone
             found.add(f"{backbone}_{name}")
-    assert found == {"toy_mit_tscd", "toy_cnn_cosa", "toy_vit_cosa", "toy_vit_acr"}
+    old = {"toy_mit_tscd", "toy_cnn_cosa", "toy_vit_cosa", "toy_vit_acr"}
+    assert found == old | {"toy_mit2_tscd", "toy_vit2_cosa", "toy_vit2_acr"}
 
 
 def test_a_warm_up_that_is_not_there():
     from wsss_lab.studies.toy import warm_up
 
-    with pytest.raises(ValueError, match=r"warm-ups of cosa \(toy_cnn, toy_vit\), got 'wrn38'"):
+    with pytest.raises(ValueError, match=r"of cosa \(toy_vit2, toy_cnn, toy_vit\), got 'wrn38'"):
         warm_up.run(warm_up.WarmUp("cosa", "wrn38"))
     with pytest.raises(ValueError, match="there are none"):
         warm_up.run(warm_up.WarmUp("asdt"))

@@ -12,6 +12,8 @@ SMALL_CNN = {"layers": (1, 1, 1), "channels": (128, 128, 128), "stem_width": 32}
 SMALL = {
     "toy_vit": {},
     "toy_mit": {},
+    "toy_vit2": {},
+    "toy_mit2": {},
     "vit_b16": SMALL_VIT,
     "deit_s": SMALL_VIT,
     "r50_vit_b16": SMALL_VIT | SMALL_CNN,

@@ -8,7 +8,7 @@ from wsss_lab.models.backbones import BACKBONES, build_backbone
 from wsss_lab.models.base import Backbone, Features, count_parameters, split_norm_parameters
 from wsss_lab.models.vit import ViTBackbone, resize_pos_embed
 
-TOYS = ("toy_cnn", "toy_mit", "toy_vit")
+TOYS = ("toy_cnn", "toy_mit2", "toy_vit2", "toy_mit", "toy_vit")
 
 
 def cells(side, stride, floor):

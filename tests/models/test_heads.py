@@ -59,7 +59,7 @@ def test_segformer_head_has_the_published_size():
     assert sum(p.numel() for p in head.parameters()) == 531_221
 
 
-@pytest.mark.parametrize("name", ["toy_cnn", "toy_mit", "toy_vit"])
+@pytest.mark.parametrize("name", ["toy_cnn", "toy_mit2", "toy_vit2"])
 def test_segformer_head_takes_any_number_of_maps(name):
     backbone = build_backbone(name).eval()
     head = SegFormerHead(backbone.widths, 11, hidden=16).eval()

@@ -58,7 +58,7 @@ def test_toy_weights_round_trip(packaged):
 def test_absent_toy_weights(packaged):
     with pytest.raises(FileNotFoundError, match="no weights for 'toy_cnn'"):
         load_backbone_weights(build_backbone("toy_cnn"), "toy")
-    with pytest.raises(FileNotFoundError, match="toy_cnn, toy_mit and toy_vit"):
+    with pytest.raises(FileNotFoundError, match="toy_cnn, toy_mit2, toy_vit2, toy_mit and toy_vit"):
         load_backbone_weights(build_backbone("resnet18"), "toy")
 
 
@@ -197,7 +197,7 @@ def test_exact_tags_exist_in_timm():
         assert timm.get_pretrained_cfg(tag).hf_hub_id == f"timm/{tag}"
 
 
-PACKAGED = ("toy_cnn", "toy_mit", "toy_vit")
+PACKAGED = ("toy_cnn", "toy_mit", "toy_vit", "toy_mit2", "toy_vit2")
 
 
 def test_bad_sources(tmp_path):

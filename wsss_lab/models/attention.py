@@ -85,7 +85,7 @@ def attention_layers(model: nn.Module) -> dict[str, nn.Module]:
         raise ValueError(
             f"model {type(model).__name__} has {len(strange)} attention layers whose arithmetic is "
             f"not known here, the first is {name} ({kind}): rotary or relative positions, or "
-            "windows; use a plain transformer (toy_vit, toy_mit, vit_b16, r50_vit_b16, deit_*, "
+            "windows; use a plain transformer (toy_vit2, toy_mit2, vit_b16, r50_vit_b16, deit_*, "
             "mit_*)"
         )
     return found
@@ -103,7 +103,7 @@ def _choose(model: nn.Module, layers: Sequence[int] | None) -> dict[str, nn.Modu
     if not found:
         raise ValueError(
             f"model {type(model).__name__} has no attention layers to record: "
-            "use a transformer (toy_vit, toy_mit, vit_b16, r50_vit_b16, deit_*, mit_*)"
+            "use a transformer (toy_vit2, toy_mit2, vit_b16, r50_vit_b16, deit_*, mit_*)"
         )
     if layers is None:
         return found

@@ -4,8 +4,10 @@
 name                 network                                             used by
 ===================  ==================================================  ==========================
 ``toy_cnn``          see `wsss_lab.models.toynets`                       the book
-``toy_mit``          see `wsss_lab.models.toynets`                       the book
-``toy_vit``          see `wsss_lab.models.toynets`                       the book
+``toy_mit2``         see `wsss_lab.models.toynets`                       the book
+``toy_vit2``         see `wsss_lab.models.toynets`                       the book
+``toy_mit``          its first form, weaker                              earlier studies
+``toy_vit``          its first form, weaker                              earlier studies
 ``vit_b16``          ViT-B/16                                            CoSA
 ``deit_s``           DeiT-S/16
 ``deit_b``           DeiT-B/16

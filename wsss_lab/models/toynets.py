@@ -1,16 +1,16 @@
-"""Three networks of 0.7 to 1.1 million parameters that train on a laptop's processor.
+"""Networks of 0.7 to 1.1 million parameters that train on a laptop's processor.
 
 All are made of timm's own parts, map an image of 128 px to 16 x 16 cells (stride 8), and take any
 image of at least 32 px a side:
 
 =============  ==================================================================================
 ``toy_cnn``    residual network; a small relative of the ResNets of CAM papers and of ASDT
-``toy_mit``    hierarchical transformer; a small relative of MiT-B1 (TSCD, AFA)
-``toy_vit``    convolutional stem and a plain transformer with a class token; a small relative of
+``toy_mit2``   hierarchical transformer; a small relative of MiT-B1 (TSCD, AFA)
+``toy_vit2``   convolutional stem and a plain transformer with a class token; a small relative of
                ViT-B (CoSA) and of the R50 hybrid (ACR)
+``toy_mit``,   the same two with fewer convolutions in front. Their class maps are weak; earlier
+``toy_vit``    studies ran on them
 =============  ==================================================================================
-
-``toy_mit2`` and ``toy_vit2`` are the same two transformers with more convolutions in front.
 """
 
 from collections.abc import Callable

@@ -173,7 +173,7 @@ def _toy_file(name: str) -> Any:
     if not resource.is_file():
         raise FileNotFoundError(
             f"this package holds no weights for {name!r}: a complete installation has those of "
-            "toy_cnn, toy_mit and toy_vit; install it again, or train them: "
+            "toy_cnn, toy_mit2, toy_vit2, toy_mit and toy_vit; install it again, or train them: "
             "`python -m wsss_lab.studies.toy.pretrain NAME`"
         )
     return resource

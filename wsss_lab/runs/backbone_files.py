@@ -91,7 +91,7 @@ def backbone_inside(state: State) -> str:
         inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         if inner:
             break
-    toys = ["toy_cnn", "toy_mit", "toy_vit"]
+    toys = ["toy_cnn", "toy_mit", "toy_vit", "toy_mit2", "toy_vit2"]
     others = ["vit_b16", "deit_s", "r50_vit_b16", "wrn38"]
     others += [f"resnet{n}" for n in (18, 34, 50, 101)] + [f"mit_b{i}" for i in range(6)]
     return _first_fit(inner, toys + others)

@@ -50,7 +50,8 @@ class ACR(Method):
     """Transformer with a class token, linear tag head, consistency losses, localisation.
 
     Args:
-        backbone: a vision transformer: `r50_vit_b16` (the paper's), `vit_b16`, `deit_*`, `toy_vit`.
+        backbone: a vision transformer: `r50_vit_b16` (the paper's), `vit_b16`, `deit_*` or
+            `toy_vit2`.
         classes: number of foreground classes `k`.
         config: see `ACRConfig`. `final_norm` of the backbone is set by it.
 
@@ -63,7 +64,7 @@ class ACR(Method):
         if not isinstance(backbone, ViTBackbone):
             raise ValueError(
                 f"backbone must have a class token, got {backbone.name}: use r50_vit_b16, vit_b16, "
-                "deit_s, deit_b or toy_vit; affinity_consistency(prefix=0) alone needs none"
+                "deit_s, deit_b or toy_vit2; affinity_consistency(prefix=0) alone needs none"
             )
         self.config = config or ACRConfig()
         self.backbone = backbone

@@ -119,7 +119,7 @@ def comparable_layers(backbone: Backbone, layers: Sequence[int] | None = None) -
     if not fit:
         raise ValueError(
             f"backbone: {backbone.name} has no attention between all pairs of patches to compare; "
-            "use a transformer (toy_vit, vit_b16, deit_*, r50_vit_b16, toy_mit, mit_b*)"
+            "use a transformer (toy_vit2, vit_b16, deit_*, r50_vit_b16, toy_mit2, mit_b*)"
         )
     if layers is None:
         return fit

@@ -10,8 +10,8 @@ method trains (of CoSA's two networks the online one).
 
 | backbone | activation (class token) | affinity (all pairs) | layers |
 |---|---|---|---|
-| vision transformer (`toy_vit`, `vit_b16`, `deit_*`, hybrid) | yes | yes | all |
-| MiT (`toy_mit`, `mit_b*`) | no class token | yes | stages without spatial reduction |
+| vision transformer (`toy_vit2`, `vit_b16`, `deit_*`, hybrid) | yes | yes | all |
+| MiT (`toy_mit2`, `mit_b*`) | no class token | yes | stages without spatial reduction |
 | convolutional (`toy_cnn`, ResNet, WRN-38) | – | – | refused: there is no attention |
 
 It takes one more pass of the backbone over images and views, in one batch where both have one size.

@@ -113,7 +113,7 @@ class TSCDNetwork(nn.Module):
         if len(layers) < 2 or not all(_sees_all(layer) for layer in layers):
             raise ValueError(
                 "backbone must end in two attention blocks without spatial reduction, got "
-                f"{backbone.name}; use mit_b0..mit_b5, toy_mit or lite0_vit"
+                f"{backbone.name}; use mit_b0..mit_b5, toy_mit2, toy_mit or lite0_vit"
             )
         self.prefix = backbone.prefix_tokens
         # MiT's tokens are images with channels last; convolutions that are not copy them twice
