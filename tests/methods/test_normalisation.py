@@ -54,10 +54,10 @@ MAKERS = {
     "affinity": (lambda b: AffinityNetwork(b, (8, 8)), "lite0", "toy_cnn"),
     "asdt": (make_asdt, "lite0", "toy_cnn"),
     "cosa": (make_cosa, "lite0", "toy_cnn"),
-    "acr": (lambda b: acr.ACR(b, K), "lite0_vit", "toy_vit"),
-    "tscd": (make_tscd, None, "toy_mit"),
+    "acr": (lambda b: acr.ACR(b, K), "lite0_vit", "toy_vit2"),
+    "tscd": (make_tscd, None, "toy_mit2"),
     "plugin": (
-        lambda b: WithConsistency(make_tscd(b), ConsistencyConfig(alpha=1.0)), None, "toy_mit"
+        lambda b: WithConsistency(make_tscd(b), ConsistencyConfig(alpha=1.0)), None, "toy_mit2"
     ),
 }  # fmt: skip
 

@@ -84,9 +84,9 @@ def test_a_classifier_to_start_from_has_the_classes_of_the_list(tmp_path):
     assert read_start(source, "cam_baseline", "toy_cnn", NAMES)
     with pytest.raises(DataError, match=r"start: the training list: .*another order"):
         read_start(source, "cam_baseline", "toy_cnn", NAMES[::-1])
-    assert read_start("toy", "tscd", "toy_mit", TOY_CLASSES)
+    assert read_start("toy", "tscd", "toy_mit2", TOY_CLASSES)
     with pytest.raises(DataError, match="those of the packaged weights"):
-        read_start("toy", "tscd", "toy_mit", [f"c{i}" for i in range(10)])
+        read_start("toy", "tscd", "toy_mit2", [f"c{i}" for i in range(10)])
 
 
 @dataclasses.dataclass

@@ -18,6 +18,7 @@ from wsss_lab.methods.cosa.network import cosa_backbone
 from wsss_lab.methods.tscd.config import PRESETS as TSCD_PRESETS
 from wsss_lab.methods.tscd.method import TSCD
 from wsss_lab.methods.tscd.network import tscd_backbone
+from wsss_lab.runs.settings import with_changes
 from wsss_lab.runs.start import read_start, start_method
 
 WEIGHTS = Path(wsss_lab.__file__).parent / "weights"
@@ -42,14 +43,14 @@ def _save(state, file):
 def test_a_run_starts_from_the_tensors_of_another(tmp_path):
     first, second = _tscd(0), _tscd(1)
     _save(first.state_dict(), tmp_path / "model.safetensors")
-    start_method(second, str(tmp_path), "tscd", "toy_mit")
+    start_method(second, str(tmp_path), "tscd", "toy_mit2")
     own = second.state_dict()
     assert all(torch.equal(own[name], value) for name, value in first.state_dict().items())
 
 
 def test_nothing_happens_without_a_start():
     method, same = _tscd(0), _tscd(0)
-    start_method(method, "", "tscd", "toy_mit")
+    start_method(method, "", "tscd", "toy_mit2")
     for one, other in zip(method.parameters(), same.parameters(), strict=True):
         assert torch.equal(one, other)
 
@@ -69,7 +70,7 @@ def test_both_networks_of_cosa_start_as_the_slow_one():
 def test_half_precision_is_widened(tmp_path):
     file = tmp_path / "packed.safetensors"
     _save({k: v.half() for k, v in _tscd(0).state_dict().items()}, file)
-    assert {v.dtype for v in read_start(str(file), "tscd", "toy_mit").values()} <= {
+    assert {v.dtype for v in read_start(str(file), "tscd", "toy_mit2").values()} <= {
         torch.float32,
         torch.int64,
     }
@@ -87,19 +88,22 @@ def test_a_missing_start_is_named(source, words):
 def test_other_tensors_are_refused(tmp_path):
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="start of TSCD"):
-        start_method(_tscd(0), str(tmp_path), "tscd", "toy_mit")
+        start_method(_tscd(0), str(tmp_path), "tscd", "toy_mit2")
 
 
 @pytest.mark.parametrize(
     ("name", "backbone"),
-    [("tscd", "toy_mit"), ("cosa", "toy_cnn"), ("cosa", "toy_vit"), ("acr", "toy_vit")],
+    [
+        ("tscd", "toy_mit2"),
+        ("tscd", "toy_mit"),
+        ("acr", "toy_vit"),
+        ("cosa", "toy_cnn"),
+        ("cosa", "toy_vit"),
+    ],
 )
 def test_packaged_starts_fit_and_know_the_tags(name, backbone):
     recipe = recipe_of(name)
-    config = recipe.presets["toy"]
-    if name == "cosa":
-        changed = dataclasses.replace(config.method, backbone=backbone, aux_level=-2)
-        config = dataclasses.replace(config, method=changed)
+    config = with_changes(recipe.preset("toy"), recipe.warm_ups[backbone])
     method = recipe.build(config, 10, False)
     start_method(method, "toy", name, backbone)
     world = ToyWorld("val", 24)

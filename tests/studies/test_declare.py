@@ -8,9 +8,11 @@ import pytest
 from wsss_lab.config import write_json
 from wsss_lab.methods.asdt.config import ARMS
 from wsss_lab.runs.recipe import find_preset
+from wsss_lab.runs.settings import plain
 from wsss_lab.studies.committed import is_committed
 from wsss_lab.studies.declare import declared_names, read_declaration
-from wsss_lab.studies.plan import foreign, plan, require_none_foreign
+from wsss_lab.studies.former import FORMER
+from wsss_lab.studies.plan import find_records, flat, foreign, plan, read_json, require_none_foreign
 
 
 def test_every_declared_study_can_be_planned(tmp_path):
@@ -192,3 +194,22 @@ def test_committed_means_exactly_as_git_has_it(place, monkeypatch):
     assert is_committed(study.path) is True
     place.declare(margin=0.5)
     assert is_committed(study.path) is False
+
+
+@pytest.mark.parametrize("name", ["acr", "precision", "tscd"])
+def test_a_preset_that_moved_on_leaves_old_records_as_they_are(name, tmp_path):
+    study = read_declaration(name)
+    runs = {run.name: run for run in plan(study, "cpu", tmp_path, find_records())}
+    recorded = {k: read_json(run.record) for k, run in runs.items() if run.record.is_file()}
+    assert recorded
+    for key, record in recorded.items():
+        there, here = flat(record["run"]["config"]), flat(plain(runs[key].config))
+        for path in ("backbone", "method.backbone", "method.aux_level", "method.input_stats"):
+            assert there.get(path) == here.get(path) or path not in there, (key, path)
+    anew = dataclasses.replace(study, sha256="0" * 64)  # the same, declared today
+    fresh = {run.name: run.config for run in plan(anew, "cpu", tmp_path, tmp_path)}
+    assert any(fresh[key] != run.config for key, run in runs.items())
+
+
+def test_former_settings_are_of_declarations_that_are_there():
+    assert set(FORMER) <= {read_declaration(name).sha256 for name in declared_names()}

@@ -21,6 +21,7 @@ from wsss_lab.config import read_json as _read_json
 from wsss_lab.records import RECORDS
 from wsss_lab.runs.settings import FREE_TO_CHANGE, plain, restore
 from wsss_lab.studies.declare import REDUCED_NOTE, Arm, Declaration
+from wsss_lab.studies.former import former_settings
 from wsss_lab.studies.run_lock import is_held
 
 WORK = Path("runs/studies")
@@ -127,7 +128,7 @@ def build_config(
     start: Path | None = None,
     root: Path | None = None,
 ) -> Any:
-    """Build the settings of a run: the preset, changed as declared.
+    """Build the settings of a run: the preset as it was at its declaration, changed as declared.
 
     Raises:
         ValueError: an unknown setting or a wrong type; the message has arm and setting.
@@ -137,7 +138,8 @@ def build_config(
     wanted = declaration.arms[arm]
     try:
         values = plain(find_preset(wanted.method, wanted.preset))
-        for path, value in declaration.settings_of(arm, profile).items():
+        then = former_settings(declaration.sha256, wanted.method)
+        for path, value in {**then, **declaration.settings_of(arm, profile)}.items():
             _change(values, path, value)
         if wanted.start and start:
             _change(values, wanted.start.setting, str(start))

@@ -129,7 +129,7 @@ def test_prediction_and_propagated_cam():
 
 def test_backbone_of_the_settings():
     backbone = tscd_backbone(PRESETS["toy"], weights="toy")
-    assert backbone.name == "toy_mit"
+    assert backbone.name == "toy_mit2"
     assert backbone.weight_tag != "random"
     assert TSCD(backbone, 3, PRESETS["toy"]).predict(torch.rand(1, 3, 64, 64)).logits.shape[1] == 4
 

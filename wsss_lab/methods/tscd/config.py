@@ -166,7 +166,7 @@ PRESETS: dict[str, TSCDConfig] = {
     "voc": _VOC,
     "coco": _COCO,
     "toy": TSCDConfig(
-        backbone="toy_mit",
+        backbone="toy_mit2",
         drop_path=0.0,
         hidden=64,
         crop=128,
