@@ -37,11 +37,11 @@ torch.manual_seed(0)
 
 # Model: a transformer, and a linear tag head on its class token.
 model = ACR(
-    build_backbone("toy_vit"),
+    build_backbone("toy_vit2"),
     len(TOY_CLASSES),
     ACRConfig(alpha=ALPHA, start_layer=-4, propagate=False),  # four layers, all localise
 )
-start_method(model, "toy", "acr", "toy_vit")
+start_method(model, "toy", "acr", "toy_vit2")
 
 # Data: images and tags to learn from; masks of other scenes, to score with.
 train = ToyWorld("train", 200).tensors(workers=0)

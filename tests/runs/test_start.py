@@ -96,6 +96,7 @@ def test_other_tensors_are_refused(tmp_path):
     [
         ("tscd", "toy_mit2"),
         ("tscd", "toy_mit"),
+        ("acr", "toy_vit2"),
         ("acr", "toy_vit"),
         ("cosa", "toy_cnn"),
         ("cosa", "toy_vit"),

@@ -55,8 +55,8 @@ class Config(Settings):
     """Which images, and how they are cut for training."""
     method: ACRConfig = field(default_factory=ACRConfig)
     """Settings of the method."""
-    backbone: str = "toy_vit"
-    """A transformer with a class token: r50_vit_b16 (the paper's), vit_b16, deit_*, toy_vit."""
+    backbone: str = "toy_vit2"
+    """A transformer with a class token: r50_vit_b16 (the paper's), vit_b16, deit_*, toy_vit2."""
     weights: str = "toy"
     """Weights it starts from: `toy`, `imagenet`, `random`, the exact name of timm weights, or a
     file."""
