@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from wsss_lab.config import RunConfig
 from wsss_lab.recipes import asdt
@@ -95,3 +96,18 @@ def test_bad_settings():
         dataclasses.replace(settings(), watch_every=0)
     with pytest.raises(ValueError, match="report: expected at least 0"):
         dataclasses.replace(settings(), report=-1)
+
+
+def test_an_oracle_trains_on_masks_and_changes_the_student(done, tmp_path):
+    """The same run with teacher A's lesson replaced by the truth: the student ends elsewhere."""
+    told = settings(oracle="a")
+    assert told.trains_on_masks
+    assert not settings().trains_on_masks
+    metrics = asdt.RECIPE.train(told, tmp_path / "run", log=lambda _: None)
+    assert metrics["config"]["method"]["oracle"] == "a"
+    files = (done[0] / "model.safetensors", tmp_path / "run" / "model.safetensors")
+    plain, oracle = (load_file(file) for file in files)
+    heads = [name for name in plain if "student_head" in name]
+    assert any(not np.array_equal(plain[name], oracle[name]) for name in heads)
+    found = asdt.RECIPE.plan(told, tmp_path / "new", steps=1, images=1)
+    assert found.stages

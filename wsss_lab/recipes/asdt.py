@@ -57,6 +57,11 @@ class Config(EndToEndConfig):
     watch_every: Count = 4
     """Steps between two such comparisons."""
 
+    @property
+    def trains_on_masks(self) -> bool:
+        """Whether a teacher of the student is an oracle."""
+        return self.method.oracle != "none"
+
 
 def _photos(name: str, crop: int = 321, **changes: Any) -> Config:
     """Make settings for photos, with the released views: one factor a batch, zeros as padding."""

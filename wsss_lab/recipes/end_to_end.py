@@ -76,6 +76,11 @@ class EndToEndConfig(Settings):
     acr: ConsistencyConfig = field(default_factory=ConsistencyConfig)
     """All-pairs consistency as a plug-in; off, unless `acr.alpha` is above 0."""
 
+    @property
+    def trains_on_masks(self) -> bool:
+        """Whether training reads pixel truth: an upper bound, no weak supervision."""
+        return False
+
     def require(self) -> None:
         """Refuse scales at which a crop would vanish, which shows only after the warm-up."""
         method = getattr(self, "method", None)
@@ -196,7 +201,13 @@ class EndToEnd:
         out = folder.path
         fabric, log = launch(config.run, log)
         wanted = config.run.steps * config.run.batch
-        images, val = load_lists(config.data, log, batch=config.run.batch, wanted=wanted)
+        images, val = load_lists(
+            config.data,
+            log,
+            batch=config.run.batch,
+            wanted=wanted,
+            masks=config.trains_on_masks,
+        )
         seeded(config.run.seed)
         method = self.build(config, images.num_classes, True)
         backbone, classes = config.method.backbone, images.class_names

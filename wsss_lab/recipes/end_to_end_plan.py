@@ -71,7 +71,7 @@ def plan(
         ValueError, FileNotFoundError: settings or data do not fit.
     """
     run = config.run
-    train, val = data or load_lists(config.data, silent)
+    train, val = data or load_lists(config.data, silent, masks=config.trains_on_masks)
     seeded(run.seed)
     method = build(config, train.num_classes, True)
     trained = with_consistency(method, config.acr)  # its own passes are part of every step

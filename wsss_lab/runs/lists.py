@@ -18,7 +18,7 @@ NO_TRUTH = "no pixel truth: the data set has no masks"
 
 
 def load_lists(
-    data: DataConfig, log: Log, *, batch: int = 1, wanted: int | None = None
+    data: DataConfig, log: Log, *, batch: int = 1, wanted: int | None = None, masks: bool = False
 ) -> tuple[Any, Any | None]:
     """Load the images to train on and those to evaluate on.
 
@@ -27,6 +27,7 @@ def load_lists(
         log: gets a line where there is no truth, and one where images have no class.
         batch: images of a step; the training list has to fill one.
         wanted: see `load_data`.
+        masks: the images to train on carry their truth, which an upper bound needs.
 
     Returns:
         Both lists; None for the second where the data set has no pixel truth at all.
@@ -35,7 +36,7 @@ def load_lists(
         DataError: a file is missing or wrong.
         ValueError: fewer images than `batch`, or none with a class.
     """
-    images = load_data(data, "train", wanted=wanted)
+    images = load_data(data, "train", masks=masks or None, wanted=wanted)
     require_images(images, batch)
     tags = getattr(images, "tags", None)
     if tags is not None and (none := int((tags.sum(1) == 0).sum())):

@@ -19,6 +19,7 @@ from wsss_lab.viz.figures import (
     png_bytes,
     svg_text,
 )
+from wsss_lab.viz.method_map import Arrow, Box, MethodMap, method_map
 from wsss_lab.viz.page import Photo, Table, claim, jpeg, table
 from wsss_lab.viz.runs import curve_sheets, example_picture, gallery, shown_classes, training_curves
 from wsss_lab.viz.strip import FrameStrip, data_uri, explorer, frame_strip
@@ -27,8 +28,11 @@ from wsss_lab.viz.studies import DifferenceRow, difference_plot
 __all__ = [
     "COLOURS",
     "HEAT",
+    "Arrow",
+    "Box",
     "DifferenceRow",
     "FrameStrip",
+    "MethodMap",
     "Photo",
     "Sheet",
     "Table",
@@ -46,6 +50,7 @@ __all__ = [
     "image_grid",
     "jpeg",
     "label_legend",
+    "method_map",
     "overlay",
     "palette_image",
     "plot_style",

@@ -20,6 +20,12 @@ from wsss_lab.ranges import (
 )
 from wsss_lab.refine import DenseCRF
 
+Oracle = Literal["none", "a", "b", "silence"]
+"""Lesson of the student that is the truth, see `wsss_lab.methods.asdt.oracle`.
+
+``none``: neither. ``a``: teacher A's, at the pixels that it labels. ``b``: teacher B's, everywhere.
+``silence``: teacher B's, at the pixels that teacher A does not label, and none elsewhere.
+"""
 Distillation = Literal["hard", "hard_conf", "soft_kl"]
 """Target of teacher B for the student: labels of all pixels, of confident ones, or probabilities.
 """
@@ -101,6 +107,9 @@ class ASDTConfig(Settings):
     """Share of teacher B in every step under "mix", [0, 1]; None takes the duty. Ours."""
     choice_seed: Seed = 0
     """Seed of the coins that replace the pulse under "bernoulli" and "blocks"; ours."""
+    oracle: Oracle = "none"
+    """Lesson of the student that is the truth: an upper bound for experiments, which reads masks
+    that weak supervision does not have. Ours."""
 
     kd: Distillation = "hard"
     """Form of the distillation from teacher B. The released code's commented-out line has hard
@@ -149,7 +158,7 @@ class ASDTConfig(Settings):
     """Behaviour of the released code; all off by default."""
 
     def require(self) -> None:
-        """Refuse scales without the training pass, and an energy that cannot be split."""
+        """Refuse scales without the training pass, an energy by image, an oracle of soft labels."""
         if self.scales[0] != 1:
             raise SettingError(
                 ["scales"], f"expected 1 first (the training pass), got {self.scales}"
@@ -159,6 +168,14 @@ class ASDTConfig(Settings):
                 ["pulse_dense"],
                 "expected True with selection='images', got False; the energy is not split by "
                 "image",
+            )
+
+        joint = self.kd != "hard" or self.selection in ("soft_mean", "agreement")
+        if self.oracle != "none" and joint:
+            raise SettingError(
+                ["oracle"],
+                f"expected none with kd={self.kd!r} and selection={self.selection!r}, got "
+                f"{self.oracle!r}; the truth is a hard label of one teacher",
             )
 
     @property
@@ -264,12 +281,26 @@ instead of teacher B (is less supervision enough?); R11 teacher B with full weig
 """
 
 
+ORACLES: dict[str, dict[str, Any]] = {
+    "R1-oracle": ARMS["R1"] | {"oracle": "a"},
+    "R2-oracle": ARMS["R2-full"] | {"oracle": "b"},
+    "R3-oracle": ARMS["R3"] | {"oracle": "b"},
+    "R5-oracle": ARMS["R5"] | {"oracle": "b"},
+    "R8-oracle": ARMS["R8"] | {"oracle": "b"},
+    "R8-silence": ARMS["R8"] | {"oracle": "silence"},
+    "R11-oracle": ARMS["R11"] | {"oracle": "b"},
+}
+"""Arms with a teacher that is never wrong, as changes of the settings: what the mechanism would
+carry. They train on masks, so they are bounds and no results of weak supervision."""
+
+
 def arm(name: str, base: ASDTConfig) -> ASDTConfig:
-    """Apply the changes of one arm of the ablation to settings.
+    """Apply the changes of one arm of the ablation, or of one with an oracle, to settings.
 
     Raises:
         ValueError: no arm has this name.
     """
-    if name not in ARMS:
-        raise ValueError(f"name: expected one of {', '.join(ARMS)}, got {name!r}")
-    return replace(base, **ARMS[name])
+    known = ARMS | ORACLES
+    if name not in known:
+        raise ValueError(f"name: expected one of {', '.join(known)}, got {name!r}")
+    return replace(base, **known[name])

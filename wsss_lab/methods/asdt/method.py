@@ -63,6 +63,7 @@ from wsss_lab.methods.asdt.losses import (
     two_part_ce,
 )
 from wsss_lab.methods.asdt.network import ASDTNetwork, Outputs
+from wsss_lab.methods.asdt.oracle import Lesson, masks_of, oracle_lesson
 from wsss_lab.methods.asdt.released import load_checkpoint, squashed_images
 from wsss_lab.methods.asdt.schedule import images_of_b, makes_b_label, share_of_b
 from wsss_lab.methods.common.base import Batch, Method, ParamGroup, SegOutput, StepOutput
@@ -117,11 +118,11 @@ class ASDT(Method):
             batch: `images` and `tags`; `valid`, True at real pixels, or `boxes`, [y0, y1, x0, x1]
                 of them (default: all are real); `max_tags`, the largest number of tags of an
                 image, which spares a wait for an accelerator; `squashed`, the whole images at the
-                crop's size, for `ASDTQuirks.squashed_crf_image`.
+                crop's size, for `ASDTQuirks.squashed_crf_image`; `masks` for `oracle`.
             step: 0-based.
 
         Raises:
-            ValueError: tags of another number of classes, or no `squashed` where it is needed.
+            ValueError: tags of another number of classes, or no `squashed` or `masks` where needed.
         """
         config = self.config
         outputs: Outputs = self.network(batch["images"])
@@ -139,7 +140,12 @@ class ASDT(Method):
             parts["energy"] = self._energy(logits, targets)
             loss = parts["tags"] + config.teacher_weight * (parts["ce"] + parts["energy"])
             if outputs.student_logits is not None:
-                student = self._student_loss(outputs.student_logits, targets, step, parts)
+                lesson = Lesson(targets.a, targets.b)
+                if config.oracle != "none":
+                    masks = masks_of(batch)
+                    lesson = oracle_lesson(config.oracle, lesson, masks, config.background)
+                logits = outputs.student_logits
+                student = self._student_loss(logits, targets, lesson, step, parts)
                 loss = loss + config.student_weight * student
         panels = {"cam": cam, "a_label": targets.a.label, "teacher_logits": outputs.teacher_logits}
         if targets.b is not None:
@@ -190,7 +196,7 @@ class ASDT(Method):
         return self.energy(logits.softmax(1), targets.pictures, targets.valid, targets.a.label)
 
     def _student_loss(
-        self, logits: Tensor, targets: Targets, step: int, parts: dict[str, Tensor]
+        self, logits: Tensor, targets: Targets, lesson: Lesson, step: int, parts: dict[str, Tensor]
     ) -> Tensor:
         """Compute the student's loss; adds its unweighted terms and teacher B's share to `parts`.
 
@@ -199,9 +205,9 @@ class ASDT(Method):
         config = self.config
         zero = 0.0 * logits.float().sum() + 0.0  # keeps the head in the graph; + 0.0 against -0.0
         logits = enlarge(logits, _size(targets.pictures))
-        share, a_label, b = 0.0, targets.a.label, targets.b
+        share, a_label, b = 0.0, lesson.a.label, lesson.b
         if b is not None and not config.quirks.ignore_pulse:
-            share, a_label, b = self._divide(step, targets.a, b)
+            share, a_label, b = self._divide(step, lesson.a, b)
         ce = self._ce(logits, a_label) if share < 1 else zero
         kd = self._distillation(logits, b) if share > 0 and b is not None else zero
         energy = self._energy(logits, targets) if config.pulse_dense or share < 1 else zero
