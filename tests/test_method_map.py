@@ -4,9 +4,10 @@ import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
+import matplotlib as mpl
 import pytest
 
-from wsss_lab.viz import Arrow, Box, method_map
+from wsss_lab.viz import Arrow, Box, method_map, plot_style
 from wsss_lab.viz.method_map import route
 
 BOXES = [
@@ -39,6 +40,14 @@ def test_every_word_is_text_of_a_valid_svg():
 def test_the_same_description_gives_the_same_bytes():
     assert draw().svg == draw().svg
     assert draw([*BOXES[:2], replace(BOXES[2], text="pupil")]).svg != draw().svg
+
+
+def test_the_style_of_the_book_changes_nothing(recwarn):
+    plain = draw().svg
+    with mpl.rc_context():
+        plot_style()
+        assert draw().svg == plain
+    assert not recwarn.list
 
 
 def test_the_page_decides_colours_and_font():
@@ -82,6 +91,15 @@ def test_lines_leave_and_arrive_across_the_sides_named():
     assert route((0, 0), (2, 1), ("bottom", "top")) == [(0, 0), (0, 0.5), (2, 0.5), (2, 1)]
     assert route((0, 0), (2, 1), ("right", "top")) == [(0, 0), (2, 0), (2, 1)]
     assert route((0, 0), (2, 1), ("bottom", "left")) == [(0, 0), (0, 1), (2, 1)]
+
+
+def test_labels_stand_beside_their_line():
+    """Above a level line, also where rounding makes its ends differ in the last bit."""
+    boxes = [replace(BOXES[0], at=(1, 0.45)), replace(BOXES[1], at=(3, 0.6))]
+    picture = draw(boxes, [Arrow("one", "two", "loss", shift=(0, -0.15))])
+    (label,) = [e for e in ET.fromstring(picture.svg).iter() if e.text == "loss"]
+    y = float(re.search(r"translate\([\d.]+ ([\d.]+)\)|$", label.get("transform", ""))[1] or 0)
+    assert 0.45 * 72 - 14 < (y or float(label.get("y"))) < 0.45 * 72 - 2
 
 
 @pytest.mark.parametrize(

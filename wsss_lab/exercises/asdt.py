@@ -115,3 +115,21 @@ register(
     right=_ripple,
     wrong=lambda: (0.0, 1 - 0.99**25),  # the first pulse instead of many
 )
+
+
+register(
+    "asdt-6",
+    accepts=lambda answer: _near((answer,), (DUTY,), within=5e-3),
+    hint="The weights are five sixths for A and one sixth times 1 for B. Which share has B?",
+    right=lambda: DUTY,
+    wrong=lambda: 10 * 0.0196,  # ten times the old value: the share is not proportional
+)
+
+
+register(
+    "asdt-7",
+    accepts=lambda answer: _near((answer,), ((1 / 24) ** 0.5,), within=5e-3),
+    hint="In turns the rate is duty over the root of the duty; in the mixture it is 1.",
+    right=lambda: (1 / 24) ** 0.5,
+    wrong=lambda: 1 / 24,  # the duty itself
+)

@@ -143,7 +143,7 @@ def method_map(
     _check(boxes, arrows, alt, size, lit)
     known = {box.name: box for box in boxes}
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "wsss-lab"}):
-        sheet = Sheet(figsize=size)
+        sheet = Sheet(figsize=size, layout="none")  # whatever the page's style is
         sheet.patch.set_visible(False)
         ax = sheet.add_axes((0, 0, 1, 1))
         ax.set_axis_off()
@@ -270,7 +270,7 @@ def _draw_label(ax: Axes, arrow: Arrow, points: Sequence[Point], alpha: float) -
     x, y = (a[0] + b[0]) / 2, (a[1] + b[1]) / 2
     lines = arrow.text.split("\n")
     spread = [_LINE * (i - (len(lines) - 1) / 2) for i in range(len(lines))]
-    if a[1] == b[1]:  # above or below a level line
+    if abs(a[1] - b[1]) < 1e-9:  # above or below a level line
         away = arrow.lift + (spread[-1] if arrow.lift > 0 else spread[0])
         y, side = y - away, "center"
     else:
