@@ -92,7 +92,7 @@ class Arrow:
     colour: Colour = "grey"
     """Role of the arrow."""
     dashed: bool = False
-    """Whether no gradient flows back along it."""
+    """Whether the line is dashed, e.g. where no gradient flows back."""
     shift: Point = (0.0, 0.0)
     """How far along the sides it leaves and arrives from their middles, inches."""
     lift: float = 0.11
