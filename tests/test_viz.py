@@ -1,6 +1,8 @@
 """Pictures: what the pixels must be, that bytes repeat, that strips can be read without eyes."""
 
+import base64
 import configparser
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -8,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from wsss_lab import viz
 from wsss_lab.data.catalog import voc_palette
+from wsss_lab.viz.svg import dark_colour
 
 
 @pytest.fixture
@@ -121,8 +125,80 @@ def test_figures_repeat_to_the_byte_and_fit_the_column(photo, cam):
     assert viz.png_bytes(first) == viz.png_bytes(second)
     assert b"Matplotlib" not in viz.png_bytes(first)
     assert viz.image_grid([photo] * 9, columns=8).get_figwidth() <= 7
-    assert first._repr_png_().startswith(b"\x89PNG")
+    assert make()._repr_svg_() == make()._repr_svg_()
     assert [ax.get_title("center") for ax in first.axes[:3]] == ["image", "cat", "dog"]
+
+
+def drawing(**colours):
+    sheet = viz.Sheet(figsize=(3, 2))
+    ax = sheet.subplots()
+    ax.plot([0, 1], [0, 1], color=colours.get("line", "#0072b2"))
+    ax.fill_between([0, 1], [1, 2], color=colours.get("area", "#f1f4f8"))
+    ax.text(0, 1, "a word")
+    return sheet._repr_svg_()
+
+
+def test_drawings_follow_a_dark_page():
+    """Ink becomes light, paper tints become dark, and strong colours stay as they are."""
+    rules = re.search(r"@media \(prefers-color-scheme:dark\)\{(.*)\}</style>", drawing())[1]
+    assert "text{fill:#e8ecf1}" in rules
+    assert "#0072b2" not in rules
+    new = dict(re.findall(r'"fill: (#\w+)"\]\{fill:(#\w+)!', rules))
+    luminance = [sum(int(c[i : i + 2], 16) for i in (1, 3, 5)) / 3 for c in new.popitem()]
+    assert luminance[0] > 240
+    assert luminance[1] < 70
+
+
+@pytest.mark.parametrize("colour", ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"])
+def test_strong_colours_stay(colour):
+    assert dark_colour(colour) is None
+
+
+@pytest.mark.parametrize(
+    ("colour", "dark"), [("#000000", "#e8ecf1"), ("#ffffff", "#1d232a"), ("#808080", "#828790")]
+)
+def test_greys_turn_over(colour, dark):
+    found, wanted = (
+        [int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in (dark_colour(colour), dark)
+    )
+    assert np.abs(np.subtract(found, wanted)).max() <= 3
+
+
+def test_drawings_name_fonts_of_the_page_and_nothing_of_the_machine():
+    text = drawing()
+    assert "DejaVu Sans', sans-serif" in text
+    assert ">a word</text>" in text
+    assert "matplotlib.org" not in text
+    assert re.search(r"20\d\d-\d\d", text) is None
+
+
+def embedded(text):
+    return re.findall(r'data:image/(\w+);base64,([^"]+)"', text)
+
+
+def test_photos_are_stored_small_and_examples_exactly():
+    """A photograph becomes JPEG at its own size; sixteen pixels stay what they are, and sharp."""
+    smooth = np.linspace(0, 255, 128 * 128 * 3).reshape(128, 128, 3)
+    noisy = (smooth + np.random.default_rng(0).normal(0, 9, smooth.shape)).clip(0, 255)
+    text = viz.image_grid([noisy.astype(np.uint8)])._repr_svg_()
+    ((kind, data),) = embedded(text)
+    assert kind == "jpeg"
+    assert Image.open(io.BytesIO(base64.b64decode(data))).size == (128, 128)
+    assert "pixelated" not in text
+    tiny = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    text = viz.image_grid([tiny])._repr_svg_()
+    ((kind, data),) = embedded(text)
+    assert kind == "png"
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))), tiny)
+    assert "pixelated" in text
+
+
+def test_a_drawn_figure_is_left_as_it_was(photo):
+    sheet = viz.image_grid([photo])
+    before = viz.png_bytes(sheet)
+    sheet._repr_svg_()
+    assert viz.png_bytes(sheet) == before
+    assert sheet.axes[0].images[0].get_interpolation() == "nearest"
 
 
 def test_grids_refuse(photo, cam):
@@ -258,7 +334,7 @@ def test_tables_photos_and_claims_of_a_page(capsys):
         viz.table(["a", "b"], [[1]])
     sheet = viz.Sheet(figsize=(1, 1))
     photo = viz.jpeg(sheet)
-    assert photo._repr_jpeg_()[:3] == b"\xff\xd8\xff"
+    assert photo._repr_svg_().startswith("<svg")
     assert viz.jpeg(sheet) == photo
 
 

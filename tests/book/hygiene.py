@@ -12,6 +12,7 @@ from wsss_book import GROUP, unknown_letters  # noqa: E402
 MAX_NOTEBOOK = 2_000_000
 MAX_OUTPUT = 400_000
 MAX_SECONDS = 180
+PICTURES = ("image/svg+xml", "image/png", "image/jpeg")
 PRIVATE = re.compile(r"(/home/|/root/|/Users/|/tmp/|[A-Z]:\\\\Users)")
 EQUATION = re.compile(r"\$\$(.+?)\$\$(?P<rest>[^\n]*)", re.S)
 LABEL = re.compile(r"^ \(eq-[a-z0-9-]+\)$")
@@ -47,7 +48,7 @@ def figures(notebook) -> list[str]:
     """Every image has a caption, a name of its own, and a sentence for who cannot see it."""
     found, names = [], set()
     for i, cell in enumerate(code_cells(notebook), 1):
-        pictures = outputs(cell, "image/png") + outputs(cell, "image/jpeg")
+        pictures = [data for kind in PICTURES for data in outputs(cell, kind)]
         if not pictures or "remove-output" in tags(cell):
             continue
         about = cell["metadata"].get("mystnb", {})

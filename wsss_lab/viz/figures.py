@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from wsss_lab.data.catalog import voc_palette
 from wsss_lab.viz.arrays import HEAT, array_of, overlay, rgb
+from wsss_lab.viz.svg import svg_text
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Line colours that colour-blind readers can distinguish (Okabe and Ito), strongest first."""
@@ -26,14 +27,14 @@ MAX_WIDTH = 7.0  # inches, the width of the text column
 
 
 class Sheet(Figure):
-    """Figure displayed once in a notebook, without pyplot's global list of figures."""
+    """Figure displayed once in a notebook, as SVG, without pyplot's global list of figures."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         FigureCanvasAgg(self)
 
-    def _repr_png_(self) -> bytes:
-        return png_bytes(self)
+    def _repr_svg_(self) -> str:
+        return svg_text(self)
 
 
 def svg_text(figure: Figure) -> str:
@@ -66,8 +67,8 @@ def png_bytes(figure: Figure) -> bytes:
 def plot_style() -> None:
     """Set the style of every matplotlib figure in the book.
 
-    100 dots per inch and at most 7 inches wide, colour-blind-safe lines, nearest-pixel images, no
-    top and right frame, white background on light and dark pages alike.
+    At most 7 inches wide, colour-blind-safe lines, nearest-pixel images, no top and right frame.
+    Notebooks display a `Sheet` as SVG without background, whose greys follow a dark page.
     """
     mpl.rcParams.update(
         {
@@ -76,6 +77,7 @@ def plot_style() -> None:
             "figure.figsize": (6.4, 3.6),
             "figure.constrained_layout.use": True,
             "figure.facecolor": "white",
+            "axes.facecolor": "none",
             "savefig.facecolor": "white",
             "font.family": "DejaVu Sans",
             "font.size": 10,

@@ -1,6 +1,5 @@
 """Page elements of chapters besides pictures: tables, small photographs, checked claims."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import SupportsFloat
@@ -8,6 +7,7 @@ from typing import SupportsFloat
 from matplotlib.figure import Figure
 
 from wsss_lab.printable import row
+from wsss_lab.viz.svg import svg_text
 
 
 @dataclass(frozen=True)
@@ -41,22 +41,23 @@ def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> Table:
 
 @dataclass(frozen=True)
 class Photo:
-    """JPEG that a notebook displays."""
+    """Figure of photographs that a notebook displays, as SVG."""
 
-    data: bytes
+    drawing: str
 
-    def _repr_jpeg_(self) -> bytes:
-        return self.data
+    def _repr_svg_(self) -> str:
+        return self.drawing
 
     def __repr__(self) -> str:
         return "Photo"
 
 
-def jpeg(sheet: Figure, quality: int = 90) -> Photo:
-    """Encode a figure of photographs as JPEG, to keep pages small."""
-    buffer = io.BytesIO()
-    sheet.savefig(buffer, format="jpeg", bbox_inches="tight", pil_kwargs={"quality": quality})
-    return Photo(buffer.getvalue())
+def jpeg(sheet: Figure, quality: int = 82) -> Photo:
+    """Store the photographs of a figure as JPEG of this quality, to keep pages small.
+
+    Frames and titles remain lines and letters.
+    """
+    return Photo(svg_text(sheet, quality))
 
 
 def claim(text: str, value: SupportsFloat, low: float, high: float) -> None:
