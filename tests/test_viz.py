@@ -201,6 +201,19 @@ def test_a_drawn_figure_is_left_as_it_was(photo):
     assert sheet.axes[0].images[0].get_interpolation() == "nearest"
 
 
+def test_a_strip_may_start_at_any_frame(photo):
+    frames = [photo, 255 - photo, photo // 2]
+    alts = [f"This is picture number {i} of three." for i in range(3)]
+    html = viz.frame_strip(frames, alts, ["a", "b", "c"], name="n", start=1)._repr_html_()
+    shown = [tag for tag in re.findall(r"<img[^>]*>", html) if " hidden" not in tag]
+    assert len(shown) == 1
+    assert 'data-label="b"' in shown[0]
+    assert 'value="1"' in html
+    assert "<output aria-live=\"polite\">b</output>" in html
+    with pytest.raises(ValueError, match=r"start: expected a frame 0\.\.2, got 3"):
+        viz.frame_strip(frames, alts, ["a", "b", "c"], name="n", start=3)
+
+
 def test_grids_refuse(photo, cam):
     with pytest.raises(ValueError, match="titles: expected 1"):
         viz.image_grid([photo], ["a", "b"])

@@ -38,7 +38,7 @@ _MOVE = (
 class FrameStrip:
     """Pictures with one slider, in plain HTML for static pages, print and keyboard.
 
-    Without scripts the first frame is shown. The slider belongs to its own strip by position, so
+    Without scripts the starting frame is shown. The slider belongs to its own strip by position, so
     the page needs no identifiers and the same frames always give the same HTML.
     """
 
@@ -48,6 +48,7 @@ class FrameStrip:
         self.uris, self.alts, self.labels, self.name = uris, alts, labels, name
         self.shape = shape  # displayed (height, width) in CSS pixels
         self.pixelated = False
+        self.start = 0
 
     def __len__(self) -> int:
         return len(self.uris)
@@ -61,17 +62,17 @@ class FrameStrip:
         return (
             f'<img{kind} src="{self.uris[i]}" alt="{html.escape(self.alts[i])}" '
             f'width="{width}" height="{height}" data-label="{html.escape(self.labels[i])}"'
-            f"{' hidden' if i else ''}>"
+            f"{' hidden' if i != self.start else ''}>"
         )
 
     def _repr_html_(self) -> str:
-        name, first = html.escape(self.name), html.escape(self.labels[0])
+        name, first = html.escape(self.name), html.escape(self.labels[self.start])
         images = "\n".join(self._image(i) for i in range(len(self)))
         return (
             f'{_STYLE}\n<div class="frame-strip" role="group" aria-label="{name}: '
             f'{len(self)} pictures, one at a time">\n{images}\n'
             f'<label><span>{name}</span><input type="range" min="0" max="{len(self) - 1}" '
-            f'value="0" step="1" autocomplete="off" aria-label="{name}" aria-valuetext="{first}" '
+            f'value="{self.start}" step="1" autocomplete="off" aria-label="{name}" aria-valuetext="{first}" '
             f'oninput="{html.escape(_MOVE)}"><output aria-live="polite">{first}</output></label>'
             "\n</div>"
         )
@@ -100,6 +101,7 @@ def frame_strip(
     width: int | None = None,
     kind: str = "webp",
     quality: int = 82,
+    start: int = 0,
 ) -> FrameStrip:
     """Make a slider over the pictures of a sweep, e.g. a threshold or steps of a refinement.
 
@@ -113,13 +115,14 @@ def frame_strip(
             this are enlarged without smoothing, so that pixels stay visible.
         kind: `"webp"` (smallest) or `"jpeg"`.
         quality: quality of the compression, 1..100.
+        start: number of the frame that is shown first.
 
     Returns:
         A `FrameStrip`, which notebooks display.
 
     Raises:
         ValueError: fewer than two frames, lengths that differ, sizes that differ, an `alt` that is
-            no sentence, an unknown `kind`.
+            no sentence, an unknown `kind`, a `start` that is no frame.
     """
     if len(frames) < 2 or not len(frames) == len(alts) == len(labels):
         raise ValueError(
@@ -128,6 +131,8 @@ def frame_strip(
         )
     if poor := [alt for alt in alts if len(alt.split()) < 5]:
         raise ValueError(f"alts: expected sentences of five words or more, got {poor[0]!r}")
+    if not 0 <= start < len(frames):
+        raise ValueError(f"start: expected a frame 0..{len(frames) - 1}, got {start}")
     if kind not in ("webp", "jpeg"):
         raise ValueError(f"kind: expected 'webp' or 'jpeg', got {kind!r}")
     arrays = [_frame(frame) for frame in frames]
@@ -143,6 +148,7 @@ def frame_strip(
         uris, list(alts), [str(x) for x in labels], name, (round(tall * width / wide), width)
     )
     strip.pixelated = width > wide
+    strip.start = start
     return strip
 
 
