@@ -209,7 +209,7 @@ def test_a_strip_may_start_at_any_frame(photo):
     assert len(shown) == 1
     assert 'data-label="b"' in shown[0]
     assert 'value="1"' in html
-    assert "<output aria-live=\"polite\">b</output>" in html
+    assert '<output aria-live="polite">b</output>' in html
     with pytest.raises(ValueError, match=r"start: expected a frame 0\.\.2, got 3"):
         viz.frame_strip(frames, alts, ["a", "b", "c"], name="n", start=3)
 

@@ -135,10 +135,12 @@ def equations(notebook) -> list[str]:
 
 
 def opening(notebook) -> list[str]:
-    """Title, then goals, prerequisites and minutes before the first code."""
+    """Title, then goals, prerequisites and minutes before the first code but a picture's."""
     before = []
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
+            if "opening-figure" in tags(cell):
+                continue
             break
         before.append(source(cell))
     text = "\n\n".join(before)
@@ -178,5 +180,54 @@ def exercises(notebook, least: int = 4) -> list[str]:
     return found
 
 
+WORDS_A_MINUTE = 180
+FOLDED = ("hide-input", "remove-input", "remove-output", "opening-figure")
+
+
+def reading_minutes(notebook) -> float:
+    """Words at the pace of technical prose, half a minute for a cell of open code, one for an
+    equation; exercises are left out."""
+    text, cells = "", 0
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            text += source(cell) + "\n"
+        elif "## Exercises" not in text or "## Summary" in text:
+            cells += not set(tags(cell)) & set(FOLDED)
+    text = re.sub(r"## Exercises.*?(?=## Summary|\Z)", "", text, flags=re.S)
+    formulas = len(EQUATION.findall(text))
+    words = len(re.findall(r"[A-Za-z]+", SHAPE.sub("", EQUATION.sub("", text))))
+    return words / WORDS_A_MINUTE + cells / 2 + formulas
+
+
+def minutes(notebook) -> list[str]:
+    """The opening states minutes to read and to run that the page bears out."""
+    text = "\n".join(prose(notebook))
+    stated = re.search(r"\*\*Minutes\.\*\* (\d+) to read, (less than )?(\d+) to run", text)
+    if not stated:
+        return ["the opening lacks '**Minutes.** R to read, E to run'"]
+    found = []
+    measured = reading_minutes(notebook)
+    if abs(int(stated[1]) - measured) > 5:
+        found.append(f"states {stated[1]} minutes to read, measured {measured:.0f}")
+    run = notebook["metadata"].get("wsss_lab", {}).get("seconds", 0) / 60
+    if run > int(stated[3]):
+        found.append(f"states {stated[3]} minutes to run, its stamp has {run:.1f}")
+    return found
+
+
+def folded(notebook) -> list[str]:
+    """Code that draws figures and cells of imports alone are folded away."""
+    found = []
+    for i, cell in enumerate(code_cells(notebook), 1):
+        draws = any(outputs(cell, kind) for kind in PICTURES)
+        lines = [line for line in source(cell).splitlines() if line and line[0] not in " #)"]
+        imports = len(lines) > 3 and all(re.match("import |from ", line) for line in lines)
+        if (draws or imports) and not set(tags(cell)) & set(FOLDED):
+            found.append(f"code cell {i} draws or imports only; tag it hide-input")
+    return found
+
+
 EVERY_NOTEBOOK = (order, portable)
+MEASURED = ("start", "cam", "refine")
+"""Chapters whose minutes are measured; the others state an estimate."""
 EVERY_CHAPTER = (*EVERY_NOTEBOOK, figures, stamp, equations, opening, sweeps, exercises)

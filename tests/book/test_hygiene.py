@@ -32,6 +32,33 @@ def test_long_run(path):
     assert hygiene.portable(read(path)) == []
 
 
+@pytest.mark.parametrize("stem", hygiene.MEASURED)
+def test_minutes_are_measured(stem):
+    assert hygiene.minutes(read(hygiene.ROOT / "book" / f"{stem}.ipynb")) == []
+
+
+@pytest.mark.parametrize("stem", hygiene.MEASURED)
+def test_figures_and_imports_are_folded(stem):
+    assert hygiene.folded(read(hygiene.ROOT / "book" / f"{stem}.ipynb")) == []
+
+
+def test_open_figures_are_seen(demo):
+    assert hygiene.folded(demo) != []
+    for cell in hygiene.code_cells(demo):
+        cell["metadata"]["tags"] = ["hide-input"]
+    assert hygiene.folded(demo) == []
+
+
+def test_minutes_see_a_page_that_has_grown(demo):
+    text = hygiene.prose(demo)[0]
+    assert "**Minutes.** 3 to read" in text
+    assert hygiene.minutes(demo) == []
+    demo["cells"].append({"cell_type": "markdown", "metadata": {}, "source": ["word " * 2000]})
+    assert hygiene.minutes(demo)[0].startswith("states 3 minutes to read, measured 1")
+    demo["metadata"]["wsss_lab"]["seconds"] = 200
+    assert len(hygiene.minutes(demo)) == 2
+
+
 def test_chapters_ask_registered_exercises():
     from wsss_lab.exercises import find
 

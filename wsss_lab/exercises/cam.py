@@ -168,3 +168,29 @@ register(
     right=lambda: _flip_mean,
     wrong=lambda: _flip_mean_unreturned,
 )
+
+
+register(
+    "cam-7",
+    accepts=lambda answer: abs(float(answer) / 9e-5 - 1) < 0.01,
+    hint="Write the result as m / (m + 1e-5) and solve for m.",
+    right=lambda: 9e-5,
+    wrong=lambda: 1.8e-5,  # 0.9 is 1.8 times one half
+)
+
+
+def _smallest_r() -> int:
+    """Count the largest cells whose mean is below 2."""
+    cells = torch.einsum("bdhw,kd->bkhw", tiny_features(), tiny_weights())[0, 0].flatten()
+    ordered = cells.sort(descending=True).values
+    means = ordered.cumsum(0) / torch.arange(1, CELLS + 1)
+    return 1 + int((means < 2 - 1e-6).nonzero()[0])
+
+
+register(
+    "cam-8",
+    accepts=lambda answer: int(answer) == _smallest_r(),
+    hint="Sort the sixteen values. How many ones does it take, and is 2 itself below 2?",
+    right=_smallest_r,
+    wrong=lambda: 7,
+)

@@ -7,8 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss_lab.cam import class_activation_map, normalize_cam
+from wsss_lab.data.tiny import tiny_features, tiny_image, tiny_weights
 from wsss_lab.exercises import register
-from wsss_lab.refine import PAR, VARM, dilated_offsets, local_affinity, propagate, random_walk
+from wsss_lab.refine import (
+    PAR,
+    VARM,
+    DenseCRF,
+    LocalKernel,
+    dilated_offsets,
+    exact_mean_field,
+    local_affinity,
+    propagate,
+    random_walk,
+)
 
 TURNS = 10
 
@@ -141,4 +153,47 @@ register(
     hint="Every cell receives a mean of the others, so the weights that arrive must sum to 1.",
     right=lambda: _walk,
     wrong=lambda: lambda maps, affinity: _walk(maps, affinity, over=2),  # rows instead of columns
+)
+
+
+def _tiny_map() -> Tensor:
+    return normalize_cam(class_activation_map(tiny_features(), tiny_weights()))[:, :1]
+
+
+def _first_turn() -> int:
+    """Count the turns of PAR after which the hull's mean is above that of the last row."""
+    weights = local_affinity(tiny_image(), LocalKernel(contrast=1 / 0.3), dilations=[1])
+    maps = _tiny_map()
+    turns = 0
+    while maps[0, 0, 2, :3].mean() <= maps[0, 0, 3].mean():
+        maps, turns = propagate(maps, weights, dilations=[1], iterations=1), turns + 1
+    return turns
+
+
+register(
+    "refine-6",
+    accepts=lambda answer: abs(int(answer) - _first_turn()) <= 1,
+    hint="The table has turns 30 and 40 on different sides; halve the interval until one is left.",
+    right=_first_turn,
+    wrong=lambda: 100,
+)
+
+
+def _boat_in_last_row(beta: float) -> bool:
+    crf = DenseCRF(10, spatial_sigma=1, spatial_weight=1, bilateral_sigma_xy=2, bilateral_weight=4)
+    scores = torch.cat([torch.full((1, 1, 4, 4), beta), _tiny_map()], 1)
+    probs = scores / scores.sum(1, keepdim=True)
+    return bool((exact_mean_field(crf, 255 * tiny_image(), probs)[0, 1, 3] > 0.5).any())
+
+
+def _first_beta() -> float:
+    return next(step / 100 for step in range(12, 26) if not _boat_in_last_row(step / 100))
+
+
+register(
+    "refine-7",
+    accepts=lambda answer: abs(float(answer) - _first_beta()) < 0.005,
+    hint="The sky is sure of being background and lies within reach of the position kernel.",
+    right=_first_beta,
+    wrong=lambda: 0.25,  # where the given probability itself is one half
 )

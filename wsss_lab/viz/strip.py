@@ -72,7 +72,8 @@ class FrameStrip:
             f'{_STYLE}\n<div class="frame-strip" role="group" aria-label="{name}: '
             f'{len(self)} pictures, one at a time">\n{images}\n'
             f'<label><span>{name}</span><input type="range" min="0" max="{len(self) - 1}" '
-            f'value="{self.start}" step="1" autocomplete="off" aria-label="{name}" aria-valuetext="{first}" '
+            f'value="{self.start}" step="1" autocomplete="off" aria-label="{name}" '
+            f'aria-valuetext="{first}" '
             f'oninput="{html.escape(_MOVE)}"><output aria-live="polite">{first}</output></label>'
             "\n</div>"
         )

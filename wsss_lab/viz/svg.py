@@ -25,7 +25,7 @@ PIXELS_TO_SEE = 64
 """Images with fewer columns are examples whose pixels are to be seen; others are smoothed."""
 PAPER, INK = (0x1D, 0x23, 0x2A), (0xE8, 0xEC, 0xF1)
 """What white and black become on a dark page: its panels and its text (`wsss.css`)."""
-GREYISH, PALE = 0.16, 0.86
+GREYISH, PALE = 0.12, 0.86
 """Colours with less difference between channels, or of more lightness, change with the page."""
 
 _COLOUR = re.compile(r"(fill|stroke): (#[0-9a-f]{6})")
@@ -43,7 +43,7 @@ def dark_colour(colour: str) -> str | None:
     hue, lightness, saturation = colorsys.rgb_to_hls(*channels)
     if max(channels) - min(channels) > GREYISH and lightness < PALE:
         return None
-    if max(channels) - min(channels) > 0.03:  # a pale tint stays a tint
+    if lightness >= PALE and max(channels) - min(channels) > 0.03:  # a pale tint stays a tint
         tint = colorsys.hls_to_rgb(hue, 0.23, min(saturation, 0.35))
         return "#" + "".join(f"{round(255 * channel):02x}" for channel in tint)
     mixed = (ink + (paper - ink) * lightness for paper, ink in zip(PAPER, INK, strict=True))
