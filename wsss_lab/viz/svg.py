@@ -20,11 +20,11 @@ from matplotlib.image import AxesImage
 from PIL import Image
 
 FONTS = "Inter, system-ui, -apple-system, 'Segoe UI', Roboto, Arial, 'DejaVu Sans', sans-serif"
-"""Typefaces in the order in which a reader's machine is asked for them."""
+"""Typefaces, the preferred one first."""
 PIXELS_TO_SEE = 64
 """Images with fewer columns are examples whose pixels are to be seen; others are smoothed."""
 PAPER, INK = (0x1D, 0x23, 0x2A), (0xE8, 0xEC, 0xF1)
-"""What white and black become on a dark page: its panels and its text (`wsss.css`)."""
+"""Colours of white and of black on a dark page: its panels and its text (`wsss.css`)."""
 GREYISH, PALE = 0.12, 0.86
 """Colours with less difference between channels, or of more lightness, change with the page."""
 
