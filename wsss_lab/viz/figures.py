@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from wsss_lab.data.catalog import voc_palette
 from wsss_lab.viz.arrays import HEAT, array_of, overlay, rgb
-from wsss_lab.viz.svg import svg_text
+from wsss_lab.viz.svg import page_svg
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Line colours that colour-blind readers can distinguish (Okabe and Ito), strongest first."""
@@ -34,7 +34,7 @@ class Sheet(Figure):
         FigureCanvasAgg(self)
 
     def _repr_svg_(self) -> str:
-        return svg_text(self)
+        return page_svg(self)
 
 
 def svg_text(figure: Figure) -> str:

@@ -7,7 +7,7 @@ from typing import SupportsFloat
 from matplotlib.figure import Figure
 
 from wsss_lab.printable import row
-from wsss_lab.viz.svg import svg_text
+from wsss_lab.viz.svg import page_svg
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def jpeg(sheet: Figure, quality: int = 82) -> Photo:
 
     Frames and titles remain lines and letters.
     """
-    return Photo(svg_text(sheet, quality))
+    return Photo(page_svg(sheet, quality))
 
 
 def claim(text: str, value: SupportsFloat, low: float, high: float) -> None:

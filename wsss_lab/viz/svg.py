@@ -105,7 +105,7 @@ def _smooth(match: re.Match[str]) -> str:
     return re.sub(r"image-rendering:[a-z-]+;?", "", element)
 
 
-def svg_text(figure: Figure, quality: int = 90) -> str:
+def page_svg(figure: Figure, quality: int = 90) -> str:
     """Draw a figure as SVG without background, the same text for the same figure.
 
     Args:
