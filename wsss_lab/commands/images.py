@@ -18,8 +18,8 @@ class Predict(Settings):
     out: Path
     """Folder for the masks and overlays."""
     weights: Path | None = None
-    """Folder of a trained run, its model.safetensors, or a released checkpoint. Without it,
-    only drawings of the toy world are known, no photos."""
+    """Folder of a trained run, its model.safetensors, or a released checkpoint; `toy` for drawings
+    of the toy world. Without it: a packaged network for photos, with the 20 classes of VOC."""
     threshold: Share = 0.4
     """Background threshold on normalised class activation maps, 0..1."""
     soft: bool = False
@@ -35,18 +35,19 @@ class Predict(Settings):
         from wsss_lab.registry import used_files
 
         inputs, note = used_files(), ""
-        if self.weights is None:
+        named = "voc-mini" if self.weights is None else str(self.weights)
+        if named in ("voc-mini", "toy") and not Path(named).exists():
             from wsss_lab.runs.default_network import default_network
 
-            network = default_network()
+            network = default_network(named)
             trained = network.trained
             note = network.note
         else:
             from wsss_lab.runs.contents import files_beside
             from wsss_lab.runs.weights import load_trained
 
-            trained = load_trained(self.weights)
-            inputs += files_beside(self.weights)
+            trained = load_trained(Path(named))
+            inputs += files_beside(Path(named))
         options: dict[str, Any] = {"trained": trained, "soft": self.soft, "device": self.device}
         options |= {"overwrite": self.overwrite, "inputs": inputs, "note": note}
         return run_predict(self.images, self.out, self.threshold, **options)

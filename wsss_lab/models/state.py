@@ -20,6 +20,11 @@ SHOWN = 5
 """Names in a message, at most."""
 
 
+def widened(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return half-precision numbers as float32, which loses nothing; others stay as they are."""
+    return {key: value.to(WIDENED.get(value.dtype, value.dtype)) for key, value in state.items()}
+
+
 def read_file(path: Path, records: Sequence[Any] = ()) -> Any:
     """Read a file of tensors without executing anything stored in it.
 

@@ -36,6 +36,7 @@ from wsss_lab.recipes.asdt_report import report_predictions, watcher
 from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
 from wsss_lab.recipes.voc_mini import OPTIM as MINI_OPTIM
 from wsss_lab.recipes.voc_mini import voc_mini_data
+from wsss_lab.runs.packaged import PACKAGED, packaged_file
 from wsss_lab.runs.safe_read import read_checkpoint
 
 NAME = "asdt"
@@ -132,6 +133,9 @@ def build(config: Config, classes: int, pretrained: bool) -> ASDT:
     file = Path(config.weights)
     if config.weights == "toy" and backbone.name == "toy_cnn":
         _take_over(toy_classifier().state_dict(), backbone, head, "the toy classifier")
+    elif config.weights in PACKAGED and backbone.name == "lite0":
+        state = read_checkpoint(packaged_file(config.weights))[0]
+        _take_over(state, backbone, head, f"the packaged classifier of {config.weights}")
     elif file.is_file() and "head.linear.weight" in (state := read_checkpoint(file)[0]):
         _take_over(state, backbone, head, config.weights)
     else:

@@ -1,16 +1,19 @@
-"""The network that `predict` takes where no weights are given, and what it does not know.
+"""The networks that `predict` takes by name, and what they do not know.
 
-This is the one place to change where a better one is at hand: return its `Trained`, see
-`wsss_lab.runs.weights.load_trained`, and a note that is true of it.
+Without weights it takes the packaged network for photos; `toy` names the one for drawings.
 """
 
 from dataclasses import dataclass
 
 from wsss_lab.evaluate.trained import Trained
+from wsss_lab.runs.packaged import PACKAGED, load_packaged
 
-TOY_ONLY = """without --weights, only drawings of the toy world are known, no photos.
-      For photos: `explain PHOTO`, or --weights of a run trained on photos."""
-"""Note on the packaged classifier."""
+TOY_ONLY = """the weights `toy` know drawings of the toy world only, no photos.
+      For photos: leave --weights away, or name a run trained on photos."""
+PHOTOS_ONLY = """without --weights, a packaged network looks for the 20 classes of VOC in photos.
+      Drawings of the toy world: --weights toy. Your own classes: train on your photos."""
+NOTES = {"toy": TOY_ONLY, "voc-mini": PHOTOS_ONLY}
+"""Name of a packaged network -> note on it."""
 
 
 @dataclass(frozen=True)
@@ -19,13 +22,17 @@ class DefaultNetwork:
 
     Attributes:
         trained: None is the packaged classifier of the toy world.
-        note: printed before anything else.
+        note: printed before the first line.
     """
 
     trained: Trained | None
     note: str
 
 
-def default_network() -> DefaultNetwork:
-    """Return the network for `predict` without weights."""
-    return DefaultNetwork(None, TOY_ONLY)
+def default_network(name: str = "voc-mini") -> DefaultNetwork:
+    """Return a packaged network for `predict`.
+
+    Args:
+        name: `voc-mini` or `toy`.
+    """
+    return DefaultNetwork(load_packaged(name) if name in PACKAGED else None, NOTES[name])

@@ -14,7 +14,7 @@ from torch import Tensor
 from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.class_names import require_same_classes
 from wsss_lab.methods.common.base import Method
-from wsss_lab.models.state import WIDENED
+from wsss_lab.models.state import widened
 from wsss_lab.runs.safe_read import read_checkpoint
 from wsss_lab.runs.weights_file import read_facts, require_sound
 
@@ -54,7 +54,7 @@ def read_start(
             )
         _require_classes(TOY_CLASSES, classes, "those of the packaged weights")
         with resources.as_file(packed) as file:
-            return _widened(read_checkpoint(file)[0])
+            return widened(read_checkpoint(file)[0])
     path = Path(source)
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
@@ -67,7 +67,7 @@ def read_start(
     stored = (facts or {}).get("classes")
     if isinstance(stored, list):  # background first
         _require_classes(stored[1:], classes, f"those of {file}")
-    return _widened(state)
+    return widened(state)
 
 
 def _require_classes(
@@ -77,8 +77,3 @@ def _require_classes(
     if stored is not None and classes is not None:
         remedy = "Leave start empty, or start from a run on these classes in this order"
         require_same_classes(stored, classes, owner, "start: the training list", remedy)
-
-
-def _widened(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Half-precision numbers as float32, which loses nothing; all others stay as they are."""
-    return {k: v.to(WIDENED.get(v.dtype, v.dtype)) for k, v in state.items()}

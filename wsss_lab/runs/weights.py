@@ -18,6 +18,7 @@ from wsss_lab.data.config import DataConfig
 from wsss_lab.evaluate.evaluate import evaluate
 from wsss_lab.evaluate.scores import side_by_side
 from wsss_lab.evaluate.trained import Trained, choose_device
+from wsss_lab.models.state import widened
 from wsss_lab.ranges import Batch, Range, Settings, Share, Whole
 from wsss_lab.runs.identify import misunderstood, released_by
 from wsss_lab.runs.images import FirstImages, load_data
@@ -65,7 +66,7 @@ def load_trained(weights: Path, expected: str | None = None) -> Trained:
             views = recipe.views(config)
         else:
             method, config = (
-                recipe.load_method(facts, state),
+                recipe.load_method(facts, widened(state)),  # packaged networks are of halves
                 restore(recipe.config, facts["config"]),
             )
             classes, views = class_names(facts), recipe.load_views(facts)
