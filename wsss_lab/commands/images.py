@@ -18,8 +18,9 @@ class Predict(Settings):
     out: Path
     """Folder for the masks and overlays."""
     weights: Path | None = None
-    """Folder of a trained run, its model.safetensors, or a released checkpoint; `toy` for drawings
-    of the toy world. Without it: a packaged network for photos, with the 20 classes of VOC."""
+    """Folder of a trained run, its model.safetensors, or a released checkpoint; `voc-mini`
+    for a packaged network that knows the 20 classes of VOC in photos. Without it, only drawings of
+    the toy world are known."""
     threshold: Share = 0.4
     """Background threshold on normalised class activation maps, 0..1."""
     soft: bool = False
@@ -35,7 +36,7 @@ class Predict(Settings):
         from wsss_lab.registry import used_files
 
         inputs, note = used_files(), ""
-        named = "voc-mini" if self.weights is None else str(self.weights)
+        named = "toy" if self.weights is None else str(self.weights)
         if named in ("voc-mini", "toy") and not Path(named).exists():
             from wsss_lab.runs.default_network import default_network
 

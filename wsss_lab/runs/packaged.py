@@ -1,4 +1,4 @@
-"""Trained networks that come with this package, by name.
+"""Trained networks that come with this package, by name; `predict --weights NAME` takes them.
 
 | name | network | knows |
 |---|---|---|

