@@ -19,7 +19,7 @@ class Predict(Settings):
     """Folder for the masks and overlays."""
     weights: Path | None = None
     """Folder of a trained run, its model.safetensors, or a released checkpoint; `voc-mini`
-    for a packaged network that knows the 20 classes of VOC in photos. Without it, only drawings of
+    for a packaged network that finds the 20 classes of VOC in photos. Without it, only drawings of
     the toy world are known."""
     threshold: Share = 0.4
     """Background threshold on normalised class activation maps, 0..1."""
