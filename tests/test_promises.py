@@ -20,12 +20,6 @@ def rows_of(heading):
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def test_every_symbol_has_one_meaning():
-    symbols = [s.strip() for row in rows_of("Symbols") for s in row[0].strip("$").split(",\\ ")]
-    assert len(symbols) > 30
-    assert len(symbols) == len(set(symbols))
-
-
 def test_axes_of_the_toy_example_are_its_shapes():
     axes = {name: row[2] for row in rows_of("Axes") for name in [row[0].strip("`")]}
     (k, d), (b, _, gh, gw) = tiny.tiny_weights().shape, tiny.tiny_features().shape

@@ -37,7 +37,7 @@ class Predict(Settings):
 
         inputs, note = used_files(), ""
         named = "toy" if self.weights is None else str(self.weights)
-        if named in ("voc-mini", "toy") and not Path(named).exists():
+        if self.weights is None or (named == "voc-mini" and not self.weights.exists()):
             from wsss_lab.runs.default_network import default_network
 
             network = default_network(named)

@@ -36,4 +36,4 @@ def load_packaged(name: str) -> Trained:
     Raises:
         FileNotFoundError: see `packaged_file`.
     """
-    return load_trained(packaged_file(name))
+    return load_trained(packaged_file(name), widen=True)

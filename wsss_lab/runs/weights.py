@@ -29,12 +29,13 @@ from wsss_lab.runs.settings import plain, restore
 from wsss_lab.runs.weights_file import read_facts, require_sound
 
 
-def load_trained(weights: Path, expected: str | None = None) -> Trained:
+def load_trained(weights: Path, expected: str | None = None, widen: bool = False) -> Trained:
     """The network of a weights file; nothing stored in the file is run.
 
     Args:
         weights: a run's folder, a `.safetensors` file from one, or a released checkpoint.
         expected: name of the method it has to be of; None takes any.
+        widen: take half-precision numbers as float32; otherwise no type is cast.
 
     Raises:
         FileNotFoundError: no such file or folder, or a run that is not done.
@@ -66,7 +67,7 @@ def load_trained(weights: Path, expected: str | None = None) -> Trained:
             views = recipe.views(config)
         else:
             method, config = (
-                recipe.load_method(facts, widened(state)),  # packaged networks are of halves
+                recipe.load_method(facts, widened(state) if widen else state),
                 restore(recipe.config, facts["config"]),
             )
             classes, views = class_names(facts), recipe.load_views(facts)
