@@ -9,6 +9,8 @@ import pytest
 import torch
 from recordings import folder_of, recordings
 
+from wsss_lab.data.toy import write_voc
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -60,3 +62,12 @@ def wheel(tmp_path_factory):
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", out, copy]
     subprocess.run(command, check=True, capture_output=True)
     return next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A few toy scenes in VOC layout, lists train and val."""
+    folder = tmp_path_factory.mktemp("world")
+    write_voc(folder, split="train", count=6, size=48)
+    write_voc(folder, split="val", count=3, size=48)
+    return folder

@@ -10,6 +10,7 @@ from wsss_lab.config import RunConfig
 from wsss_lab.data.catalog import TOY_CLASSES
 from wsss_lab.data.masks import read_mask
 from wsss_lab.data.toy import scene
+from wsss_lab.evaluate.overlays import legend_entries, with_legend
 from wsss_lab.evaluate.predict import (
     choose_device,
     class_probabilities,
@@ -72,6 +73,10 @@ def test_toy_classifier_on_any_images(photos, tmp_path):
         assert probs.shape == (len(classes), *label.shape)
         assert (probs.astype(float).argmax(0) == label).mean() > 0.99
     with Image.open(tmp_path / "masks" / "scene17_overlay.jpg") as overlay:
+        label = read_mask(tmp_path / "masks" / "scene17.png", len(TOY_CLASSES) + 1, True)
+        entries = legend_entries(label, ["background", *TOY_CLASSES])
+        wanted = with_legend(np.zeros((128, 128, 3), np.uint8), entries).shape
+        assert overlay.size == (wanted[1], wanted[0])
         assert overlay.width == 128
         assert overlay.height > 128  # the legend lies below the picture
 

@@ -25,14 +25,6 @@ from wsss_lab.train.log import read_log
 from wsss_lab.viz import gallery, png_bytes, training_curves
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    write_voc(folder, split="train", count=6, size=48)
-    write_voc(folder, split="val", count=3, size=48)
-    return folder
-
-
 def settings(world, **run):
     values = {"steps": 3, "batch": 2, "log_every": 2, "save_every": 1, **run}
     return Config(

@@ -27,14 +27,6 @@ from wsss_lab.runs.weights_file import read_facts
 CLASSES = 10
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    write_voc(folder, split="train", count=6, size=48)
-    write_voc(folder, split="val", count=3, size=48)
-    return folder
-
-
 def settings(world, **changes):
     values = {
         "data": DataConfig(name="voc", root=world, train_split="train", crop=48),

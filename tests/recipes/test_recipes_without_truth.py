@@ -10,6 +10,7 @@ from tiny_recipes import CHANGES, NAMES, SIDE, batch, build
 from wsss_lab.__main__ import main
 from wsss_lab.data.masks import read_mask, write_mask
 from wsss_lab.data.toy import scene
+from wsss_lab.evaluate.overlays import legend_entries, with_legend
 
 ALL = ("cam_baseline", *NAMES)
 
@@ -57,8 +58,9 @@ def test_tags_alone_give_labels_overlays_and_no_score(name, tagged, tmp_path, ca
         assert label.shape == (SIDE, SIDE)
         assert index % 2 or 2 not in label  # a class without tag has no pixel
         with Image.open(out / "overlays" / f"i{index}_overlay.jpg") as picture:
-            assert picture.width == SIDE  # a legend of what is found lies below
-            assert picture.height >= SIDE
+            legend = legend_entries(label, ["background", "there", "absent"])
+            blank = np.zeros((SIDE, SIDE, 3), np.uint8)
+            assert picture.size == with_legend(blank, legend).shape[1::-1]
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["results"] == {
         "val": {},

@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from wsss_lab.commands.options import PROGRAM
+from wsss_lab.evaluate.scores import ORACLE
+from wsss_lab.runs.contents import LABELS, OVERLAYS, PROPAGATED
 
 FILES = {
     "model.safetensors": "the trained network",
     "metrics.json": "all numbers, with protocol, settings and versions",
-    "labels": "pseudo-labels of the training images",
-    "propagated": "pseudo-labels after propagation",
-    "overlays": "pseudo-labels over their images",
+    LABELS: "pseudo-labels of the training images",
+    PROPAGATED: "pseudo-labels after propagation",
+    OVERLAYS: "pseudo-labels over their images",
 }
 """Results in a run's folder, with a description."""
-ORACLE = "+true tags"
-"""Ending of the names of scores for which the true tags were used."""
 
 
 def command_line(*words: object) -> str:

@@ -25,9 +25,9 @@ from wsss_lab.viz import (
     example_picture,
     heat,
     shown_classes,
-    svg_text,
 )
 from wsss_lab.viz.runs import HEADINGS, LABELS
+from wsss_lab.viz.svg import svg_uri
 
 LONG_SIDE = 480
 """Largest side of a picture, px."""
@@ -160,7 +160,7 @@ def curves(found: RunFacts) -> Markup:
         figures = []
         for title, sheet in curve_sheets(name, entries).items():
             text = f"{title} over {len(entries)} logged steps; {_ends(title, entries)}"
-            picture = element("div", Markup(svg_text(sheet)), role="img", aria_label=text)
+            picture = element("img", src=svg_uri(sheet), alt=text)
             figures.append(element("figure", picture, class_="curve"))
         rows.append(element("h3", name))
         rows.append(element("div", *figures, class_="curves"))

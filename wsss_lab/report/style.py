@@ -44,7 +44,7 @@ td.bar { padding-left: .75rem; min-width: 6rem;
   background: linear-gradient(to right, var(--bar) var(--share), transparent var(--share)); }
 td { min-width: 4.5rem; max-width: 22rem; overflow-wrap: break-word; }
 .curves { display: grid; grid-template-columns: 2fr 1fr 1fr; gap: .5rem; align-items: start; }
-.curve svg { display: block; width: 100%; height: auto; }
+.curve img { display: block; width: 100%; height: auto; }
 figure { margin: 0; min-width: 0; }
 figcaption { font-size: .85rem; color: var(--soft); }
 .row { display: grid; grid-template-columns: repeat(var(--columns), minmax(0, 15rem)); gap: .6rem; }

@@ -17,7 +17,6 @@ from wsss_lab.viz.figures import (
     label_legend,
     plot_style,
     png_bytes,
-    svg_text,
 )
 from wsss_lab.viz.method_map import Arrow, Box, MethodMap, method_map
 from wsss_lab.viz.page import Photo, Table, claim, jpeg, table
@@ -57,7 +56,6 @@ __all__ = [
     "png_bytes",
     "rgb",
     "shown_classes",
-    "svg_text",
     "table",
     "training_curves",
 ]

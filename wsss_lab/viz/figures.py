@@ -1,7 +1,6 @@
 """Figures of the book, in one style, without global state, reproducible byte for byte."""
 
 import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,26 +34,6 @@ class Sheet(Figure):
 
     def _repr_svg_(self) -> str:
         return page_svg(self)
-
-
-def svg_text(figure: Figure) -> str:
-    """Draw a figure as an `svg` element for a page that is light or dark.
-
-    Black becomes the colour of the page's text, the background is left out, words stay text. Ids
-    that nothing refers to are taken out, so that several figures fit into one page.
-    """
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "wsss-lab"}):
-        figure.savefig(
-            buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
-        )
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    used = set(re.findall(r"""(?:href="|url\()#([^")]+)""", text))
-    text = re.sub(r' id="([^"]*)"', lambda found: found[0] * (found[1] in used), text)
-    text = text.replace("<text ", '<text fill="currentColor" ')
-    return text.replace("#000000", "currentColor").replace("#dddddd", "var(--grid, #dddddd)")
 
 
 def png_bytes(figure: Figure) -> bytes:

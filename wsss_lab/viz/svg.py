@@ -105,6 +105,12 @@ def _smooth(match: re.Match[str]) -> str:
     return re.sub(r"image-rendering:[a-z-]+;?", "", element)
 
 
+def svg_uri(figure: Figure) -> str:
+    """Draw a figure as a data URI, for an `img` element on a page that is light or dark."""
+    drawing = page_svg(figure).encode()
+    return f"data:image/svg+xml;base64,{base64.b64encode(drawing).decode()}"
+
+
 def page_svg(figure: Figure, quality: int = 90) -> str:
     """Draw a figure as SVG without background, the same text for the same figure.
 
