@@ -1,7 +1,7 @@
 """The stage that labels training images with a trained network, and pictures of the labels."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from wsss_lab.cam import cam_to_label
@@ -22,6 +22,7 @@ from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
 from wsss_lab.evaluate.overlays import write_overlay
 from wsss_lab.methods.common.base import Method
 from wsss_lab.progress import Countdown
+from wsss_lab.runs.stage_record import network_digest, note_labels, require_own_labels
 from wsss_lab.runs.stages import Log
 
 CHUNK = 64
@@ -47,6 +48,7 @@ def label_stage(
     band: tuple[float, float] | None = None,
     rule: LabelRule | None = None,
     segment: bool = False,
+    also: Sequence[nn.Module] = (),
     batch: int,
     workers: int,
     fabric: Fabric,
@@ -56,7 +58,8 @@ def label_stage(
 
     Only tagged classes can win, and truth is not looked at. Images are handled in chunks that are
     the same in every run, because a batch's composition may change the last bit of a result. A
-    chunk whose files are all there is passed over.
+    chunk whose files are all there is passed over, if it is this network that made them: its hash
+    stands in `stage.json` beside them.
 
     Args:
         method: gives class maps; in eval mode.
@@ -67,11 +70,21 @@ def label_stage(
         band: see `cam_to_label`.
         rule: makes labels of maps instead of threshold and band.
         segment: label with the method's segmentation, where it has one, instead of maps.
+        also: further networks that the rule uses.
         batch: images per forward pass, at most.
         workers: processes that read images.
         fabric: chunk `c` is done by the process `c % world`.
         log: gets lines with the time left, see `wsss_lab.progress`.
+
+    Raises:
+        ValueError: the folder holds labels of another network, or the method gives no maps.
+        OutputError: a label cannot be written.
     """
+    digest = network_digest(method, *also)
+    require_own_labels(out, digest)
+    fabric.barrier()  # every process has looked before the first one writes
+    if fabric.is_global_zero:
+        note_labels(out, digest)
     names = _names(dataset)
     chunks = [range(i, min(i + CHUNK, len(names))) for i in range(0, len(names), CHUNK)]
     mine = chunks[fabric.global_rank :: fabric.world_size]

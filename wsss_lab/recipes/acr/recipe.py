@@ -209,8 +209,8 @@ def _results(stages: Stages, localiser: Localiser, val: Any) -> dict[str, Any]:
     folders, network = {"sure": out / "labels"}, None
     if config.until == "masks":
         if config.propagation == "affinity":
-            rule = walk_rule(config, stages.affinity(folders["sure"]))
-            stages.label("propagated", localiser, rule)
+            affinity = stages.affinity(folders["sure"])
+            stages.label("propagated", localiser, walk_rule(config, affinity), affinity)
             folders["propagated"] = out / "propagated"
         network = stages.masks(list(folders.values())[-1])
     if val is None:
