@@ -49,7 +49,8 @@ def assign(images: Tensor, tags: Tensor, grid: tuple[int, int]) -> tuple[Tensor,
         values = F.interpolate(cam, CONFIG.queue_grid, mode="bilinear").amax(1)
         low, high = search(values.flatten(1))
         labels.append(label_from_cam(cam, classes, present, low, high, images[:, 0] >= 0))
-        weights.append(perplexity_weights(cam.amax(1), labels[-1], low, high, CONFIG.alpha))
+        form = (CONFIG.alpha, CONFIG.beta, CONFIG.certainty)
+        weights.append(perplexity_weights(cam.amax(1), labels[-1], low, high, *form))
     seg = [view.seg_logits for view in views]
     some = sampled_target(seg, classes, present, size, grid, CONFIG.temperature)
     target = some.new_zeros(*tags.shape, *grid)
