@@ -141,7 +141,7 @@ def summary_of(declaration: Declaration, profile: str, runs: list[PlannedRun]) -
     }
     missing = [run for run in runs if run.name not in done]
     incomplete = {run.arm for run in missing}
-    reduced = profile != "full"
+    reduced = declaration.profiles[profile].reduced
     return {
         "format": FORMAT,
         "study": declaration.name,

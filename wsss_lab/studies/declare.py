@@ -16,10 +16,14 @@ One YAML file per study in `wsss_lab/studies/declared/`:
 ``metrics``       name -> ``path`` in the run's results, ``what``, ``percent``, ``higher_is_better``
 ``common``        ``method``, ``preset``, ``settings`` of all arms
 ``arms``          name -> ``what``, ``settings``; also ``method``, ``preset`` and ``baseline``
-                  where they differ, and ``start``: begin with the network that another ``arm`` has
-                  trained with the same seed (``setting`` that takes it, ``file`` in that run)
+                  where they differ (``none``: the arm is compared with nothing), and ``start``:
+                  begin with the network that another ``arm`` has trained with the same seed
+                  (``setting`` that takes it, ``file`` in that run)
 ``profiles``      ``full`` (on a GPU) and ``cpu`` (reduced): ``what``, ``run_minutes``; also
-                  ``settings``, and ``seeds`` and ``arms`` (a list of names) where they differ
+                  ``settings``, and ``seeds`` and ``arms`` (a list of names) where they differ;
+                  ``reduced: false`` where `cpu` is the profile that answers the question
+``scorer``        optional: scores every run alike, a name in `wsss_lab.studies.scorers.SCORERS`
+``verdicts``      optional: how differences are judged, a name in `VERDICTS`; `interval` if absent
 ``rule``          optional: a further decision rule, a name in `wsss_lab.studies.rules.RULES`
 ``keep``          optional: files of a run's folder to keep beside its record
 ================  ==================================================================================
@@ -37,6 +41,7 @@ from typing import Any
 import yaml
 
 from wsss_lab.studies.fields import (
+    StrictLoader,
     file_names,
     keys,
     list_of_names,
@@ -48,6 +53,7 @@ from wsss_lab.studies.fields import (
     text,
 )
 from wsss_lab.studies.rules import find_rule
+from wsss_lab.studies.scorers import find_scorer
 
 DECLARED = Path(__file__).parent / "declared"
 """Declarations of the package."""
@@ -56,6 +62,11 @@ REDUCED_NOTE = (
     "Reduced profile `cpu`: less training on less data than declared for the study; these numbers "
     "do not answer its question."
 )
+VERDICTS = ("interval", "blocks")
+"""``interval``: one t interval per arm, a margin first, as studies declared until 2026-11.
+``blocks``: see `wsss_lab.studies.verdicts`."""
+NONE = "none"
+"""Baseline of an arm that is compared with nothing."""
 TEXTS = ("title", "question", "hypothesis", "decision", "budget", "baseline", "primary")
 """Parts of a declaration that are text."""
 
@@ -108,6 +119,8 @@ class Profile:
     seeds: tuple[int, ...]
     arms: tuple[str, ...]
     """Names of the arms that are run."""
+    reduced: bool
+    """Too little training to answer the question; said wherever its numbers are shown."""
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -132,6 +145,10 @@ class Declaration:
     """Settings of all arms."""
     rule: str
     """A name in `wsss_lab.studies.rules.RULES`, or ""."""
+    scorer: str
+    """A name in `wsss_lab.studies.scorers.SCORERS`, or ""."""
+    verdicts: str
+    """One of `VERDICTS`."""
     keep: tuple[str, ...]
     """Files that are kept beside the record."""
     sha256: str
@@ -145,20 +162,6 @@ class Declaration:
     def settings_of(self, arm: str, profile: str) -> dict[str, Any]:
         """Merge the settings of an arm in a profile: common, then the profile's, then its own."""
         return {**self.common, **self.profiles[profile].settings, **self.arms[arm].settings}
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML loader that rejects repeated keys, of which the last would win unnoticed."""
-
-
-def _unique(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    if twice := sorted({str(key) for key in keys if keys.count(key) > 1}):
-        raise ValueError(f"line {node.start_mark.line + 1}: {twice} stands there twice")
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique)
 
 
 def declared_names(folder: Path = DECLARED) -> list[str]:
@@ -182,17 +185,18 @@ def read_declaration(name: str, folder: Path = DECLARED) -> Declaration:
         raise ValueError(f"NAME: expected one of {known}, got {name!r}; studies lie in {folder}")
     data = path.read_bytes()
     try:
-        content = yaml.load(data, _Loader)
+        content = yaml.load(data, StrictLoader)
         return _declaration(name, content, hashlib.sha256(data).hexdigest(), path)
     except (ValueError, yaml.YAMLError, RecursionError, TypeError, AttributeError) as error:
         raise ValueError(f"{path.name}: {' '.join(str(error).split())}") from error
 
 
+OPTIONAL = ("rule", "keep", "scorer", "verdicts")
 PARTS = ("margin", "confidence", "seeds", "metrics", "common", "arms", "profiles")
 
 
 def _declaration(name: str, found_in_file: object, sha256: str, path: Path) -> Declaration:
-    content = keys("the declaration", found_in_file, (*TEXTS, *PARTS), ("rule", "keep"))
+    content = keys("the declaration", found_in_file, (*TEXTS, *PARTS), OPTIONAL)
     texts = {key: text(key, content[key]) for key in TEXTS}
     common = keys("common", content["common"], ("method", "preset"), ("settings",))
     seeds = seeds_of("seeds", content["seeds"])
@@ -218,6 +222,8 @@ def _declaration(name: str, found_in_file: object, sha256: str, path: Path) -> D
         },
         common=settings_of("common.settings", common.get("settings")),
         rule=name_of("rule", content["rule"]) if "rule" in content else "",
+        scorer=name_of("scorer", content["scorer"]) if "scorer" in content else "",
+        verdicts=name_of("verdicts", content.get("verdicts", VERDICTS[0])),
         keep=file_names("keep", content.get("keep", [])),
         sha256=sha256,
         path=path,
@@ -255,6 +261,10 @@ def _check(found: Declaration) -> None:
             )
     if found.rule:
         find_rule(found.rule)
+    if found.verdicts not in VERDICTS:
+        raise ValueError(f"verdicts: expected one of {list(VERDICTS)}, got {found.verdicts!r}")
+    if found.scorer:
+        find_scorer(found.scorer)
     if not 0.5 <= found.confidence < 1:
         raise ValueError(f"confidence: expected 0.5 up to below 1, got {found.confidence}")
     if found.margin < 0:
@@ -273,7 +283,7 @@ def _arm(name: str, declared: object, common: Mapping[str, object], baseline: st
         preset=text(f"{where}.preset", value.get("preset", common["preset"])),
         settings=settings_of(f"{where}.settings", value.get("settings")),
         baseline=""
-        if name == baseline
+        if name == baseline or value.get("baseline") == NONE
         else text(f"{where}.baseline", value.get("baseline", baseline)),
         start=_start(f"{where}.start", value["start"]) if "start" in value else None,
     )
@@ -287,7 +297,10 @@ def _start(where: str, declared: object) -> Start:
 def _profile(
     where: str, declared: object, seeds: tuple[int, ...], arms: tuple[str, ...]
 ) -> Profile:
-    value = keys(where, declared, ("what", "run_minutes"), ("settings", "seeds", "arms"))
+    value = keys(where, declared, ("what", "run_minutes"), ("settings", "seeds", "arms", "reduced"))
+    reduced = value.get("reduced", not where.endswith(".full"))
+    if not isinstance(reduced, bool):
+        raise ValueError(f"{where}.reduced: expected true or false, got {reduced!r}")
     minutes = number(f"{where}.run_minutes", value["run_minutes"])
     if minutes <= 0:
         raise ValueError(f"{where}.run_minutes: expected more than 0, got {minutes}")
@@ -296,5 +309,6 @@ def _profile(
         run_minutes=minutes,
         seeds=seeds_of(f"{where}.seeds", value["seeds"]) if "seeds" in value else seeds,
         arms=list_of_names(f"{where}.arms", value["arms"]) if "arms" in value else arms,
+        reduced=reduced,
         settings=settings_of(f"{where}.settings", value.get("settings")),
     )

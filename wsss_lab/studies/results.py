@@ -142,7 +142,7 @@ class StudyResult:
 
     def _row(self, name: str, metrics: Sequence[str]) -> list[str]:
         arm, cells = self.arms[name], self._scores(name, metrics)
-        if name == self.baseline:
+        if not arm.baseline:
             return [*cells, "", ""]
         shown = _shown(arm.differences[self.primary], self.metrics[self.primary])
         cells.append(f"{shown} to {arm.baseline}" if self._several() else shown)
