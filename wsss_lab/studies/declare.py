@@ -33,8 +33,7 @@ conflict the arm's override the profile's, and these the common ones.
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,6 @@ from wsss_lab.studies.fields import (
     StrictLoader,
     file_names,
     keys,
-    list_of_names,
     mapping,
     name_of,
     number,
@@ -52,8 +50,11 @@ from wsss_lab.studies.fields import (
     settings_of,
     text,
 )
+from wsss_lab.studies.parts import Arm, Metric, Profile, Start, arm_of, profile_of
 from wsss_lab.studies.rules import find_rule
 from wsss_lab.studies.scorers import find_scorer
+
+__all__ = ["Arm", "Declaration", "Metric", "Profile", "Start", "declared_names", "read_declaration"]
 
 DECLARED = Path(__file__).parent / "declared"
 """Declarations of the package."""
@@ -65,63 +66,8 @@ REDUCED_NOTE = (
 VERDICTS = ("interval", "blocks")
 """``interval``: one t interval per arm, a margin first, as studies declared until 2026-11.
 ``blocks``: see `wsss_lab.studies.verdicts`."""
-NONE = "none"
-"""Baseline of an arm that is compared with nothing."""
 TEXTS = ("title", "question", "hypothesis", "decision", "budget", "baseline", "primary")
 """Parts of a declaration that are text."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """Metric of every run."""
-
-    path: str
-    """Keys of `metrics.json`'s `results`, joined by dots."""
-    what: str
-    """Meaning, in a few words; heads the table's column."""
-    percent: bool = True
-    """Show 0..1 as percent."""
-    higher_is_better: bool = True
-
-
-@dataclass(frozen=True)
-class Start:
-    """Network that an arm begins with: the one of another arm, of the same seed."""
-
-    arm: str
-    setting: str = "start"
-    """Setting that takes the file, as `weights` of ASDT does."""
-    file: str = "model.safetensors"
-    """Path in the folder of that run."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One variant in the comparison."""
-
-    what: str
-    method: str
-    preset: str
-    settings: dict[str, Any]
-    """The arm's own settings; see `Declaration.settings_of`."""
-    baseline: str
-    """Arm it is compared with; "" for the study's baseline itself."""
-    start: Start | None = None
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Extent of the study's runs, and their hardware."""
-
-    what: str
-    run_minutes: float
-    """A single start of a run that takes longer is stopped, and counts as failed."""
-    seeds: tuple[int, ...]
-    arms: tuple[str, ...]
-    """Names of the arms that are run."""
-    reduced: bool
-    """Too little training to answer the question; said wherever its numbers are shown."""
-    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -202,7 +148,7 @@ def _declaration(name: str, found_in_file: object, sha256: str, path: Path) -> D
     seeds = seeds_of("seeds", content["seeds"])
     profiles = keys("profiles", content["profiles"], PROFILES)
     arms = {
-        name_of("arms", key): _arm(key, value, common, texts["baseline"])
+        name_of("arms", key): arm_of(key, value, common, texts["baseline"])
         for key, value in mapping("arms", content["arms"]).items()
     }
     found = Declaration(
@@ -218,7 +164,8 @@ def _declaration(name: str, found_in_file: object, sha256: str, path: Path) -> D
         },
         arms=arms,
         profiles={
-            key: _profile(f"profiles.{key}", profiles[key], seeds, tuple(arms)) for key in PROFILES
+            key: profile_of(f"profiles.{key}", profiles[key], seeds, tuple(arms))
+            for key in PROFILES
         },
         common=settings_of("common.settings", common.get("settings")),
         rule=name_of("rule", content["rule"]) if "rule" in content else "",
@@ -269,46 +216,3 @@ def _check(found: Declaration) -> None:
         raise ValueError(f"confidence: expected 0.5 up to below 1, got {found.confidence}")
     if found.margin < 0:
         raise ValueError(f"margin: expected at least 0, got {found.margin}")
-
-
-def _arm(name: str, declared: object, common: Mapping[str, object], baseline: str) -> Arm:
-    where = f"arms.{name}"
-    optional = ("method", "preset", "settings", "baseline", "start")
-    value = keys(where, declared, ("what",), optional)
-    if name == baseline and "baseline" in value:
-        raise ValueError(f"{where}.baseline: the study's baseline is compared with nothing")
-    return Arm(
-        what=text(f"{where}.what", value["what"]),
-        method=text(f"{where}.method", value.get("method", common["method"])),
-        preset=text(f"{where}.preset", value.get("preset", common["preset"])),
-        settings=settings_of(f"{where}.settings", value.get("settings")),
-        baseline=""
-        if name == baseline or value.get("baseline") == NONE
-        else text(f"{where}.baseline", value.get("baseline", baseline)),
-        start=_start(f"{where}.start", value["start"]) if "start" in value else None,
-    )
-
-
-def _start(where: str, declared: object) -> Start:
-    value = keys(where, declared, ("arm",), ("setting", "file"))
-    return Start(**{key: text(f"{where}.{key}", found) for key, found in value.items()})
-
-
-def _profile(
-    where: str, declared: object, seeds: tuple[int, ...], arms: tuple[str, ...]
-) -> Profile:
-    value = keys(where, declared, ("what", "run_minutes"), ("settings", "seeds", "arms", "reduced"))
-    reduced = value.get("reduced", not where.endswith(".full"))
-    if not isinstance(reduced, bool):
-        raise ValueError(f"{where}.reduced: expected true or false, got {reduced!r}")
-    minutes = number(f"{where}.run_minutes", value["run_minutes"])
-    if minutes <= 0:
-        raise ValueError(f"{where}.run_minutes: expected more than 0, got {minutes}")
-    return Profile(
-        what=text(f"{where}.what", value["what"]),
-        run_minutes=minutes,
-        seeds=seeds_of(f"{where}.seeds", value["seeds"]) if "seeds" in value else seeds,
-        arms=list_of_names(f"{where}.arms", value["arms"]) if "arms" in value else arms,
-        reduced=reduced,
-        settings=settings_of(f"{where}.settings", value.get("settings")),
-    )
