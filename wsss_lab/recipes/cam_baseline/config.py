@@ -54,6 +54,8 @@ class Config(Settings):
     """Background score of the pseudo-labels, 0..1: fixed beforehand, not chosen on any truth."""
     band: Annotated[tuple[float, float], Range("[0, 1]", rising=True)] | None = None
     """(low, high) instead: background up to low, ignored up to high."""
+    until: Literal["tags", "masks"] = "masks"
+    """Last training: the classifier, whose maps are scored, or the segmentation network, too."""
     mask_steps: Whole = 0
     """Steps of the segmentation network; 0 takes `run.steps`."""
     mask_optim: OptimConfig = field(default_factory=OptimConfig)

@@ -54,10 +54,10 @@ def plan(
     """
     train, val = data or load_lists(config.data, silent)
     seeded(config.run.seed)
-    networks: dict[str, Any] = {
-        "tags": build(config, train.num_classes),
-        "masks": build_network(config, train.num_classes + 1),
-    }
+    networks: dict[str, Any] = {"tags": build(config, train.num_classes)}
+    if config.until == "masks":
+        networks["masks"] = build_network(config, train.num_classes + 1)
+    labelled = config.until == "masks" or val is None
     runs = {"tags": config.run, "masks": mask_run(config)}
     fabric = make_fabric(dataclasses.replace(config.run, devices=1, nodes=1))
     probes: dict[str, Probe] = {}
@@ -66,17 +66,21 @@ def plan(
         probes = _probe_training(config, networks, runs, train, steps)
         for network in networks.values():
             network.to(fabric.device).eval()
-        probes["labels"], size = _probe_labels(config, networks["tags"], train, fabric, images)
-        disk += size * len(train) / 1e9
+        if labelled:
+            probes["labels"], size = _probe_labels(config, networks["tags"], train, fabric, images)
+            disk += size * len(train) / 1e9
         if val is not None:
             probes["evaluate"] = _probe_scoring(config, networks, val, fabric, images)
     stages = []
     for name, weights in (("tags", "model.safetensors"), ("masks", "../model.safetensors")):
+        if name not in networks:
+            continue
         done = steps_done(out / name, weights, runs[name].steps)
         batch = config.run.batch
         stages.append(Stage(name, runs[name].steps, "steps", done, probes.get(name), batch))
-    there = len(list((out / LABELS).glob("*.png")))
-    stages.insert(1, Stage("labels", len(train), "images", there, probes.get("labels")))
+    if labelled:
+        there = len(list((out / LABELS).glob("*.png")))
+        stages.insert(1, Stage("labels", len(train), "images", there, probes.get("labels")))
     if val is not None:
         stages.append(Stage("evaluate", len(val), "images", 0, probes.get("evaluate")))
     notes = plan_notes(config.run, probes, config.report_train)
@@ -113,7 +117,8 @@ def _probe_scoring(
     alone = dataclasses.replace(config, run=dataclasses.replace(config.run, workers=0))
 
     def both(some: Any) -> None:
-        score(networks["masks"], some, seg_views(config), alone, fabric)
+        if "masks" in networks:
+            score(networks["masks"], some, seg_views(config), alone, fabric)
         score(networks["tags"], some, cam_views(config), alone, fabric, config.threshold)
 
     return dealt_out(probe_images(both, val, images), config.run)
