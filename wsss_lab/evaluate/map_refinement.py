@@ -24,6 +24,10 @@ class MapRefinement(Settings):
     steps: Count
     """Steps of PAR."""
 
+    def __str__(self) -> str:
+        """Return what reports call it."""
+        return f"PAR, {self.steps} steps"
+
     @torch.no_grad()
     def __call__(
         self,

@@ -1,4 +1,4 @@
-"""The networks of the package that `predict` takes by name, and the one it takes when none is named.
+"""The networks of the package that `predict` takes by name, and the one it takes without a name.
 
 Images of an export of the toy world, known by their `classes.txt`, go to the network that learned
 from such drawings; all other images are taken for photos.

@@ -3,7 +3,7 @@
 | stage | what it leaves in the run's folder |
 |---|---|
 | tags: train `TagClassifier` on tags alone | `tags/model.safetensors` |
-| labels: its maps, cut at a threshold that no truth has chosen | `labels/NAME.png` |
+| labels: its maps, refined or not, cut at a threshold fixed beforehand | `labels/NAME.png` |
 | masks: train `SegNetwork` on these labels | `model.safetensors` |
 | evaluate: both on the validation list, in one pass each | `metrics.json` |
 | instead, where there is no mask to compare with | `overlays/`, `metrics.json` |
@@ -23,6 +23,7 @@ from torch import Tensor
 from wsss_lab.cam import Fusion
 from wsss_lab.config import RunConfig
 from wsss_lab.evaluate.inference import LOGIT_FUSIONS, MultiScale
+from wsss_lab.evaluate.map_refinement import map_refinement
 from wsss_lab.evaluate.tables import tables
 from wsss_lab.methods.cam_baseline import SegNetwork, TagClassifier
 from wsss_lab.methods.common.base import Method
@@ -116,10 +117,11 @@ def _train(folder: RunFolder, config: Config, log: Log) -> dict[str, Any]:
     target, part = out / "tags" / "model.safetensors", {"part": "TagClassifier"}
     fit_stage(folder, "tags", classifier, images, config.run, config.optim,
               weights=target, facts=facts | part, **common)  # fmt: skip
-    # 2. its class maps, cut at a threshold that no truth has chosen -> pseudo-labels
+    # 2. its class maps, cut at a threshold fixed beforehand -> pseudo-labels
     stages.open("labels", "its class maps are cut into pseudo-labels", f"{LABELS}/NAME.png")
     label_stage(classifier, images, out / LABELS, views=cam_views(config),
-                threshold=config.threshold, band=config.band, batch=config.test.batch,
+                threshold=config.threshold, band=config.band,
+                refine=map_refinement(config.refine_steps), batch=config.test.batch,
                 workers=config.run.workers, fabric=fabric, log=log)  # fmt: skip
     # 3. pseudo-labels -> a segmentation network, which needs no tags afterwards
     stages.open("masks", "a segmentation network learns from them", "model.safetensors")
@@ -174,10 +176,10 @@ def _score(
     log: Log,
 ) -> dict[str, Any]:
     """Segmentation and maps on the validation list; pseudo-labels on some training images."""
-    views, at = cam_views(config), config.threshold
+    views, at, refine = cam_views(config), config.threshold, map_refinement(config.refine_steps)
     seg = score(network.eval(), val, seg_views(config), config, fabric, log=log)
-    cam = score(classifier, val, views, config, fabric, at, log)
-    pseudo = score_training_maps(classifier, views, config, fabric, log, at)
+    cam = score(classifier, val, views, config, fabric, at, log, refine)
+    pseudo = score_training_maps(classifier, views, config, fabric, log, at, refine)
     parts = [
         ("segmentation network, validation list", seg),
         ("tag classifier's maps, validation list", cam),

@@ -72,7 +72,7 @@ class Calibration(Settings):
     """How the classifier pools."""
     scales: tuple[str, ...] = tuple(SCALES)
     """Names of the sets in `SCALES` that are scored."""
-    refine: tuple[Whole, ...] = ()
+    refine: tuple[Whole, ...] | None = None
     """Numbers of PAR's steps, rising, to be compared on the packaged network instead."""
     every: Count = 1
     """With `refine`, score each so-manieth photo only."""
@@ -130,8 +130,8 @@ def scores(settings: Calibration, network: TagClassifier) -> Mapping[str, Any]:
     return found
 
 
-def refinement(settings: Calibration) -> Mapping[str, Any]:
-    """Score the packaged network's maps on the photos of `train`, before and after PAR."""
+def refinement(settings: Calibration, steps: tuple[int, ...]) -> Mapping[str, Any]:
+    """Score the packaged network's maps on the photos of `train`, after so many steps of PAR."""
     data = dataclasses.replace(settings.data, root=settings.photos)
     photos = build_dataset(data.with_masks(), "train", masks=True)
     network = load_packaged("voc-mini").method
@@ -139,9 +139,7 @@ def refinement(settings: Calibration) -> Mapping[str, Any]:
     found = {}
     for name in settings.scales:
         views = MultiScale(cam=Fusion(scales=SCALES[name], flip=True))
-        scored = refined_scores(
-            network, photos, views, settings.refine, every=settings.every, log=print
-        )
+        scored = refined_scores(network, photos, views, steps, every=settings.every, log=print)
         found[name] = {"scales": SCALES[name], **scored}
         print(name, found[name])
     return found
@@ -183,7 +181,7 @@ def main(settings: Calibration) -> None:
     config = plain(dataclasses.replace(settings, photos=Path("VOC_MINI"), out=Path()))
     facts: dict[str, Any] = {"seed": settings.run.seed, "device": "cpu"}
     if settings.refine:
-        found = refinement(settings)
+        found = refinement(settings, settings.refine)
         record = provenance(config, **facts, maps_with_true_tags_on_train_by_steps=found)
         return write_json(settings.out / "record.json", record)
     network, seconds = trained(settings)
