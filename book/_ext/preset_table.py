@@ -1,6 +1,6 @@
 """Write the table of presets on the page on full scale from the records of their runs.
 
-    python book/_ext/preset_table.py
+python book/_ext/preset_table.py
 """
 
 from pathlib import Path

@@ -235,10 +235,15 @@ def test_bad_folders_end_in_one_line_with_a_remedy(short_lists, tmp_path, capsys
     (folder / "tags.csv").write_text(tags)
 
     listed = folder / "ImageSets" / "Segmentation" / "train_tags.txt"
-    listed.write_text(listed.read_text() + "2009_000001\n")
-    line = refused(capsys, *train)  # foreign ids
-    assert "not the list train_tags of voc-mini" in line or "2009_000001" in line
-    assert "Prepare voc-mini again" in line or "--data.name voc" in line
+    names = listed.read_text()
+    listed.write_text(f"{names}2009_000001\n")
+    line = refused(capsys, *train)  # foreign ids, first one without a photo
+    assert "'2009_000001'" in line
+    assert "Copy the image or drop the name" in line
+    listed.write_text(f"{names}{VOC_VAL[0]}\n")
+    line = refused(capsys, *train)
+    assert "not the list train_tags of voc-mini" in line
+    assert "Prepare voc-mini again" in line
     assert not (tmp_path / "run").exists()
 
 
