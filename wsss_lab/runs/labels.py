@@ -17,7 +17,7 @@ from wsss_lab.data.class_names import BACKGROUND
 from wsss_lab.data.masks import read_mask, save_label
 from wsss_lab.data.reported import Reported, raising
 from wsss_lab.data.workers import LoaderWorker
-from wsss_lab.evaluate.evaluate import by_shape
+from wsss_lab.evaluate.evaluate import RefineMaps, by_shape
 from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
 from wsss_lab.evaluate.overlays import write_overlay
 from wsss_lab.methods.common.base import Method
@@ -46,6 +46,7 @@ def label_stage(
     views: MultiScale,
     threshold: float = 0.4,
     band: tuple[float, float] | None = None,
+    refine: RefineMaps | None = None,
     rule: LabelRule | None = None,
     segment: bool = False,
     also: Sequence[nn.Module] = (),
@@ -68,6 +69,7 @@ def label_stage(
         views: scales and flips.
         threshold: background score, 0..1.
         band: see `cam_to_label`.
+        refine: what the maps pass before threshold or band, or None.
         rule: makes labels of maps instead of threshold and band.
         segment: label with the method's segmentation, where it has one, instead of maps.
         also: further networks that the rule uses.
@@ -99,7 +101,8 @@ def label_stage(
         log(f"labels: {sum(map(len, mine)) - progress.total} images done already")
     for chunk in todo:
         for group in by_shape(itertools.islice(samples, len(chunk)), batch):
-            pixels = torch.stack([s["image"] for s in group]).to(device).float() / 255
+            images = torch.stack([s["image"] for s in group]).to(device)
+            pixels = images.float() / 255
             tags = torch.stack([s["tags"] for s in group]).to(device)
             told = tags if method.uses_tags else None
             output = multi_scale_predict(method.predict, pixels, views, told)
@@ -108,9 +111,9 @@ def label_stage(
             elif output.cam is None:
                 raise ValueError(f"{type(method).__name__} gives no class maps to label with")
             elif rule is None:
-                made = cam_to_label(output.cam, tags, threshold, band=band)
+                maps = output.cam if refine is None else refine(images, output.cam, tags)
+                made = cam_to_label(maps, tags, threshold, band=band)
             else:
-                images = torch.stack([s["image"] for s in group]).to(device)
                 made = rule(images, output.cam, tags)
             labels = made.to(torch.uint8).cpu()
             for sample, label in zip(group, labels, strict=True):

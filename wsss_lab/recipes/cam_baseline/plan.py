@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_lab.config import RunConfig
+from wsss_lab.evaluate.map_refinement import map_refinement
 from wsss_lab.plan.plan import (
     Plan,
     Stage,
@@ -105,8 +106,8 @@ def _probe_labels(
 
     def label(some: Any, folder: Path) -> None:
         label_stage(classifier, some, folder, views=cam_views(config), threshold=config.threshold,
-                    band=config.band, batch=config.test.batch, workers=0, fabric=fabric,
-                    log=silent)  # fmt: skip
+                    band=config.band, refine=map_refinement(config.refine_steps),
+                    batch=config.test.batch, workers=0, fabric=fabric, log=silent)  # fmt: skip
 
     return probe_labels(label, train, images, config.run)
 
@@ -114,11 +115,13 @@ def _probe_labels(
 def _probe_scoring(
     config: Config, networks: dict[str, Any], val: Any, fabric: Any, images: int
 ) -> Probe:
+    refine = map_refinement(config.refine_steps)
     alone = dataclasses.replace(config, run=dataclasses.replace(config.run, workers=0))
 
     def both(some: Any) -> None:
         if "masks" in networks:
             score(networks["masks"], some, seg_views(config), alone, fabric)
-        score(networks["tags"], some, cam_views(config), alone, fabric, config.threshold)
+        views, at = cam_views(config), config.threshold
+        score(networks["tags"], some, views, alone, fabric, at, refine=refine)
 
     return dealt_out(probe_images(both, val, images), config.run)

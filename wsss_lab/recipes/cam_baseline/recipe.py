@@ -3,7 +3,7 @@
 | stage | what it leaves in the run's folder |
 |---|---|
 | tags: train `TagClassifier` on tags alone | `tags/model.safetensors` |
-| labels: its maps, cut at a threshold that no truth has chosen | `labels/NAME.png` |
+| labels: its maps, refined or not, cut at a threshold fixed beforehand | `labels/NAME.png` |
 | masks: train `SegNetwork` on these labels | `model.safetensors` |
 | evaluate: both on the validation list, in one pass each | `metrics.json` |
 | instead, where there is no mask to compare with | `overlays/`, `metrics.json` |
@@ -25,6 +25,7 @@ from torch import Tensor
 from wsss_lab.cam import Fusion
 from wsss_lab.config import RunConfig
 from wsss_lab.evaluate.inference import LOGIT_FUSIONS, MultiScale
+from wsss_lab.evaluate.map_refinement import map_refinement
 from wsss_lab.evaluate.tables import tables
 from wsss_lab.methods.cam_baseline import SegNetwork, TagClassifier
 from wsss_lab.methods.common.base import Method
@@ -128,10 +129,11 @@ def _train(folder: RunFolder, config: Config, log: Log) -> dict[str, Any]:
         stages.open("evaluate", "its maps against the truth", "metrics.json")
         found = _score(config, classifier, None, val, fabric, log)
         return folder.write_metrics(found, **origin)
-    # 2. its class maps, cut at a threshold that no truth has chosen -> pseudo-labels
+    # 2. its class maps, cut at a threshold fixed beforehand -> pseudo-labels
     stages.open("labels", "its class maps are cut into pseudo-labels", f"{LABELS}/NAME.png")
     label_stage(classifier, images, out / LABELS, views=cam_views(config),
-                threshold=config.threshold, band=config.band, batch=config.test.batch,
+                threshold=config.threshold, band=config.band,
+                refine=map_refinement(config.refine_steps), batch=config.test.batch,
                 workers=config.run.workers, fabric=fabric, log=log)  # fmt: skip
     # 3. pseudo-labels -> a segmentation network, which needs no tags afterwards
     network = None
@@ -183,12 +185,12 @@ def _score(
     log: Log,
 ) -> dict[str, Any]:
     """Segmentation and maps on the validation list; pseudo-labels on some training images."""
-    views, at = cam_views(config), config.threshold
+    views, at, refine = cam_views(config), config.threshold, map_refinement(config.refine_steps)
     seg = None
     if network is not None:
         seg = score(network.eval(), val, seg_views(config), config, fabric, log=log)
-    cam = score(classifier, val, views, config, fabric, at, log)
-    pseudo = score_training_maps(classifier, views, config, fabric, log, at)
+    cam = score(classifier, val, views, config, fabric, at, log, refine)
+    pseudo = score_training_maps(classifier, views, config, fabric, log, at, refine)
     parts = [
         *([("segmentation network, validation list", seg)] if seg else []),
         ("tag classifier's maps, validation list", cam),
