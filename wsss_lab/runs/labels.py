@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
@@ -23,6 +22,7 @@ from wsss_lab.evaluate.overlays import write_overlay
 from wsss_lab.methods.common.base import Method
 from wsss_lab.progress import Countdown
 from wsss_lab.runs.stages import Log
+from wsss_lab.train.fabric import Fabric
 
 CHUNK = 64
 """Images that are labelled together; all or none of them are done again after a kill."""
