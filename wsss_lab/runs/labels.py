@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
@@ -24,6 +23,7 @@ from wsss_lab.methods.common.base import Method
 from wsss_lab.progress import Countdown
 from wsss_lab.runs.stage_record import network_digest, note_labels, require_own_labels
 from wsss_lab.runs.stages import Log
+from wsss_lab.train.fabric import Fabric
 
 CHUNK = 64
 """Images that are labelled together; all or none of them are done again after a kill."""

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from wsss_lab.data.catalog import DATASETS
@@ -21,6 +20,7 @@ from wsss_lab.ranges import Batch, Settings, Share
 from wsss_lab.runs.images import FirstImages, load_data
 from wsss_lab.runs.recipe import find_crf
 from wsss_lab.runs.stages import Log
+from wsss_lab.train.fabric import Fabric
 
 
 @dataclass(frozen=True)

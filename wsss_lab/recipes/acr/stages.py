@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
 from torch import nn
 
 from wsss_lab.config import OptimConfig, RunConfig
@@ -27,6 +26,7 @@ from wsss_lab.runs.images import PseudoLabelled
 from wsss_lab.runs.labels import LabelRule, label_stage
 from wsss_lab.runs.recipe import TrainingStage
 from wsss_lab.runs.stages import Log, fit_stage, seeded
+from wsss_lab.train.fabric import Fabric
 
 
 def stage_runs(config: Config) -> dict[str, RunConfig]:

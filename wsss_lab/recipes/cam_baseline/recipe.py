@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from wsss_lab.cam import Fusion
@@ -44,6 +43,7 @@ from wsss_lab.runs.recipe import TrainingStage
 from wsss_lab.runs.scoring import score, score_training_maps
 from wsss_lab.runs.settings import restore
 from wsss_lab.runs.stages import Log, fit_stage, launch, seeded
+from wsss_lab.train.fabric import Fabric
 
 
 def cam_views(config: Config) -> MultiScale:
