@@ -11,7 +11,8 @@ from wsss_lab.config import RunConfig
 from wsss_lab.data.config import DataConfig
 from wsss_lab.recipes.cam_baseline.config import Config, TestConfig
 from wsss_lab.recipes.cam_baseline.recipe import train
-from wsss_lab.runs.recipe import RECIPES
+from wsss_lab.records import load_record
+from wsss_lab.runs.recipe import RECIPES, find_preset
 from wsss_lab.studies.photos import preset_runs
 from wsss_lab.studies.photos.preset_runs import HEAD, keep, load_records, record_of, rows, table
 
@@ -107,3 +108,21 @@ def test_the_page_shows_the_records():
         assert record["preset"] == "voc-mini"
     with pytest.raises(ValueError, match="once each"):
         module.with_table("no table")
+
+
+def test_the_preset_and_the_page_have_what_was_calibrated():
+    preset = find_preset("cam_baseline", "voc-mini")
+    record = load_record("photo_refinement")["every_6"]
+    record = record["maps_with_true_tags_on_train_by_steps"]["wide"]
+    chosen = record[str(preset.refine_steps)]
+    assert preset.cam_scales == tuple(record["scales"])
+    assert preset.threshold == chosen["threshold"]
+    page = " ".join((ROOT / "book" / "full_scale.md").read_text(encoding="utf-8").split())
+    for sentence in (
+        f"after {preset.refine_steps} steps of PAR",
+        f"cut at {preset.threshold}.",
+        f"on {record['photos']} of its 550 photographs",
+        f"reach {100 * record['0']['miou']:.1f} mIoU without PAR and "
+        f"{100 * chosen['miou']:.1f} with it",
+    ):
+        assert sentence in page, sentence

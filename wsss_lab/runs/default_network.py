@@ -18,7 +18,7 @@ KNOWS = {
     PHOTOS: "finds the 20 classes of VOC in photos, learned from tags alone; outlines are rough",
     DRAWINGS: "finds the 10 classes of the toy world in its drawings, nothing in photos",
 }
-"""Name of a network of the package -> what it knows."""
+"""Name of a network of the package -> what it finds, and where."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def is_packaged_name(weights: Path) -> bool:
 
 
 def packaged_network(name: str, why: str = "") -> DefaultNetwork:
-    """Return a network of the package, with a note on what it knows.
+    """Return a network of the package, with a note on what it finds.
 
     Args:
         name: a key of `KNOWS`.

@@ -66,7 +66,7 @@ class Profile:
     arms: tuple[str, ...]
     """Names of the arms that are run."""
     reduced: bool
-    """Too little training to answer the question; said wherever its numbers are shown."""
+    """Too little training to answer the question; noted wherever its numbers are shown."""
     settings: dict[str, Any] = field(default_factory=dict)
 
 

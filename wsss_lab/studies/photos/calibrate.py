@@ -10,7 +10,7 @@ presets `voc-mini`; the record of the packaged network is in its card, `lite0_vo
     python -m wsss_lab.studies.photos.calibrate VOC_MINI --scales wide --refine 0 5 10 15 20
 
 trains nothing: it takes the packaged network and scores its maps, on the same photos, before and
-after so many steps of PAR. Its record comes with the package, `photo_refinement` of
+after so many steps of PAR. Such records come with the package, `photo_refinement` of
 `wsss_lab.records`.
 """
 

@@ -26,7 +26,7 @@ PRESET = "voc-mini"
 FOLDER = f"presets/{PRESET}"
 """Folder of the records."""
 MAY_DIFFER = ("run.seed", "backbone", "method.backbone")
-"""Settings in which a run may differ from its preset; its row says so."""
+"""Settings in which a run may differ from its preset; the record lists them."""
 HEAD = ("method", "backbone", "minutes", "threads", "GB", "tags", "maps", "labels", "masks")
 """Columns: time, threads and largest memory; scores in percent. `tags`: mean average precision on
 `val`. `maps`: mean IoU of class maps on `val`, with true tags. `labels`: the same of the maps that
@@ -42,7 +42,7 @@ class Keep:
     folder: tyro.conf.Positional[Path]
     """Folder of the run."""
     note: str = ""
-    """What else ran on the machine meanwhile."""
+    """Note on the machine: other work beside the run."""
     out: Path = RECORDS / FOLDER
     """Folder of the records."""
 
@@ -52,7 +52,7 @@ def record_of(folder: Path, note: str = "") -> dict[str, Any]:
 
     Args:
         folder: of the run.
-        note: what else ran on the machine meanwhile.
+        note: on the machine, for example other work beside the run.
 
     Raises:
         ValueError: the run is not finished, is damaged, or has other settings than the preset.
@@ -134,7 +134,7 @@ def load_records() -> list[Mapping[str, Any]]:
 
 
 def rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """One row per record under `HEAD`; a method without any has a row that says so."""
+    """Make one row per record under `HEAD`, and one for each method that has no record yet."""
     found = []
     for method in RECIPES:
         if PRESET not in RECIPES[method].presets:
