@@ -34,7 +34,7 @@ from jaxtyping import Float, Int
 from wsss_lab.studies.rules import RESAMPLES, miou_of, read_counts
 from wsss_lab.studies.student_t import MOST_DF, t_quantile, t_tail
 
-PerSeed = Mapping[str, Mapping[int, float]]
+SeedValues = Mapping[str, Mapping[int, float]]
 """Arm -> seed -> value of the primary metric."""
 
 
@@ -167,7 +167,7 @@ def bootstrap(
 
 def judge_study(
     baselines: Mapping[str, str],
-    values: PerSeed,
+    values: SeedValues,
     planned: Sequence[int],
     confidence: float,
     higher_is_better: bool,
