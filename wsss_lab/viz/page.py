@@ -9,6 +9,9 @@ from matplotlib.figure import Figure
 from wsss_lab.printable import row
 from wsss_lab.viz.svg import page_svg
 
+VARIES = "<!-- varies -->"
+"""Mark, unseen on the page, of a table whose numbers are not compared."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -20,11 +23,8 @@ class Table:
         return self.text
 
     def __repr__(self) -> str:
-        return f"Table of {self.text.partition(chr(10) * 2)[0].count(chr(10)) - 1} rows"
-
-
-VARIES = "<!-- varies -->"
-"""Mark, unseen on the page, of a table whose numbers are not compared."""
+        lines = self.text.removesuffix(f"\n\n{VARIES}").count("\n")
+        return f"Table of {lines - 1} rows"
 
 
 def table(head: Sequence[object], rows: Sequence[Sequence[object]], varies: bool = False) -> Table:
