@@ -23,17 +23,14 @@ name                 network                                             used by
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from wsss_lab.models.base import Backbone
+from wsss_lab.models.base import Backbone, WeightStd
 from wsss_lab.models.onednn import multiply_by_onednn
 from wsss_lab.models.pyramid import ConvBackbone, MiTBackbone
 from wsss_lab.models.timm_nets import PREFIX, timm_backbone
 from wsss_lab.models.vit import PosEmbedMode, ViTBackbone
 from wsss_lab.registry import Registry
-
-if TYPE_CHECKING:
-    from wsss_lab.models.hybrid import WeightStd
 
 
 def _vit(
@@ -64,7 +61,7 @@ def r50_vit_b16(
     final_norm: bool = True,
     pos_mode: PosEmbedMode = "bilinear",
     train_pos_embed: bool = True,
-    weight_std: "WeightStd" = "timm",
+    weight_std: WeightStd = "timm",
     **net_options: Any,
 ) -> ViTBackbone:
     """The hybrid of ACR.
