@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -38,7 +38,7 @@ from wsss_lab.evaluate.scores import ORACLE
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.weights import load_backbone_weights
-from wsss_lab.ranges import Count, Settings
+from wsss_lab.ranges import Count, Range, Settings
 from wsss_lab.runs.packaged import PACKAGED, load_packaged
 from wsss_lab.runs.recipe import find_preset
 from wsss_lab.runs.settings import plain
@@ -72,7 +72,7 @@ class Calibration(Settings):
     """How the classifier pools."""
     scales: tuple[str, ...] = tuple(SCALES)
     """Names of the sets in `SCALES` that are scored."""
-    refine: tuple[int, ...] | None = None
+    refine: Annotated[tuple[int, ...], Range("[0, 1000]")] | None = None
     """Numbers of PAR's steps, rising, to be compared on the packaged network instead."""
     every: Count = 1
     """With `refine`, score each so-manieth photo only."""
