@@ -8,8 +8,10 @@ VENV        := .venv
 BIN         := $(VENV)/bin
 STAMP       := $(VENV)/.installed
 HTML        := _build/html
+# Two processes of one thread each: threads of several processes on the same cores wait for each other.
+JOBS        ?= 2
 NBVAL       := --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-current-env \
-               --nbval-cell-timeout 600 -p no:cacheprovider
+               --nbval-cell-timeout 600 -p no:cacheprovider -n $(JOBS) --dist loadfile
 CHAPTERS     = $(wildcard book/*.ipynb)
 LONG_RUNS    = $(wildcard notebooks/*.ipynb)
 NOT_SPELLED := ./.git,./.venv,./_build,./.*_cache,./runs,./book/_vendor,./tests/book/vendor,./book/_static/fonts,./book/references.bib,*.ipynb,*.npz,*.safetensors,*.egg-info
@@ -64,8 +66,6 @@ lint: $(STAMP)
 	$(BIN)/codespell --skip "$(NOT_SPELLED)"
 	$(BIN)/mypy
 
-# Two processes of one thread each: threads of several processes on the same cores wait for each other.
-JOBS ?= 2
 unit: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore tests/book -n $(JOBS)
 
@@ -73,16 +73,17 @@ nbval: $(STAMP)
 ifeq ($(CHAPTERS),)
 	@echo "nbval: there are no chapters in book/ yet"
 else
-	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest --nbval $(NBVAL) $(CHAPTERS)
+	OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest --nbval $(NBVAL) $(CHAPTERS)
 endif
 ifeq ($(LONG_RUNS),)
 	@echo "nbval: there are no notebooks in notebooks/"
 else
-	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest --nbval-lax $(NBVAL) $(LONG_RUNS)
+	OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest --nbval-lax $(NBVAL) $(LONG_RUNS)
 endif
 
 browser: html
-	WSSS_LAB_BOOK_HTML=$(HTML) $(BIN)/python -m pytest tests/book -rs
+	WSSS_LAB_BOOK_HTML=$(HTML) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/book -rs -n $(JOBS) \
+	  --dist loadscope
 
 test: lint unit nbval browser
 
