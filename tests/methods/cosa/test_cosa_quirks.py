@@ -23,8 +23,11 @@ def test_released_presets_have_all_quirks_and_no_technique():
         changed = {
             f.name for f in fields(ours) if getattr(ours, f.name) != getattr(released, f.name)
         }
-        assert changed == {"quirks", "perplexity", "separation", "search"}
+        moved = {"beta", "certainty"}  # of the perplexity, not read where it is off
+        assert changed == {"quirks", "perplexity", "separation", "search"} | moved
         assert not released.perplexity
+        assert (released.beta, released.certainty) == (1.0, "exp")
+        assert (ours.alpha, ours.beta, ours.certainty) == (0.8, 1.5, "inverse")
         assert (released.separation, released.search) == ("none", "none")
 
 
