@@ -2,10 +2,10 @@
 
     python -m wsss_lab.studies.toy.protocols --out wsss_lab/records/protocols.json
 
-The packaged tag classifier of the toy world looks at validation scenes once, at one scale and at
-several. Every row changes one switch of the base protocol, and nothing is trained: what moves is the
-number, not the network. The base is what `predict` does: own tags, one view, threshold 0.4, no CRF,
-one confusion matrix for the whole set at the size of the truth.
+The packaged tag classifier of the toy world predicts validation scenes once, at one scale and at
+several. Every row changes one switch of the base protocol, and nothing is trained: what moves is
+the number, not the network. The base is what `predict` does: own tags, one view, threshold 0.4, no
+CRF, one confusion matrix for the whole set at the size of the truth.
 """
 
 from collections.abc import Iterator
