@@ -134,3 +134,9 @@ class Box:
     found = [text for _, text in public_docstrings(ast.parse(source))]
 
     assert found == ["Module.", "Limit.", "Box.", "Side.", "Area."]
+
+
+def test_no_file_of_the_library_is_longer_than_a_reader_stands():
+    """House rule: at most 300 lines; what grows beyond is two things."""
+    lines = {p: len(p.read_text(encoding="utf-8").splitlines()) for p in PACKAGE.rglob("*.py")}
+    assert {str(p.relative_to(PACKAGE)): n for p, n in lines.items() if n > 300} == {}

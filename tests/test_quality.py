@@ -115,6 +115,3 @@ def test_what_the_page_calls_missing_is_missing():
     everything += (ROOT / "Makefile").read_text() + (ROOT / "pyproject.toml").read_text()
     assert "pip check" not in everything
     assert "doctest" not in everything
-    hygiene = (ROOT / "tests" / "book" / "hygiene.py").read_text()
-    (measured,) = re.findall(r"^MEASURED = \((.*)\)$", hygiene, re.M)
-    assert set(re.findall(r'"(\w+)"', measured)) < {path.stem for path in CHAPTERS}

@@ -241,6 +241,4 @@ def folded(notebook) -> list[str]:
 
 
 EVERY_NOTEBOOK = (order, portable, held)
-MEASURED = ("start", "cam", "refine", "acr", "cosa")
-"""Chapters whose minutes are measured; the others state an estimate."""
 EVERY_CHAPTER = (*EVERY_NOTEBOOK, figures, stamp, equations, opening, sweeps, exercises)

@@ -32,14 +32,14 @@ def test_long_run(path):
     assert hygiene.portable(read(path)) == []
 
 
-@pytest.mark.parametrize("stem", hygiene.MEASURED)
-def test_minutes_are_measured(stem):
-    assert hygiene.minutes(read(hygiene.ROOT / "book" / f"{stem}.ipynb")) == []
+@pytest.mark.parametrize("path", CHAPTERS, ids=name)
+def test_minutes_are_measured(path):
+    assert hygiene.minutes(read(path)) == []
 
 
-@pytest.mark.parametrize("stem", hygiene.MEASURED)
-def test_figures_and_imports_are_folded(stem):
-    assert hygiene.folded(read(hygiene.ROOT / "book" / f"{stem}.ipynb")) == []
+@pytest.mark.parametrize("path", CHAPTERS, ids=name)
+def test_figures_and_imports_are_folded(path):
+    assert hygiene.folded(read(path)) == []
 
 
 def test_open_figures_are_seen(demo):

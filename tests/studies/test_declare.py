@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from wsss_lab.config import write_json
-from wsss_lab.methods.asdt.config import ARMS
+from wsss_lab.methods.asdt.arms import ARMS
 from wsss_lab.runs.recipe import find_preset
 from wsss_lab.runs.settings import plain
 from wsss_lab.studies.committed import is_committed
@@ -217,3 +217,8 @@ def test_a_preset_that_moved_on_leaves_old_records_as_they_are(name, tmp_path):
 
 def test_former_settings_are_of_declarations_that_are_there():
     assert set(FORMER) <= {read_declaration(name).sha256 for name in declared_names()}
+
+
+@pytest.mark.parametrize("name", sorted(p.parent.name for p in find_records().glob("*/cpu.json")))
+def test_no_committed_record_is_of_other_settings(name, tmp_path):
+    require_none_foreign(plan(read_declaration(name), "cpu", tmp_path, find_records()))

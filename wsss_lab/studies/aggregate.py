@@ -80,7 +80,7 @@ def describe_interval(confidence: float, margin: float, percent: bool) -> str:
         f"Intervals are two-sided {100 * confidence:g} % t intervals of the mean paired "
         "difference, n - 1 degrees of freedom, over the seeds that arm and baseline share; they "
         "cover the spread of training on one data set, not that of other data, and are not widened "
-        f"for the number of arms. Null: the whole interval lies within ±{shown}."
+        f"for the number of arms. Within the margin: the whole interval lies within ±{shown}."
     )
 
 

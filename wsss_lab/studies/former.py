@@ -35,6 +35,9 @@ FORMER: dict[str, dict[str, dict[str, Any]]] = {
     "e1d97fbd8da07f1c4f979a3307672a6c0dc0bd7125d57816c8c683d624244cb6": {"tscd": _TSCD},
 }
 """SHA-256 of a declaration -> method -> settings in which its preset `toy` differed then."""
+REWRITTEN: dict[str, tuple[tuple[Any, Any], ...]] = {"named_views": (([], ["flip"]),)}
+"""Setting -> (as records have it, as it is written today) where both mean the same. ACR's views had
+no names at first, and no name meant the mirror image."""
 
 
 def former_settings(declaration_sha256: str, method: str) -> Mapping[str, Any]:
@@ -45,3 +48,14 @@ def former_settings(declaration_sha256: str, method: str) -> Mapping[str, Any]:
         method: key in `wsss_lab.runs.recipe.RECIPES`.
     """
     return FORMER.get(declaration_sha256, {}).get(method, {})
+
+
+def mean_the_same(setting: str, recorded: Any, now: Any) -> bool:
+    """Whether a setting's value in a record and today's are one thing in two forms.
+
+    Args:
+        setting: dotted path.
+        recorded: value in the record.
+        now: value of the declaration today.
+    """
+    return (recorded, now) in REWRITTEN.get(setting.rpartition(".")[2], ())

@@ -21,7 +21,7 @@ from wsss_lab.config import read_json as _read_json
 from wsss_lab.records import RECORDS
 from wsss_lab.runs.settings import FREE_TO_CHANGE, plain, restore
 from wsss_lab.studies.declare import REDUCED_NOTE, Arm, Declaration
-from wsss_lab.studies.former import former_settings
+from wsss_lab.studies.former import former_settings, mean_the_same
 from wsss_lab.studies.run_lock import is_held
 
 WORK = Path("runs/studies")
@@ -214,7 +214,8 @@ def _difference(run: PlannedRun, found: Mapping[str, Any]) -> str:
     start = run.declaration.arms[run.arm].start
     if start:  # folders of runs may lie elsewhere
         there.pop(start.setting, None)
-    changed = [key for key in there if key in here and there[key] != here[key]]
+    common = [key for key in there if key in here and there[key] != here[key]]
+    changed = [key for key in common if not mean_the_same(key, there[key], here[key])]
     return f"{changed[0]} was {there[changed[0]]}, now {here[changed[0]]}" if changed else ""
 
 

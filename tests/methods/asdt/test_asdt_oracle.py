@@ -5,7 +5,7 @@ import torch
 from tiny_asdt import PULSE, QUIET, SIDE, K, batch, make, settings, step, toward_b
 
 from wsss_lab import IGNORE
-from wsss_lab.methods.asdt.config import ARMS, ORACLES, arm
+from wsss_lab.methods.asdt.arms import ARMS, ORACLES, arm
 from wsss_lab.methods.asdt.labels import TeacherLabel
 from wsss_lab.methods.asdt.losses import hard_distillation
 from wsss_lab.methods.asdt.oracle import Lesson, oracle_lesson

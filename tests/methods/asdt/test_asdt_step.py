@@ -14,7 +14,8 @@ from tiny_asdt import PULSE, QUIET, SIDE, K, batch, make, settings, step, toward
 
 from wsss_lab import IGNORE
 from wsss_lab.config import RunConfig
-from wsss_lab.methods.asdt.config import ARMS, CLASSES, OPTIM, PRESETS, RUNS, arm
+from wsss_lab.methods.asdt.arms import ARMS, arm
+from wsss_lab.methods.asdt.config import CLASSES, OPTIM, PRESETS, RUNS
 from wsss_lab.methods.asdt.labels import TeacherLabel
 from wsss_lab.methods.asdt.losses import fused_probs, hard_distillation
 from wsss_lab.methods.asdt.method import ASDT

@@ -5,7 +5,8 @@ Dingwen Zhang, Hao Li, Wenyuan Zeng, Chaowei Fang, Lechao Cheng, Ming-Ming Cheng
 Image Processing 34, 2025, arXiv 2112.09459.
 
 =============  =====================================================================================
-`config`       settings, presets, arms of the ablation, and the quirks of the released code
+`config`       settings, presets, and the quirks of the released code
+`arms`         arms of the ablation, and those with an oracle
 `values`       frozen values: fusion and normalisation of maps, CRFs, published results
 `method`       `ASDT`: network and training step; the table paper -> code
 `network`      backbone, class branch (teacher A), two segmentation heads (teacher B, student)
@@ -24,21 +25,22 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wsss_lab.methods.asdt.config import ARMS, PRESETS, RELEASED, ASDTConfig, ASDTQuirks, arm
+    from wsss_lab.methods.asdt.arms import ARMS, arm
+    from wsss_lab.methods.asdt.config import PRESETS, RELEASED, ASDTConfig, ASDTQuirks
     from wsss_lab.methods.asdt.labels import teacher_a_label, teacher_b_label
     from wsss_lab.methods.asdt.method import ASDT
     from wsss_lab.methods.asdt.network import ASDTNetwork
     from wsss_lab.methods.asdt.signal import pulse_signal
 
 _HOMES = {
-    "ARMS": "config",
+    "ARMS": "arms",
     "ASDT": "method",
     "ASDTConfig": "config",
     "ASDTNetwork": "network",
     "ASDTQuirks": "config",
     "PRESETS": "config",
     "RELEASED": "config",
-    "arm": "config",
+    "arm": "arms",
     "pulse_signal": "signal",
     "teacher_a_label": "labels",
     "teacher_b_label": "labels",

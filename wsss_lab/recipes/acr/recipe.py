@@ -58,12 +58,7 @@ from wsss_lab.runs.folder import RunFolder, device_name
 from wsss_lab.runs.lists import finish_unscored, load_lists
 from wsss_lab.runs.owner import own_run
 from wsss_lab.runs.recipe import TrainingStage, find_views
-from wsss_lab.runs.scoring import (
-    count_classes,
-    released_preset,
-    score,
-    score_training_maps,
-)
+from wsss_lab.runs.scoring import count_classes, released_preset, score, score_training_maps
 from wsss_lab.runs.settings import restore
 from wsss_lab.runs.stages import Log, launch, seeded
 from wsss_lab.runs.start import read_start, start_method
