@@ -11,6 +11,7 @@ from hygiene import ROOT
 from wsss_lab.records import load_record
 from wsss_lab.runs.published import published_results
 from wsss_lab.runs.recipe import find_preset, find_recipe
+from wsss_lab.studies.results import SIGNS
 
 PAPERS = (ROOT / "book" / "papers.md").read_text(encoding="utf-8")
 SINCE = (ROOT / "book" / "since.md").read_text(encoding="utf-8")
@@ -19,7 +20,7 @@ GLOSSARY = (ROOT / "book" / "glossary.md").read_text(encoding="utf-8")
 METHODS = ("TSCD", "ASDT", "ACR", "CoSA")
 ROLE = re.compile(r"\{[\w:]+\}`[^`]*`")
 NUMBER = r"[+−]\d+\.\d"
-EFFECT = re.compile(rf"(`(\w+)` {NUMBER} \[{NUMBER}, {NUMBER}\] \*\w+\*)")
+EFFECT = re.compile(rf"(`(\w+)` {NUMBER} \[{NUMBER}, {NUMBER}\] \*[a-z, ]+\*)")
 
 
 def code_in(text: str) -> list[str]:
@@ -112,7 +113,7 @@ def test_effects_are_those_of_the_record(method):
     for effect, arm in written:
         recorded = known[arm]["differences"][primary]
         mean, low, high = (signed(recorded[key]) for key in ("mean", "low", "high"))
-        right = f"`{arm}` {mean} [{low}, {high}] *{known[arm]['verdict']}*"
+        right = f"`{arm}` {mean} [{low}, {high}] *{SIGNS[known[arm]['verdict']]}*"
         wrong |= {} if effect == right else {effect: right}
         assert recorded["n"] == 3
     assert wrong == {}, f"rewrite these, and read the sentences about them again: {wrong}"
