@@ -112,8 +112,15 @@ def test_the_page_shows_the_records():
 
 def test_the_preset_and_the_page_have_what_was_calibrated():
     preset = find_preset("cam_baseline", "voc-mini")
-    record = load_record("photo_refinement")["every_6"]
-    record = record["maps_with_true_tags_on_train_by_steps"]["wide"]
+    records = {
+        name: found["maps_with_true_tags_on_train_by_steps"][name]
+        for name, found in load_record("photo_refinement").items()
+    }
+    record, steps = records["two"], str(preset.refine_steps)
+    further = record["60"]["miou"] - record[steps]["miou"]
+    assert round(100 * further, 1) == 0.4
+    assert round(100 * (records["wide"]["20"]["miou"] - record["20"]["miou"]), 1) == 1.7
+    assert round(100 * records["one"][steps]["miou"], 1) == 41.1
     chosen = record[str(preset.refine_steps)]
     assert preset.cam_scales == tuple(record["scales"])
     assert preset.threshold == chosen["threshold"]
