@@ -228,6 +228,6 @@ def folded(notebook) -> list[str]:
 
 
 EVERY_NOTEBOOK = (order, portable)
-MEASURED = ("start", "cam", "refine")
+MEASURED = ("start", "cam", "refine", "tscd")
 """Chapters whose minutes are measured; the others state an estimate."""
 EVERY_CHAPTER = (*EVERY_NOTEBOOK, figures, stamp, equations, opening, sweeps, exercises)
