@@ -49,7 +49,8 @@ def assign(images: Tensor, tags: Tensor, grid: tuple[int, int]) -> tuple[Tensor,
         values = F.interpolate(cam, CONFIG.queue_grid, mode="bilinear").amax(1)
         low, high = search(values.flatten(1))
         labels.append(label_from_cam(cam, classes, present, low, high, images[:, 0] >= 0))
-        weights.append(perplexity_weights(cam.amax(1), labels[-1], low, high, CONFIG.alpha))
+        form = (CONFIG.alpha, CONFIG.beta, CONFIG.certainty)
+        weights.append(perplexity_weights(cam.amax(1), labels[-1], low, high, *form))
     seg = [view.seg_logits for view in views]
     some = sampled_target(seg, classes, present, size, grid, CONFIG.temperature)
     target = some.new_zeros(*tags.shape, *grid)
@@ -102,9 +103,8 @@ if __name__ == "__main__":
         teacher.update(student)
         print(f"{step:3} tags {tag.item():.3f} seg {seg.item():.3f} cam {cam.item():.3f}")
     columns |= evaluate("after") | {"truth": truth[SHOWN]}
-    options.out.mkdir(parents=True, exist_ok=True)
     drawn = [map(viz.overlay, images[SHOWN], layer) for layer in columns.values()]
     drawn, edge = [map(viz.rgb, images[SHOWN]), *drawn], ((0, 4), (0, 0), (0, 0))
-    strips = [np.vstack([np.pad(x, edge, constant_values=255) for x in each]) for each in drawn]
-    sheet = viz.image_grid(strips, ["image", *columns], columns=6)
-    sheet.savefig(options.out / "cosa.png", dpi=150)
+    rows = [np.vstack([np.pad(x, edge, constant_values=255) for x in each]) for each in drawn]
+    options.out.mkdir(parents=True, exist_ok=True)
+    viz.image_grid(rows, ["image", *columns], columns=6).savefig(options.out / "cosa.png", dpi=150)

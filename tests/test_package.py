@@ -54,6 +54,9 @@ def test_wheel_runs_outside_the_checkout(wheel, tmp_path):
         "assert main(['info']) == 0\n"
         "assert main(['data', 'toy', '--out', 'toy', '--count', '2']) == 0\n"
         "assert main(['predict', 'toy/JPEGImages', '--out', 'masks']) == 0\n"
+        "photo = 'site/wsss_lab/data/open_photos/JPEGImages/gcompris_animals_cat.jpg'\n"
+        "assert main(['predict', photo, '--out', 'seen']) == 0\n"
+        "assert main(['explain', photo]) == 0\n"
     )
     folder = tmp_path.resolve()
     run = subprocess.run(
@@ -61,6 +64,8 @@ def test_wheel_runs_outside_the_checkout(wheel, tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert len(list((folder / "masks").glob("*.png"))) == 2
+    assert "gcompris_animals_cat.jpg: cat" in run.stdout
+    assert (folder / "gcompris_animals_cat_explained.png").stat().st_size > 10_000
 
 
 def test_recorded_numbers_stay_small():

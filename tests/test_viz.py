@@ -360,6 +360,23 @@ def compared(text):
     return text
 
 
+def test_a_table_of_trained_numbers_is_compared_by_its_words():
+    def shown(name, value):
+        return viz.table(["term", "share"], [[name, f"{value:.1f} % [{-value:+.2f}]"]], varies=True)
+
+    assert repr(shown("ce", 1)) == "Table of 1 rows"
+    assert "44.6 %" in shown("ce", 44.6)._repr_markdown_()
+    one, other = (compared(shown("ce", value).text) for value in (44.4, 3.1))
+    assert (
+        one
+        == other
+        == ("| term | share |\n| --- | --- |\n| ce | NUMBER % [NUMBER] |\n\n<!-- varies -->")
+    )
+    assert compared(shown("energy", 44.4).text) != one
+    still = viz.table(["term", "share"], [["ce", 44.4]]).text
+    assert compared(still) == still
+
+
 @pytest.mark.parametrize("value", [0.5, 0.41234, 0.6, 0.4])
 def test_a_claim_shows_its_number_and_only_the_range_is_compared(value, capsys):
     viz.claim("half", value, 0.4, 0.6)

@@ -203,6 +203,26 @@ def repair_markup(app, pagename, templatename, context, doctree):
     context["body"] = body.replace(' role="list" class="citation-list"', ' class="citation-list"')
 
 
+def share_navigation(app, pagename, templatename, context, doctree):
+    """Make the navigation of source pages once for each depth of their folder.
+
+    None of the hundreds of pages below `_modules` stands in the table of contents, so theirs are
+    alike but for the way up to the root; resolving it anew for each took half of the build.
+    """
+    if not pagename.startswith("_modules/"):
+        return
+    depth, resolve = pagename.count("/"), context["toctree"]
+    made = app.builder.__dict__.setdefault("wsss_navigation", {})
+
+    def toctree(**kwargs):
+        key = (depth, *sorted(kwargs.items()))
+        if key not in made:
+            made[key] = resolve(**kwargs)
+        return made[key]
+
+    context["toctree"] = toctree
+
+
 def setup(app):
     app.add_directive("shape", Shape)
     app.add_directive("api", Api)
@@ -210,6 +230,8 @@ def setup(app):
     app.connect("autodoc-process-docstring", keep_colons, priority=400)
     app.connect("missing-reference", internal_type)
     app.connect("doctree-read", add_run_stamp)
+    # before the theme, which asks for the navigation at priority 500
+    app.connect("html-page-context", share_navigation, priority=400)
     app.connect("html-page-context", keep_pages_local, priority=900)
     app.connect("html-page-context", repair_markup, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

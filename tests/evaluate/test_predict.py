@@ -151,8 +151,9 @@ def test_what_is_refused(photos, tmp_path, capsys):
     refused(
         ["predict", tmp_path / "broken.png", "--out", out], capsys, "broken.png", "cannot be read"
     )
-    Image.new("RGB", (20, 64)).save(tmp_path / "narrow.png")  # only the packaged one minds
-    refused(["predict", tmp_path / "narrow.png", "--out", out], capsys, "narrow.png", "32 px")
+    Image.new("RGB", (20, 64)).save(tmp_path / "narrow.png")  # only the one for drawings minds
+    narrow = ["predict", tmp_path / "narrow.png", "--out", out, "--weights", "toy"]
+    refused(narrow, capsys, "narrow.png", "32 px")
     refused(["predict", photos, "--out", foreign], capsys, "cannot be written")
     refused(["predict", photos, "--out", foreign / "x"], capsys, "cannot be written")
     with pytest.raises(ValueError, match="auto, cpu or cuda"):

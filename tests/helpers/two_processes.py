@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 from forked_pair import exit_code, fork_pair
+from lightning_fabric.utilities import imports
 from tiny_method import OPTIM, data, digest, tiny
 
 from wsss_lab.config import RunConfig
 from wsss_lab.data.augment import augment
 from wsss_lab.data.loader import StepSampler
-from wsss_lab.train import devices
 from wsss_lab.train.fit import fit, in_memory
 
 RUN = RunConfig(steps=10, batch=8, log_every=4, save_every=4, keep=5, accelerator="cpu")
@@ -79,9 +79,9 @@ def main(folder):
     parts, _ = train(dataclasses.replace(RUN, accumulate=2))
     found["accumulated"] = apart(expected, parts.state_dict())
 
-    devices._IS_INTERACTIVE = True
+    imports._IS_INTERACTIVE = True
     forked, forked_history = train(PAIR)
-    devices._IS_INTERACTIVE = False
+    imports._IS_INTERACTIVE = False
     found["notebook"] = apart(expected, forked.state_dict())
     found["notebook_steps"] = [entry["step"] for entry in forked_history]
 

@@ -79,6 +79,21 @@ def test_reports_say_what_they_are(done):
     assert "tags at test: yes" in log
 
 
+def test_refined_maps_give_other_labels_and_are_reported_so(done, world, tmp_path):
+    out, _, _ = done
+    metrics = train(settings(world, refine_steps=3), tmp_path / "R", log=silent)
+    pseudo = metrics["results"]["pseudo_labels"]["cam+true tags"]
+    assert pseudo["protocol"]["thresholds"] == "fixed at 0.4, after PAR, 3 steps"
+    files = sorted((out / "labels").glob("*.png"))
+    assert files
+    for file in files:
+        assert (tmp_path / "R" / "labels" / file.name).is_file()
+    assert any(
+        (read_mask(file, 11) != read_mask(tmp_path / "R" / "labels" / file.name, 11)).any()
+        for file in files
+    )
+
+
 def test_labels_do_not_depend_on_the_truth(done, world, tmp_path):
     """The same run on a world without any training mask."""
     out, _, _ = done

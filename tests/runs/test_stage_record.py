@@ -10,9 +10,11 @@ import torch
 
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
+from wsss_lab.evaluate.inference import VIEWS
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.runs.folder import RunFolder
+from wsss_lab.runs.labels import label_stage
 from wsss_lab.runs.stage_record import conditions_of, note_conditions, read_record
 from wsss_lab.runs.stages import fit_stage, silent
 from wsss_lab.runs.weights_file import METADATA, read_facts, read_tensors, save_weights
@@ -148,6 +150,55 @@ def test_tensors_that_changed_since_they_were_written_are_refused(out):
     safetensors.torch.save_file(state, path, {METADATA: json.dumps(facts)})
     with pytest.raises(ValueError, match="do not have the hash"):
         read_tensors(path)
+
+
+def labels(out, seed, also=(), lines=None):
+    """Label the four images with a network of this seed."""
+    torch.manual_seed(seed)
+    method = TagClassifier(build_backbone("toy_cnn"), 2).eval()
+    fabric = make_fabric(RUN)
+    fabric.launch()
+    label_stage(
+        method,
+        Images(),
+        out,
+        views=VIEWS["single"],
+        also=also,
+        batch=2,
+        workers=0,
+        fabric=fabric,
+        log=silent if lines is None else lines.append,
+    )
+
+
+def test_labels_of_another_network_are_not_taken(tmp_path):
+    """Also not where a kill has left some of them."""
+    labels(tmp_path, 0)
+    (tmp_path / "3.png").unlink()
+    with pytest.raises(ValueError, match="labels of another network than this run's; delete the"):
+        labels(tmp_path, 1)
+    assert not (tmp_path / "3.png").exists()
+    labels(tmp_path, 0)
+    assert (tmp_path / "3.png").exists()
+    lines = []
+    labels(tmp_path, 0, lines=lines)
+    assert "labels: 4 images done already" in lines
+    for file in tmp_path.glob("*.png"):
+        file.unlink()
+    labels(tmp_path, 1)  # nothing is left that another one has made
+
+
+def test_labels_depend_on_every_network_of_their_rule(tmp_path):
+    walk = torch.nn.Linear(2, 2)
+    labels(tmp_path, 0, also=[walk])
+    walk.weight.data[0, 0] += 1
+    with pytest.raises(ValueError, match="labels of another network"):
+        labels(tmp_path, 0, also=[walk])
+
+
+def test_labels_are_no_training_of_a_run(out):
+    labels(out / "labels", 0)
+    assert list(conditions_of(out)) == ["tags"]
 
 
 def test_a_run_that_is_replaced_leaves_no_record_behind(out):

@@ -5,9 +5,10 @@ import pytest
 from scipy import stats
 
 from wsss_lab.config import write_json
-from wsss_lab.studies.aggregate import aggregate, judge, paired, summarise, t_quantile
+from wsss_lab.studies.aggregate import aggregate, judge, paired, summarise
 from wsss_lab.studies.plan import plan
 from wsss_lab.studies.results import load_study, lookup
+from wsss_lab.studies.student_t import t_quantile, t_tail
 
 
 @pytest.mark.parametrize("df", [1, 2, 3, 4, 9, 30])
@@ -15,6 +16,12 @@ from wsss_lab.studies.results import load_study, lookup
 def test_t_quantile_against_scipy(df, confidence):
     wanted = stats.t.ppf((1 + confidence) / 2, df)
     assert t_quantile(confidence, df) == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize("df", [1, 2, 5, 40, 1000])
+@pytest.mark.parametrize("t", [-3.0, 0.0, 0.4, 2.5, 9.0])
+def test_p_values_against_scipy(df, t):
+    assert t_tail(t, df) == pytest.approx(2 * stats.t.sf(abs(t), df), rel=1e-6, abs=1e-14)
 
 
 def test_t_quantile_refuses_what_has_no_quantile():
@@ -132,7 +139,7 @@ def test_the_table_of_a_complete_study(place):
     lines = result.table().splitlines()
     assert lines[0] == "| arm | score | odd score | difference to the baseline | verdict |"
     assert lines[2] == "| gain of one (baseline) | 0.510 ± 0.010 | 51.0 ± 1.4 % |  |  |"
-    assert lines[3].endswith("| +0.250 [+0.250, +0.250] | better |")
+    assert lines[3].endswith("| +0.250 [+0.250, +0.250] | better (from 0.000) |")
     assert "Reduced" not in result.table()
     assert result.table(["odd"], judged=False).splitlines() == [
         "| arm | odd score |",
@@ -169,7 +176,7 @@ def test_an_arm_may_be_compared_with_another_one(place):
     lines = result.table().splitlines()
     assert "difference to its baseline" in lines[0]
     assert lines[2].startswith("| low: one (baseline) |")
-    assert lines[4].endswith("| -0.050 [-0.050, -0.050] to high | worse |")
+    assert lines[4].endswith("| -0.050 [-0.050, -0.050] to high | worse (from 0.000) |")
     rows = result.rows("odd")
     assert [row.name for row in rows] == ["high − low", "higher − high"]
     # the metric is not there with seed 1, and shares come in percent points

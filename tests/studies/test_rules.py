@@ -97,10 +97,10 @@ def test_a_clear_win_supports_all_claims(tmp_path):
     assert set(found["comparisons"]) == {"r1", "r2", "r3", "r5", "r6", "r10"}
 
 
-def test_a_draw_is_a_null_result_and_is_called_so(tmp_path):
+def test_a_draw_is_not_shown_and_is_called_so(tmp_path):
     found = asdt(*made(tmp_path, {}, FULL))
     assert found["verdicts"] == dict.fromkeys(ASDT_CLAIMS, "not supported")
-    assert all("null result, not supported" in line for line in found["lines"][:3])
+    assert all(": not shown (" in line for line in found["lines"][:3])
 
 
 def test_one_equal_rival_is_enough_against_a_claim(tmp_path):

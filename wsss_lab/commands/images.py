@@ -18,9 +18,10 @@ class Predict(Settings):
     out: Path
     """Folder for the masks and overlays."""
     weights: Path | None = None
-    """Folder of a trained run, its model.safetensors, or a released checkpoint; `voc-mini`
-    for a packaged network that finds the 20 classes of VOC in photos. Without it, only drawings of
-    the toy world are known."""
+    """Folder of a trained run, its model.safetensors, or a released checkpoint; or a network of the
+    package: `voc-mini` finds the 20 classes of VOC in photos, `toy` those of drawings of the toy
+    world. Without it, `toy` for the images of an exported toy world and `voc-mini` for others; a
+    line says which."""
     threshold: Share = 0.4
     """Background threshold on normalised class activation maps, 0..1."""
     soft: bool = False
@@ -34,21 +35,22 @@ class Predict(Settings):
         """Write `<name>.png` and `<name>_overlay.jpg` per image."""
         from wsss_lab.evaluate.predict_command import run_predict
         from wsss_lab.registry import used_files
+        from wsss_lab.runs import default_network
 
         inputs, note = used_files(), ""
-        named = "toy" if self.weights is None else str(self.weights)
-        if self.weights is None or (named == "voc-mini" and not self.weights.exists()):
-            from wsss_lab.runs.default_network import default_network
-
-            network = default_network(named)
-            trained = network.trained
-            note = network.note
+        if self.weights is None or default_network.is_packaged_name(self.weights):
+            network = (
+                default_network.default_network(self.images)
+                if self.weights is None
+                else default_network.packaged_network(str(self.weights))
+            )
+            trained, note = network.trained, network.note
         else:
             from wsss_lab.runs.contents import files_beside
             from wsss_lab.runs.weights import load_trained
 
-            trained = load_trained(Path(named))
-            inputs += files_beside(Path(named))
+            trained = load_trained(self.weights)
+            inputs += files_beside(self.weights)
         options: dict[str, Any] = {"trained": trained, "soft": self.soft, "device": self.device}
         options |= {"overwrite": self.overwrite, "inputs": inputs, "note": note}
         return run_predict(self.images, self.out, self.threshold, **options)

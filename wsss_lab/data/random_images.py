@@ -20,12 +20,13 @@ from wsss_lab.data.sample import Sample
 
 SIZES: dict[str, tuple[int, int]] = {
     "voc": (375, 500),
+    "voc-mini": (240, 320),
     "coco": (480, 640),
     "stuff10k": (480, 640),
 }
 """Height and width of the most usual image, px."""
-TAGS: dict[str, float] = {"toy": 2.0, "voc": 1.56, "coco": 2.9, "stuff10k": 8.0}
-"""Approximate tags per image. VOC: counted over the training list; the others are rough."""
+TAGS: dict[str, float] = {"toy": 2.0, "voc": 1.56, "voc-mini": 1.39, "coco": 2.9, "stuff10k": 8.0}
+"""Approximate tags per image. VOC: counted over the training lists; the others are rough."""
 DIFFERENT = 16
 """Number of images drawn; a longer list repeats them."""
 
@@ -113,6 +114,7 @@ def random_data(data: DataConfig) -> tuple[RandomImages, RandomImages]:
     names = {
         "toy": TOY_CLASSES,
         "voc": VOC_CLASSES,
+        "voc-mini": VOC_CLASSES,
         "coco": COCO_CLASSES,
         "stuff10k": {"171": STUFF_CLASSES, "182": STUFF_182_NAMES, "things": COCO_CLASSES}[
             data.convention

@@ -24,6 +24,7 @@ LISTS = Path(__file__).parent / "lists" / "voc_mini"
 SPLITS = ("train", "tags_only", "train_tags", "val")
 LONG_SIDE = 320
 """Photos with a longer side are reduced to this, px."""
+MAKE = "Make the folder with: python -m wsss_lab data voc-mini --root DIR"
 JSON_TAGS = "image_tags.json"
 """Other form of the tags beside `tags.csv`: name -> 0-based classes."""
 
@@ -57,6 +58,9 @@ def index_voc_mini(root: str | Path, split: str = "train_tags") -> Index:
     folder = Path(root)
     folder = folder / "voc_mini" if (folder / "voc_mini" / "JPEGImages").is_dir() else folder
     names = names_of(split)
+    if not (folder / "JPEGImages").is_dir():
+        what = "this folder is not there, so these are not the photos of voc-mini"
+        raise Problem(str(folder / "JPEGImages"), what, MAKE, missing=True).error()
     index = layouts.index_voc(folder, split, _source(folder))
     if index.classes != VOC_CLASSES:
         what = "replaces the 20 classes of VOC, which voc-mini does not allow"
@@ -79,12 +83,12 @@ def index_voc_mini(root: str | Path, split: str = "train_tags") -> Index:
 def _source(folder: Path) -> str:
     if (folder / "tags.csv").is_file():
         return "csv"
-    if (folder / JSON_TAGS).is_file() or not (folder / "JPEGImages").is_dir():
+    if (folder / JSON_TAGS).is_file():
         return "none"
     raise Problem(
         str(folder / "tags.csv"),
         "the tags are not there",
-        "Make the folder with: python -m wsss_lab data voc-mini --root DIR",
+        MAKE,
         missing=True,
     ).error()
 

@@ -4,8 +4,7 @@ Two folders of label images are compared in `wsss_lab.evaluate.directories`; its
 imported from here too.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, runtime_checkable
 from typing import Protocol as Shape
@@ -22,6 +21,7 @@ from wsss_lab.data.sample import Sample
 from wsss_lab.data.workers import LoaderWorker
 from wsss_lab.evaluate.directories import SHOWN, evaluate_directories, read_names
 from wsss_lab.evaluate.eval_command import run_eval
+from wsss_lab.evaluate.grouping import by_shape
 from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
 from wsss_lab.evaluate.regions import Regions, regions_of
 from wsss_lab.evaluate.scores import ORACLE, Evaluation, Scores, shows_nothing, summarise
@@ -33,6 +33,7 @@ __all__ = [
     "SHOWN",
     "Crf",
     "Images",
+    "RefineMaps",
     "by_shape",
     "evaluate",
     "evaluate_directories",
@@ -41,11 +42,13 @@ __all__ = [
     "score_shard",
 ]
 
-WAITING = 256
-"""Images that wait for others of their size before a batch that is not full goes."""
-
 Crf = Callable[[UInt8[Tensor, "b 3 h w"], Float[Tensor, "b k1 h w"]], Float[Tensor, "b k1 h w"]]
 """(images 0..255, class probabilities) -> better class probabilities."""
+RefineMaps = Callable[
+    [UInt8[Tensor, "b 3 h w"], Float[Tensor, "b k h w"], Float[Tensor, "b k"] | None],
+    Float[Tensor, "b k h w"],
+]
+"""(images 0..255, class maps 0..1, tags that may win) -> better class maps."""
 
 
 @runtime_checkable
@@ -55,43 +58,6 @@ class Images(Shape):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Sample: ...
-
-
-def by_shape(
-    samples: Iterator[Sample], batch: int, waiting: int = WAITING
-) -> Iterator[list[Sample]]:
-    """Group a stream of samples so that every group holds images of one size.
-
-    Args:
-        samples: any number, any order.
-        batch: most images in a group.
-        waiting: images held back at most; beyond, the largest incomplete group goes.
-
-    Yields:
-        Every sample exactly once.
-    """
-    held: dict[tuple[int, ...], list[Sample]] = defaultdict(list)
-    for sample in samples:
-        key = tuple(sample["image"].shape[-2:])
-        held[key].append(_unshared(sample))
-        if len(held[key]) == batch:
-            yield held.pop(key)
-        elif sum(map(len, held.values())) >= waiting:
-            yield held.pop(max(held, key=lambda k: len(held[k])))
-    yield from held.values()
-
-
-def _unshared(sample: Sample) -> Sample:
-    """Copy what a worker has sent: every tensor in shared memory keeps a file open."""
-    copied: Any = {
-        name: value.clone() if isinstance(value, Tensor) and _shared(value) else value
-        for name, value in sample.items()
-    }
-    return copied
-
-
-def _shared(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and tensor.is_shared()
 
 
 @torch.no_grad()
@@ -106,6 +72,7 @@ def score_shard(
     batch: int = 8,
     tags_at_test: bool = False,
     crf: Crf | None = None,
+    refine: RefineMaps | None = None,
     rank: int = 0,
     world: int = 1,
     workers: int = 0,
@@ -133,12 +100,12 @@ def score_shard(
         pixels = images.float() / 255
         output = multi_scale_predict(method.predict, pixels, views)
         regions = regions_of(group, truth, tags)
-        _count(scores, output, images, truth, None, crf, regions, cam_threshold)
+        _count(scores, output, images, truth, None, crf, refine, regions, cam_threshold)
         if tags_at_test:
             told = output
             if method.uses_tags:
                 told = multi_scale_predict(method.predict, pixels, views, tags)
-            _count(scores, told, images, truth, tags, crf, regions, cam_threshold)
+            _count(scores, told, images, truth, tags, crf, refine, regions, cam_threshold)
         if output.tag_logits is not None:
             scores.add_tags(output.tag_logits, tags)
         scores.images += len(group)
@@ -158,6 +125,7 @@ def evaluate(
     batch: int = 8,
     tags_at_test: bool = False,
     crf: Crf | None = None,
+    refine: RefineMaps | None = None,
     rank: int = 0,
     world: int = 1,
     workers: int = 0,
@@ -184,6 +152,7 @@ def evaluate(
         tags_at_test: score again with the true tags.
         crf: post-processing of the class probabilities, or None; the report calls it as `protocol`
             does, or else by its own name.
+        refine: what class maps pass before thresholds, or None; their report calls it by its `str`.
         rank: this process; it takes the images `rank, rank + world, ...` without padding.
         world: number of processes. With an initialised `torch.distributed` group of that size the
             counts are added up, and every process returns the same result.
@@ -209,7 +178,7 @@ def evaluate(
         views,
         num_classes,
         thresholds=grid, cam_threshold=cam_threshold, batch=batch, tags_at_test=tags_at_test,
-        crf=crf, rank=rank, world=world, workers=workers, log=log,
+        crf=crf, refine=refine, rank=rank, world=world, workers=workers, log=log,
     ).gather()  # fmt: skip
     stated = replace(
         stated,
@@ -219,7 +188,8 @@ def evaluate(
     )
     if stated.resolution == Protocol().resolution:
         stated = replace(stated, resolution="original")
-    return summarise(scores, stated, class_names, cam_threshold)
+    refined = "" if refine is None else str(refine)
+    return summarise(scores, stated, class_names, cam_threshold, refined)
 
 
 def _name_of(crf: Crf | None, stated: Protocol) -> str:
@@ -235,6 +205,7 @@ def _count(
     truth: Int[Tensor, "b h w"],
     tags: Float[Tensor, "b k"] | None,
     crf: Crf | None,
+    refine: RefineMaps | None,
     regions: Regions | None,
     cam_threshold: float | None,
 ) -> None:
@@ -261,15 +232,16 @@ def _count(
         allowed = tags
         if tags is None and output.tag_logits is not None:
             allowed = (output.tag_logits > 0).float()
-        scores.add_cam(f"cam{end}", output.cam, allowed, truth)
+        cam = output.cam if refine is None else refine(images, output.cam, allowed)
+        scores.add_cam(f"cam{end}", cam, allowed, truth)
         made = None
         if cam_threshold is not None and (regions or negatives):
-            best, winner = strongest_class(output.cam, allowed)
+            best, winner = strongest_class(cam, allowed)
             made = (winner + 1).masked_fill_(best <= cam_threshold, 0)
         if negatives and made is not None:
             scores.add_alarms(f"cam{end}", made, truth)
         if regions:
-            maps = output.cam if allowed is None else output.cam * allowed[:, :, None, None]
+            maps = cam if allowed is None else cam * allowed[:, :, None, None]
             scores.regions[f"cam{end}"].add(regions, made, maps)
 
 

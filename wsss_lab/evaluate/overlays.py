@@ -1,6 +1,7 @@
 """Pictures with their labels laid over them, and a legend of colours and class names below."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -82,9 +83,11 @@ def with_legend(
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """Return the font of matplotlib, which has accents, Greek and Cyrillic letters."""
-    import matplotlib  # here, for it is slow to import
-
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+    package = find_spec("matplotlib")  # found, not imported: that takes longer than the overlay
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("legends need a font of matplotlib: pip install matplotlib")
+    font = Path(package.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(str(font), size)
 
 
 def write_overlay(

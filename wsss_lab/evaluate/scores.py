@@ -154,6 +154,7 @@ def summarise(
     protocol: Protocol,
     class_names: Sequence[str] | None,
     cam_threshold: float | None,
+    refined: str = "",
 ) -> Evaluation:
     """Turn counts into reports, each with its own protocol.
 
@@ -162,8 +163,9 @@ def summarise(
         protocol: what holds for every report; images, tags, thresholds and CRF are filled in.
         class_names: `k1` names, background first.
         cam_threshold: fixed background score at which maps get a report; one of the grid's.
+        refined: what the maps have passed before it.
     """
-    protocol = replace(protocol, images=scores.images)
+    protocol, after = replace(protocol, images=scores.images), f", after {refined}"
     reports = {}
     for kind, matrix in scores.labels.items():
         crf = protocol.crf if "+crf" in kind else "none"
@@ -176,7 +178,7 @@ def summarise(
             stated = replace(
                 protocol,
                 tags_at_test=kind.endswith(ORACLE),
-                thresholds=f"fixed at {cam_threshold:g}",
+                thresholds=f"fixed at {cam_threshold:g}{after if refined else ''}",
                 crf="none",
             )
             reports[kind] = Report.from_confusion(result.confusion[at], stated, class_names)

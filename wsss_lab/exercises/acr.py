@@ -108,3 +108,17 @@ register(
     right=lambda: (21 * 19, (21 * 19) ** 2),
     wrong=lambda: (24 * 24 - 3 * 5, (24 * 24 - 3 * 5) ** 2),
 )
+register(
+    "acr-6",
+    accepts=lambda answer: _near(answer, (1 / 3,), 0.004),
+    hint="Weights 4 to 1 become 2 to 1. Divide by the sum, then take half the distance.",
+    right=lambda: 1 / 3,
+    wrong=lambda: 0.3,  # half of the share, as if it fell like the factor
+)
+register(
+    "acr-7",
+    accepts=lambda answer: _near(answer, (0.16 / 1.16,), 0.004),
+    hint="Both shares shrink by 1 - x, and the object's gains x. When are the two equal?",
+    right=lambda: 0.16 / 1.16,
+    wrong=lambda: 0.16,  # the difference of the shares; it shrinks, too
+)

@@ -97,9 +97,8 @@ register(
 )
 
 
-def _doubt(v: Tensor, beta: float, alpha: float) -> Tensor:
-    exponent = 1 / -torch.log(alpha * (v - beta) / (1 - beta))
-    strength = torch.exp(exponent - exponent.max())
+def _doubt(v: Tensor, beta: float, alpha: float, power: float = 1.5) -> Tensor:
+    strength = (-torch.log(alpha * (v - beta) / (1 - beta))) ** -power
     return strength / strength.mean()
 
 
@@ -117,11 +116,10 @@ def _is_doubt(function: Callable[[Tensor, float, float], Tensor]) -> bool:
 register(
     "cosa-4",
     accepts=_is_doubt,
-    hint="The perplexity is minus a logarithm; its inverse goes into the exponential.",
+    hint="The perplexity is minus a logarithm, to the power of 1.5; a weight is its inverse.",
     right=lambda: _doubt,
-    wrong=lambda: (
-        lambda v, beta, alpha: F.softmax(-1 / torch.log(alpha * (v - beta) / (1 - beta)), dim=0)
-    ),  # sums to 1 instead of having the mean 1
+    # sums to 1 instead of having the mean 1
+    wrong=lambda: lambda v, beta, alpha: _doubt(v, beta, alpha) / len(v),
 )
 
 
@@ -150,4 +148,26 @@ register(
             ~(tags.gather(1, (logits[:, 1:].argmax(1)).flatten(1)).view_as(logits[:, 0]) > 0)
         )
     ),  # without the case that background wins
+)
+
+
+LAG, SURE = 0.98, 0.95
+"""Momentum of exercise 6; wanted probability of exercise 7, whose two logits are 1 apart."""
+
+
+register(
+    "cosa-6",
+    accepts=lambda answer: abs(float(answer) - LAG / (1 - LAG)) <= 1.01,
+    hint="Let teacher and student both gain 1 per step, the teacher L behind, and insert that.",
+    right=lambda: LAG / (1 - LAG),
+    wrong=lambda: math.log(2) / -math.log(LAG),  # the half-life
+)
+
+
+register(
+    "cosa-7",
+    accepts=lambda answer: abs(float(answer) - 1 / math.log(SURE / (1 - SURE))) <= 5e-3,
+    hint="Of two classes the softmax is a sigmoid of the difference of their logits, over tau.",
+    right=lambda: 1 / math.log(SURE / (1 - SURE)),
+    wrong=lambda: 1 - SURE,  # as if the probability fell in step with the temperature
 )

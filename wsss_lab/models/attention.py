@@ -10,11 +10,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import timm.layers
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.models import pvt_v2
 from torch import Tensor, nn
 
 AttentionKind = Literal["probs", "logits"]
@@ -60,20 +58,28 @@ class AttentionRecord:
         return torch.stack(self.maps, dim=1)
 
 
-KNOWN: tuple[type[nn.Module], ...] = (timm.layers.Attention, pvt_v2.Attention)
-"""Attention modules whose arithmetic is the plain one: softmax(scale Q K^T) V over all tokens. Of
-their children, and of all others, nothing is known: they may turn queries and keys (RoPE), add a
-bias for relative positions, or attend within windows."""
+def known_kinds() -> tuple[type[nn.Module], ...]:
+    """Return the attention modules whose arithmetic is the plain one.
+
+    That is softmax(scale Q K^T) V over all tokens. Of their children, and of all others, nothing is
+    known: they may turn queries and keys (RoPE), add a bias for relative positions, or attend
+    within windows.
+    """
+    import timm.layers
+    from timm.models import pvt_v2
+
+    return timm.layers.Attention, pvt_v2.Attention
 
 
 def attention_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Return the attention modules of a timm transformer by name, in the order of execution.
 
     Raises:
-        ValueError: the model has attention of a kind that is not in `KNOWN`; its maps would be
+        ValueError: the model has attention that is not of the `known_kinds`; its maps would be
             other ones than those that the model computes with.
     """
-    found = {name: module for name, module in model.named_modules() if type(module) in KNOWN}
+    known = known_kinds()
+    found = {name: module for name, module in model.named_modules() if type(module) in known}
     inner = tuple(f"{name}." for name in found)
     strange = {
         name: type(module).__name__
@@ -198,8 +204,8 @@ def record_attention(
         The `AttentionRecord` that fills up.
 
     Raises:
-        ValueError: the model has no attention or one that is not in `KNOWN`, a layer does not
-            exist, or `what` is unknown.
+        ValueError: the model has no attention or one that is not in `known_kinds`, a layer
+            does not exist, or `what` is unknown.
 
     Example:
         >>> with record_attention(backbone, layers=(-2, -1)) as record:

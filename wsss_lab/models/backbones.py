@@ -25,18 +25,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import timm
-
-from wsss_lab.models import toynets
-from wsss_lab.models.base import Backbone
-from wsss_lab.models.hybrid import WeightStd, hybrid_transformer
-from wsss_lab.models.lite0 import Lite0Backbone
-from wsss_lab.models.lite0_vit import Lite0ViTBackbone
+from wsss_lab.models.base import Backbone, WeightStd
 from wsss_lab.models.onednn import multiply_by_onednn
 from wsss_lab.models.pyramid import ConvBackbone, MiTBackbone
 from wsss_lab.models.timm_nets import PREFIX, timm_backbone
 from wsss_lab.models.vit import PosEmbedMode, ViTBackbone
-from wsss_lab.models.wrn38 import WRN38Backbone
 from wsss_lab.registry import Registry
 
 
@@ -49,6 +42,8 @@ def _vit(
     train_pos_embed: bool = True,
     **net_options: Any,
 ) -> ViTBackbone:
+    import timm
+
     net = timm.create_model(architecture, num_classes=0, **net_options)
     return ViTBackbone(
         name,
@@ -81,6 +76,8 @@ def r50_vit_b16(
         weight_std: see `hybrid_transformer`.
         **net_options: further arguments of `hybrid_transformer`.
     """
+    from wsss_lab.models.hybrid import hybrid_transformer
+
     net = hybrid_transformer(weight_std=weight_std, **net_options)
     return ViTBackbone(
         "r50_vit_b16",
@@ -96,6 +93,8 @@ def r50_vit_b16(
 def _mit(
     name: str, architecture: str, last_stride: int = 1, drop_path: float = 0.1, **net_options: Any
 ) -> MiTBackbone:
+    import timm
+
     options: dict[str, Any] = {
         "mlp_ratios": (4, 4, 4, 4),
         "drop_path_rate": drop_path,
@@ -107,6 +106,8 @@ def _mit(
 def _resnet(name: str, output_stride: int = 8, **net_options: Any) -> ConvBackbone:
     if output_stride not in (8, 16, 32):
         raise ValueError(f"output_stride must be 8, 16 or 32, got {output_stride}")
+    import timm
+
     net: Any = timm.create_model(name, num_classes=0, output_stride=output_stride, **net_options)
     stages = [f"layer{i}" for i in (1, 2, 3, 4)]
     info = {entry["module"]: entry for entry in net.feature_info}
@@ -120,21 +121,21 @@ def _resnet(name: str, output_stride: int = 8, **net_options: Any) -> ConvBackbo
     )
 
 
-_OWN: dict[str, Callable[..., Backbone]] = {
-    "toy_cnn": toynets.toy_cnn,
-    "toy_mit": toynets.toy_mit,
-    "toy_vit": toynets.toy_vit,
-    "toy_mit2": toynets.toy_mit2,
-    "toy_vit2": toynets.toy_vit2,
+_OWN: dict[str, Callable[..., Backbone] | str] = {
+    "toy_cnn": "wsss_lab.models.toynets:toy_cnn",
+    "toy_mit": "wsss_lab.models.toynets:toy_mit",
+    "toy_vit": "wsss_lab.models.toynets:toy_vit",
+    "toy_mit2": "wsss_lab.models.toynets:toy_mit2",
+    "toy_vit2": "wsss_lab.models.toynets:toy_vit2",
     "vit_b16": partial(_vit, "vit_b16", "vit_base_patch16_224"),
     "deit_s": partial(_vit, "deit_s", "deit_small_patch16_224"),
     "deit_b": partial(_vit, "deit_b", "deit_base_patch16_224"),
     "r50_vit_b16": r50_vit_b16,
     **{f"mit_b{i}": partial(_mit, f"mit_b{i}", f"pvt_v2_b{i}") for i in range(6)},
     **{f"resnet{n}": partial(_resnet, f"resnet{n}") for n in (18, 34, 50, 101)},
-    "wrn38": WRN38Backbone,
-    "lite0": Lite0Backbone,
-    "lite0_vit": Lite0ViTBackbone,
+    "wrn38": "wsss_lab.models.wrn38:WRN38Backbone",
+    "lite0": "wsss_lab.models.lite0:Lite0Backbone",
+    "lite0_vit": "wsss_lab.models.lite0_vit:Lite0ViTBackbone",
 }
 BACKBONES: Registry[Callable[..., Backbone]] = Registry(
     "backbone", "wsss_lab.backbones", also="timm:NAME"

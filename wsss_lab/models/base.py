@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from wsss_lab.config import IMAGENET_MEAN, IMAGENET_STD
 
+WeightStd = Literal["timm", "added_eps"]
+"""Weight standardisation of the R50 + ViT hybrid, see `wsss_lab.models.hybrid.AddedEpsConv`."""
 NORM_LAYERS = (
     nn.LayerNorm,
     nn.GroupNorm,

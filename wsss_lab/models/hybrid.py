@@ -1,7 +1,7 @@
 """The R50 + ViT-B/16 hybrid, with timm's weight standardisation or with that of ACR's release."""
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -10,7 +10,7 @@ from timm.models.resnetv2 import ResNetV2
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-WeightStd = Literal["timm", "added_eps"]
+from wsss_lab.models.base import WeightStd
 
 
 class AddedEpsConv(StdConv2dSame):

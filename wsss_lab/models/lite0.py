@@ -11,7 +11,6 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-import timm
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -163,6 +162,8 @@ class Lite0Backbone(Backbone):
     ) -> None:
         if output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride must be 8, 16 or 32, got {output_stride}")
+        import timm
+
         strides = (4, 8, min(16, output_stride), output_stride)
         super().__init__("lite0", (*(_WIDTHS[i] for i in (1, 2, 4)), 1280), strides)
         self.net = timm.create_model(

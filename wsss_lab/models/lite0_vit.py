@@ -8,10 +8,8 @@ class token and learned positions follow: 3.2 million parameters, small enough f
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from jaxtyping import Float
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from wsss_lab.models.base import Features
@@ -43,6 +41,8 @@ class Lite0Stem(nn.Module):
     """Stages 1 to 5 of timm's `tf_efficientnet_lite0` under timm's names: 112 maps at stride 16."""
 
     def __init__(self) -> None:
+        import timm
+
         super().__init__()
         net: Any = timm.create_model("tf_efficientnet_lite0")
         self.conv_stem, self.bn1 = net.conv_stem, net.bn1
@@ -105,6 +105,8 @@ class Lite0ViTBackbone(ViTBackbone):
         heads: int = 3,
         **net_options: Any,
     ) -> None:
+        from timm.models.vision_transformer import VisionTransformer
+
         net = VisionTransformer(
             img_size=224,
             patch_size=16,

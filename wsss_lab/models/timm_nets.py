@@ -7,7 +7,6 @@ timm's `forward_intermediates` gives the maps, `feature_info` their widths and s
 
 from typing import Any
 
-import timm
 from jaxtyping import Float
 from torch import Tensor
 
@@ -36,6 +35,8 @@ _ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_im
 
 def create_net(name: str, options: dict[str, Any]) -> Any:
     """Build a timm network that takes images of any size, without its classifier."""
+    import timm
+
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('_')[0]}*")[:5]
         raise ValueError(

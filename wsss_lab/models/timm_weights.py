@@ -6,12 +6,11 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
-import huggingface_hub
-import timm
-
 
 def _cached(tag: str) -> str | None:
     """Path of a timm weights file in the local cache of the hub, if it is there."""
+    import huggingface_hub
+
     for name in ("model.safetensors", "pytorch_model.bin"):
         path = huggingface_hub.try_to_load_from_cache(f"timm/{tag}", name)
         if isinstance(path, str):
@@ -42,6 +41,8 @@ def timm_donor(tag: str, **options: Any) -> Any:
     Raises:
         ConnectionError: the weights are not in the cache and cannot be fetched.
     """
+    import timm
+
     cached = _cached(tag)
     help_text = (
         f"cannot get the weights {tag}: they are not in the local cache and the hub is out of "

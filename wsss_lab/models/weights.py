@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import timm
 from torch import Tensor
 
 from wsss_lab.config import write_atomically, write_text_atomically
@@ -72,6 +71,8 @@ def load_backbone_weights(backbone: Backbone, source: str | os.PathLike[str]) ->
         ValueError: the source is not understood, the file is damaged, or its tensors do not fit.
         ConnectionError: timm weights are neither cached nor reachable.
     """
+    from timm.models import is_model_pretrained  # a backbone is there, so timm is loaded
+
     text = os.fspath(source)
     if text == "imagenet" and backbone.name in FROM_PIP:
         text = LITE0_TAG
@@ -87,7 +88,7 @@ def load_backbone_weights(backbone: Backbone, source: str | os.PathLike[str]) ->
         state = _translate(backbone, read_state_dict(text))
         load_strictly(backbone.net, state, what=text, widen=True)
         backbone.weight_tag = f"file:{Path(text).name}{_widened(state)}"
-    elif timm.models.is_model_pretrained(text):
+    elif is_model_pretrained(text):
         _load_timm(backbone, text)
     else:
         raise ValueError(

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
@@ -36,6 +35,7 @@ from wsss_lab.progress import Countdown
 from wsss_lab.runs.images import FirstImages, load_data
 from wsss_lab.runs.scoring import protocol_of
 from wsss_lab.runs.stages import Log
+from wsss_lab.train.fabric import Fabric
 
 PER_IMAGE = "per_image.npz"
 """File of the counts per image, next to `metrics.json`."""

@@ -1,15 +1,14 @@
 """The stage that labels training images with a trained network, and pictures of the labels."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, UInt8
-from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from wsss_lab.cam import cam_to_label
@@ -17,12 +16,14 @@ from wsss_lab.data.class_names import BACKGROUND
 from wsss_lab.data.masks import read_mask, save_label
 from wsss_lab.data.reported import Reported, raising
 from wsss_lab.data.workers import LoaderWorker
-from wsss_lab.evaluate.evaluate import by_shape
+from wsss_lab.evaluate.evaluate import RefineMaps, by_shape
 from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
 from wsss_lab.evaluate.overlays import write_overlay
 from wsss_lab.methods.common.base import Method
 from wsss_lab.progress import Countdown
+from wsss_lab.runs.stage_record import network_digest, note_labels, require_own_labels
 from wsss_lab.runs.stages import Log
+from wsss_lab.train.fabric import Fabric
 
 CHUNK = 64
 """Images that are labelled together; all or none of them are done again after a kill."""
@@ -45,8 +46,10 @@ def label_stage(
     views: MultiScale,
     threshold: float = 0.4,
     band: tuple[float, float] | None = None,
+    refine: RefineMaps | None = None,
     rule: LabelRule | None = None,
     segment: bool = False,
+    also: Sequence[nn.Module] = (),
     batch: int,
     workers: int,
     fabric: Fabric,
@@ -56,7 +59,8 @@ def label_stage(
 
     Only tagged classes can win, and truth is not looked at. Images are handled in chunks that are
     the same in every run, because a batch's composition may change the last bit of a result. A
-    chunk whose files are all there is passed over.
+    chunk whose files are all there is passed over, if it is this network that made them: its hash
+    stands in `stage.json` beside them.
 
     Args:
         method: gives class maps; in eval mode.
@@ -65,13 +69,24 @@ def label_stage(
         views: scales and flips.
         threshold: background score, 0..1.
         band: see `cam_to_label`.
+        refine: what the maps pass before threshold or band, or None.
         rule: makes labels of maps instead of threshold and band.
         segment: label with the method's segmentation, where it has one, instead of maps.
+        also: further networks that the rule uses.
         batch: images per forward pass, at most.
         workers: processes that read images.
         fabric: chunk `c` is done by the process `c % world`.
         log: gets lines with the time left, see `wsss_lab.progress`.
+
+    Raises:
+        ValueError: the folder holds labels of another network, or the method gives no maps.
+        OutputError: a label cannot be written.
     """
+    digest = network_digest(method, *also)
+    require_own_labels(out, digest)
+    fabric.barrier()  # every process has looked before the first one writes
+    if fabric.is_global_zero:
+        note_labels(out, digest)
     names = _names(dataset)
     chunks = [range(i, min(i + CHUNK, len(names))) for i in range(0, len(names), CHUNK)]
     mine = chunks[fabric.global_rank :: fabric.world_size]
@@ -86,7 +101,8 @@ def label_stage(
         log(f"labels: {sum(map(len, mine)) - progress.total} images done already")
     for chunk in todo:
         for group in by_shape(itertools.islice(samples, len(chunk)), batch):
-            pixels = torch.stack([s["image"] for s in group]).to(device).float() / 255
+            images = torch.stack([s["image"] for s in group]).to(device)
+            pixels = images.float() / 255
             tags = torch.stack([s["tags"] for s in group]).to(device)
             told = tags if method.uses_tags else None
             output = multi_scale_predict(method.predict, pixels, views, told)
@@ -95,9 +111,9 @@ def label_stage(
             elif output.cam is None:
                 raise ValueError(f"{type(method).__name__} gives no class maps to label with")
             elif rule is None:
-                made = cam_to_label(output.cam, tags, threshold, band=band)
+                maps = output.cam if refine is None else refine(images, output.cam, tags)
+                made = cam_to_label(maps, tags, threshold, band=band)
             else:
-                images = torch.stack([s["image"] for s in group]).to(device)
                 made = rule(images, output.cam, tags)
             labels = made.to(torch.uint8).cpu()
             for sample, label in zip(group, labels, strict=True):

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
-
 from wsss_lab.data.class_names import require_same_classes
 from wsss_lab.data.config import DataConfig
 from wsss_lab.data.truth import lacks_truth
@@ -12,6 +10,7 @@ from wsss_lab.runs.contents import OVERLAYS
 from wsss_lab.runs.images import load_data
 from wsss_lab.runs.labels import write_overlays
 from wsss_lab.runs.stages import Log
+from wsss_lab.train.fabric import Fabric
 
 NO_TRUTH = "no pixel truth: the data set has no masks"
 """Reason in `metrics.json` for a run without scores."""

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 
@@ -103,6 +102,8 @@ def require_known_backbone(name: str, setting: str) -> None:
         ValueError: names the setting and what there is.
     """
     if name.startswith(PREFIX):
+        import timm
+
         if not timm.is_model(name.removeprefix(PREFIX).split(".")[0]):
             raise ValueError(f"{setting}: timm has no network {name.removeprefix(PREFIX)!r}")
         return

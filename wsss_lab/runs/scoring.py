@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from wsss_lab.data.catalog import DATASETS
 from wsss_lab.data.config import DATA_SETS, DataConfig
 from wsss_lab.data.errors import DataError
-from wsss_lab.evaluate.evaluate import evaluate
+from wsss_lab.evaluate.evaluate import RefineMaps, evaluate
 from wsss_lab.evaluate.inference import MultiScale
 from wsss_lab.evaluate.scores import ORACLE, Evaluation
 from wsss_lab.methods.common.base import Method
@@ -21,6 +20,7 @@ from wsss_lab.ranges import Batch, Settings, Share
 from wsss_lab.runs.images import FirstImages, load_data
 from wsss_lab.runs.recipe import find_crf
 from wsss_lab.runs.stages import Log
+from wsss_lab.train.fabric import Fabric
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ def score(
     fabric: Fabric,
     cam_threshold: float | None = None,
     log: Log | None = None,
+    refine: RefineMaps | None = None,
 ) -> Evaluation:
     """Score segmentation and class maps of a trained method on the validation list.
 
@@ -91,6 +92,7 @@ def score(
         cam_threshold: background score, 0..1, at which the class maps get a report; None reports
             the sweep over thresholds only.
         log: gets lines with the time left; None for silence.
+        refine: what class maps pass before thresholds, or None.
     """
     test = config.test
     return evaluate(
@@ -103,6 +105,7 @@ def score(
         batch=test.batch,
         tags_at_test=test.tags_at_test,
         crf=find_crf(test.crf),
+        refine=refine,
         rank=fabric.global_rank,
         world=fabric.world_size,
         workers=config.run.workers,
@@ -118,6 +121,7 @@ def score_training_maps(
     fabric: Fabric,
     log: Log,
     cam_threshold: float | None,
+    refine: RefineMaps | None = None,
 ) -> dict[str, Evaluation]:
     """Maps, with the true tags, against the truth of training images, if there is one.
 
@@ -130,6 +134,7 @@ def score_training_maps(
         fabric: launched; every process takes its share of the images.
         log: gets lines with the time left, or one where there is no truth.
         cam_threshold: see `score`.
+        refine: see `score`.
 
     Returns:
         The evaluation as `train_maps`, or nothing.
@@ -153,6 +158,7 @@ def score_training_maps(
         cam_threshold=cam_threshold,
         batch=config.test.batch,
         tags_at_test=True,
+        refine=refine,
         rank=fabric.global_rank,
         world=fabric.world_size,
         workers=config.run.workers,

@@ -6,6 +6,8 @@
 ``weights_sha256``  of the weights file, written when the stage is done
 ``peak_memory_gb``  largest memory up to then, see `wsss_lab.train.log.memory`
 ==================  ================================================================================
+
+A folder of labels has one with ``network_sha256`` alone, see `require_own_labels`.
 """
 
 import hashlib
@@ -14,6 +16,9 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from wsss_lab.config import write_json
 from wsss_lab.runs.settings import differences, plain
@@ -87,12 +92,53 @@ def require_own_weights(weights: Path, folder: Path, facts: Mapping[str, Any]) -
         raise ValueError(f"{weights}: not the file that this stage has written; {remedy}")
 
 
+def network_digest(*networks: nn.Module) -> str:
+    """SHA-256 of networks' states: names, types, shapes and values of parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, value in (item for each in networks for item in each.state_dict().items()):
+        if isinstance(value, Tensor):
+            plain_value = value.detach().cpu().contiguous()
+            digest.update(f"{name} {plain_value.dtype} {tuple(plain_value.shape)}".encode())
+            digest.update(plain_value.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def require_own_labels(folder: Path, digest: str) -> None:
+    """Refuse label images that another network has made.
+
+    Args:
+        folder: of the labels.
+        digest: `network_digest` of the network that labels.
+
+    Raises:
+        ValueError: the record names another one. Without a record, or without labels, nothing is
+            refused.
+    """
+    noted = read_record(folder).get("network_sha256")
+    if noted is not None and noted != digest and next(folder.glob("*.png"), None) is not None:
+        raise ValueError(
+            f"{folder}: labels of another network than this run's; delete the folder, and they are "
+            "made again"
+        )
+
+
+def note_labels(folder: Path, digest: str) -> None:
+    """Note the network that makes the labels of a folder.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if read_record(folder).get("network_sha256") != digest:
+        write_json(folder / RECORD, {"network_sha256": digest})
+
+
 def conditions_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Collect the conditions of each training stage of a run's folder, by the stage's folder."""
     found = {}
     for file in sorted(folder.rglob(RECORD)):
-        name = str(file.parent.relative_to(folder))
-        found["training" if name == "." else name] = read_record(file.parent).get("used", [])
+        name, record = str(file.parent.relative_to(folder)), read_record(file.parent)
+        if "network_sha256" not in record:  # labels
+            found["training" if name == "." else name] = record.get("used", [])
     return found
 
 
@@ -100,8 +146,11 @@ __all__ = [
     "RECORD",
     "conditions_of",
     "file_digest",
+    "network_digest",
     "note_conditions",
+    "note_labels",
     "note_weights",
     "read_record",
+    "require_own_labels",
     "require_own_weights",
 ]

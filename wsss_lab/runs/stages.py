@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
@@ -23,6 +22,7 @@ from wsss_lab.runs.stage_record import note_conditions, note_weights, require_ow
 from wsss_lab.runs.weights_file import read_tensors, save_weights
 from wsss_lab.train.conditions import conditions
 from wsss_lab.train.devices import make_fabric, require_even_shares
+from wsss_lab.train.fabric import Fabric
 from wsss_lab.train.fit import fit
 from wsss_lab.train.hang import HangWatch
 from wsss_lab.train.log import steadfast

@@ -18,6 +18,11 @@ from wsss_lab.models.state import widened
 from wsss_lab.runs.safe_read import read_checkpoint
 from wsss_lab.runs.weights_file import read_facts, require_sound
 
+CLASSIFIER = "TagClassifier"
+"""Part of a run of the baseline whose network any method on its backbone can begin with."""
+CLASSIFIER_HEAD = "head.linear.weight"
+"""Name of its linear layer."""
+
 
 def start_method(
     method: Method, source: str, name: str, backbone: str, classes: Sequence[str] | None = None
@@ -27,7 +32,8 @@ def start_method(
     Args:
         method: of the kind the run had.
         source: "" for none; "toy" for those of this package; else a run's folder or its
-            `model.safetensors`.
+            `model.safetensors`; also the tag classifier of a run of the baseline on the same
+            backbone, whose heads serve as far as they fit.
         name: key of the method in `wsss_lab.runs.recipe.RECIPES`.
         backbone: name of its backbone.
         classes: foreground classes of the method; the start holds a classifier, so its classes are
@@ -37,8 +43,25 @@ def start_method(
         FileNotFoundError: there is no such file.
         ValueError: it is of another method, of other classes, or does not fit.
     """
-    if source:
-        method.start_from(read_start(source, name, backbone, classes))
+    if not source:
+        return
+    state = read_start(source, name, backbone, classes)
+    if is_classifier(source, name):
+        method.start_from_classifier(state)
+    else:
+        method.start_from(state)
+
+
+def is_classifier(source: str, name: str) -> bool:
+    """Whether a start is the tag classifier of a run of another method, the baseline."""
+    file = _file(source)
+    facts = read_facts(file) if source != "toy" and file.is_file() else None
+    return facts is not None and facts.get("part") == CLASSIFIER and facts.get("method") != name
+
+
+def _file(source: str) -> Path:
+    path = Path(source)
+    return path / "model.safetensors" if path.is_dir() else path
 
 
 def read_start(
@@ -55,12 +78,11 @@ def read_start(
         _require_classes(TOY_CLASSES, classes, "those of the packaged weights")
         with resources.as_file(packed) as file:
             return widened(read_checkpoint(file)[0])
-    path = Path(source)
-    file = path / "model.safetensors" if path.is_dir() else path
+    file = _file(source)
     if not file.is_file():
         raise FileNotFoundError(f"start: expected 'toy' or the folder of a run, got {source!r}")
     facts = read_facts(file)
-    if facts is not None and facts.get("method") != name:
+    if facts is not None and facts.get("method") != name and not is_classifier(source, name):
         raise ValueError(f"start: {file} is of {facts.get('method')}, not of {name}")
     state = read_checkpoint(file)[0]
     require_sound(file, facts, state)

@@ -110,7 +110,7 @@ class Status(Places):
             for profile in PROFILES if self.profile == "auto" else (self.profile,):
                 runs = plan(declaration, profile, **self.places())
                 print(f"{declaration.name}, profile {profile}: {declaration.title}")
-                if profile != "full":
+                if declaration.profiles[profile].reduced:
                     print(f"  {REDUCED_NOTE}")
                 for line in foreign(runs):
                     bad = True

@@ -1,4 +1,8 @@
-"""Aggregation of a study's records: the same records always give the same file, byte for byte."""
+"""Aggregation of a study's records: the same records always give the same file, byte for byte.
+
+Verdicts are those of `judge` for declarations of former times (``verdicts: interval``), and those
+of `wsss_lab.studies.verdicts` for others.
+"""
 
 import dataclasses
 import json
@@ -13,37 +17,9 @@ from wsss_lab.studies.declare import REDUCED_NOTE, TEXTS, Declaration
 from wsss_lab.studies.plan import PlannedRun, plan, read_json, require_none_foreign
 from wsss_lab.studies.results import FORMAT
 from wsss_lab.studies.rules import FinishedRun, find_rule
-
-
-def t_quantile(confidence: float, df: int) -> float:
-    """Return the half-width, in standard errors, of a two-sided interval of Student's t.
-
-    Args:
-        confidence: 0..1, e.g. 0.95.
-        df: degrees of freedom, from 1.
-    """
-    if df < 1 or not 0 < confidence < 1:
-        raise ValueError(f"expected df from 1 and 0 < confidence < 1, got {df}, {confidence}")
-    low, high = 0.0, 1.0
-    while _t_mass(high, df) < confidence:
-        high *= 2
-    for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _t_mass(middle, df) < confidence else (low, middle)
-    return (low + high) / 2
-
-
-def _t_mass(t: float, df: int) -> float:
-    """Probability of [-t, t]: finite series for whole df (Abramowitz and Stegun 26.7.3, 26.7.4)."""
-    angle = math.atan(t / math.sqrt(df))
-    cos2 = math.cos(angle) ** 2
-    total, term = 0.0, 1.0
-    for k in range(2 + df % 2, df + 1, 2):
-        total += term
-        term *= (k - 1) / k * cos2
-    if df % 2:
-        return 2 / math.pi * (angle + math.sin(angle) * math.cos(angle) * total)
-    return math.sin(angle) * total
+from wsss_lab.studies.scorers import COUNTS
+from wsss_lab.studies.student_t import t_quantile
+from wsss_lab.studies.verdicts import describe, judge_study
 
 
 def summarise(per_seed: Mapping[int, float]) -> dict[str, Any]:
@@ -76,13 +52,14 @@ def judge(
 
     Args:
         difference: result of `paired`.
-        margin: differences below it are negligible; 0 excludes a null result.
+        margin: differences below it are negligible; 0 excludes that verdict.
         higher_is_better: direction of the metric.
         complete: all declared runs of arm and baseline exist; before that there is no verdict.
 
     Returns:
-        "incomplete"; else "null" if the interval lies within the margin; else "better" or "worse"
-        if it excludes zero; else "undecided", as with a single seed.
+        "incomplete"; else "null", a word of former declarations, if the interval lies within the
+        margin; else "better" or "worse" if it excludes zero; else "undecided", as with a single
+        seed.
     """
     low, high = difference["low"], difference["high"]
     if not complete:
@@ -141,7 +118,8 @@ def summary_of(declaration: Declaration, profile: str, runs: list[PlannedRun]) -
     }
     missing = [run for run in runs if run.name not in done]
     incomplete = {run.arm for run in missing}
-    reduced = profile != "full"
+    tests = _tests(declaration, profile, values[declaration.primary], runs)
+    reduced = declaration.profiles[profile].reduced
     return {
         "format": FORMAT,
         "study": declaration.name,
@@ -154,12 +132,10 @@ def summary_of(declaration: Declaration, profile: str, runs: list[PlannedRun]) -
         "seeds": list(declaration.profiles[profile].seeds),
         "metrics": {key: dataclasses.asdict(m) for key, m in declaration.metrics.items()},
         "order": {"arms": list(arms), "metrics": list(declaration.metrics)},
-        "interval": describe_interval(
-            declaration.confidence,
-            declaration.margin,
-            declaration.metrics[declaration.primary].percent,
-        ),
-        "arms": {arm: _arm(declaration, profile, arm, values, incomplete) for arm in arms},
+        "interval": _interval(declaration, tests),
+        "arms": {
+            arm: _arm(declaration, profile, arm, values, incomplete, tests.get(arm)) for arm in arms
+        },
         "missing": [
             f"{r.name} ({'failed: ' + whys[r.name] if r.name in whys else 'not finished'})"
             for r in missing
@@ -168,6 +144,36 @@ def summary_of(declaration: Declaration, profile: str, runs: list[PlannedRun]) -
         "provenance": _provenance(declaration, list(done.values())),
         **({"rule": _rule(declaration, runs, done)} if declaration.rule else {}),
     }
+
+
+def _tests(
+    declaration: Declaration,
+    profile: str,
+    values: Mapping[str, Mapping[int, float]],
+    runs: list[PlannedRun],
+) -> dict[str, dict[str, Any]]:
+    """Judge the arms as the study declares it; empty where each is judged alone."""
+    if declaration.verdicts != "blocks":
+        return {}
+    counts: dict[str, dict[int, Path]] = {}
+    for run in runs:
+        if COUNTS in run.kept:
+            counts.setdefault(run.arm, {})[run.seed] = run.kept[COUNTS]
+    return judge_study(
+        {name: arm.baseline for name, arm in declaration.arms_of(profile).items()},
+        values,
+        declaration.profiles[profile].seeds,
+        declaration.confidence,
+        declaration.metrics[declaration.primary].higher_is_better,
+        counts or None,
+    )
+
+
+def _interval(declaration: Declaration, tests: Mapping[str, Mapping[str, Any]]) -> str:
+    if declaration.verdicts == "blocks":
+        return describe(declaration.confidence, len(tests), COUNTS in declaration.keep)
+    percent = declaration.metrics[declaration.primary].percent
+    return describe_interval(declaration.confidence, declaration.margin, percent)
 
 
 COPIED = (*TEXTS, "margin", "confidence")
@@ -202,6 +208,7 @@ def _arm(
     arm: str,
     values: Mapping[str, Mapping[str, Mapping[int, float]]],
     incomplete: set[str],
+    test: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     baseline, primary = declaration.arms[arm].baseline, declaration.primary
     differences = {}
@@ -210,8 +217,10 @@ def _arm(
             key: paired(values[key][arm], values[key][baseline], declaration.confidence)
             for key in declaration.metrics
         }
-    verdict = ""
-    if differences:
+    verdict = test["verdict"] if test else ""
+    if test and "low" in test:
+        differences[primary] |= {end: test[end] for end in ("low", "high")}
+    elif differences and not test:
         verdict = judge(
             differences[primary],
             declaration.margin,
@@ -227,7 +236,12 @@ def _arm(
         "baseline": baseline,
         "differences": differences,
         "verdict": verdict,
+        **({"test": {key: test[key] for key in test if key not in TOLD}} if test else {}),
     }
+
+
+TOLD = ("verdict", "mean", "low", "high")
+"""Parts of a test that stand elsewhere."""
 
 
 def _provenance(declaration: Declaration, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

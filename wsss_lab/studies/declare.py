@@ -16,10 +16,14 @@ One YAML file per study in `wsss_lab/studies/declared/`:
 ``metrics``       name -> ``path`` in the run's results, ``what``, ``percent``, ``higher_is_better``
 ``common``        ``method``, ``preset``, ``settings`` of all arms
 ``arms``          name -> ``what``, ``settings``; also ``method``, ``preset`` and ``baseline``
-                  where they differ, and ``start``: begin with the network that another ``arm`` has
-                  trained with the same seed (``setting`` that takes it, ``file`` in that run)
+                  where they differ (``none``: the arm is compared with nothing), and ``start``:
+                  begin with the network that another ``arm`` has trained with the same seed
+                  (``setting`` that takes it, ``file`` in that run)
 ``profiles``      ``full`` (on a GPU) and ``cpu`` (reduced): ``what``, ``run_minutes``; also
-                  ``settings``, and ``seeds`` and ``arms`` (a list of names) where they differ
+                  ``settings``, and ``seeds`` and ``arms`` (a list of names) where they differ;
+                  ``reduced: false`` where `cpu` is the profile that answers the question
+``scorer``        optional: scores every run alike, a name in `wsss_lab.studies.scorers.SCORERS`
+``verdicts``      optional: how differences are judged, a name in `VERDICTS`; `interval` if absent
 ``rule``          optional: a further decision rule, a name in `wsss_lab.studies.rules.RULES`
 ``keep``          optional: files of a run's folder to keep beside its record
 ================  ==================================================================================
@@ -29,17 +33,16 @@ conflict the arm's override the profile's, and these the common ones.
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from wsss_lab.studies.fields import (
+    StrictLoader,
     file_names,
     keys,
-    list_of_names,
     mapping,
     name_of,
     number,
@@ -47,7 +50,11 @@ from wsss_lab.studies.fields import (
     settings_of,
     text,
 )
+from wsss_lab.studies.parts import Arm, Metric, Profile, Start, arm_of, profile_of
 from wsss_lab.studies.rules import find_rule
+from wsss_lab.studies.scorers import find_scorer
+
+__all__ = ["Arm", "Declaration", "Metric", "Profile", "Start", "declared_names", "read_declaration"]
 
 DECLARED = Path(__file__).parent / "declared"
 """Declarations of the package."""
@@ -56,59 +63,11 @@ REDUCED_NOTE = (
     "Reduced profile `cpu`: less training on less data than declared for the study; these numbers "
     "do not answer its question."
 )
+VERDICTS = ("interval", "blocks")
+"""``interval``: one t interval per arm, a margin first, as studies declared until 2026-11.
+``blocks``: see `wsss_lab.studies.verdicts`."""
 TEXTS = ("title", "question", "hypothesis", "decision", "budget", "baseline", "primary")
 """Parts of a declaration that are text."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """Metric of every run."""
-
-    path: str
-    """Keys of `metrics.json`'s `results`, joined by dots."""
-    what: str
-    """Meaning, in a few words; heads the table's column."""
-    percent: bool = True
-    """Show 0..1 as percent."""
-    higher_is_better: bool = True
-
-
-@dataclass(frozen=True)
-class Start:
-    """Network that an arm begins with: the one of another arm, of the same seed."""
-
-    arm: str
-    setting: str = "start"
-    """Setting that takes the file, as `weights` of ASDT does."""
-    file: str = "model.safetensors"
-    """Path in the folder of that run."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One variant in the comparison."""
-
-    what: str
-    method: str
-    preset: str
-    settings: dict[str, Any]
-    """The arm's own settings; see `Declaration.settings_of`."""
-    baseline: str
-    """Arm it is compared with; "" for the study's baseline itself."""
-    start: Start | None = None
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Extent of the study's runs, and their hardware."""
-
-    what: str
-    run_minutes: float
-    """A single start of a run that takes longer is stopped, and counts as failed."""
-    seeds: tuple[int, ...]
-    arms: tuple[str, ...]
-    """Names of the arms that are run."""
-    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -132,6 +91,10 @@ class Declaration:
     """Settings of all arms."""
     rule: str
     """A name in `wsss_lab.studies.rules.RULES`, or ""."""
+    scorer: str
+    """A name in `wsss_lab.studies.scorers.SCORERS`, or ""."""
+    verdicts: str
+    """One of `VERDICTS`."""
     keep: tuple[str, ...]
     """Files that are kept beside the record."""
     sha256: str
@@ -145,20 +108,6 @@ class Declaration:
     def settings_of(self, arm: str, profile: str) -> dict[str, Any]:
         """Merge the settings of an arm in a profile: common, then the profile's, then its own."""
         return {**self.common, **self.profiles[profile].settings, **self.arms[arm].settings}
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML loader that rejects repeated keys, of which the last would win unnoticed."""
-
-
-def _unique(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    if twice := sorted({str(key) for key in keys if keys.count(key) > 1}):
-        raise ValueError(f"line {node.start_mark.line + 1}: {twice} stands there twice")
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique)
 
 
 def declared_names(folder: Path = DECLARED) -> list[str]:
@@ -182,23 +131,24 @@ def read_declaration(name: str, folder: Path = DECLARED) -> Declaration:
         raise ValueError(f"NAME: expected one of {known}, got {name!r}; studies lie in {folder}")
     data = path.read_bytes()
     try:
-        content = yaml.load(data, _Loader)
+        content = yaml.load(data, StrictLoader)
         return _declaration(name, content, hashlib.sha256(data).hexdigest(), path)
     except (ValueError, yaml.YAMLError, RecursionError, TypeError, AttributeError) as error:
         raise ValueError(f"{path.name}: {' '.join(str(error).split())}") from error
 
 
+OPTIONAL = ("rule", "keep", "scorer", "verdicts")
 PARTS = ("margin", "confidence", "seeds", "metrics", "common", "arms", "profiles")
 
 
 def _declaration(name: str, found_in_file: object, sha256: str, path: Path) -> Declaration:
-    content = keys("the declaration", found_in_file, (*TEXTS, *PARTS), ("rule", "keep"))
+    content = keys("the declaration", found_in_file, (*TEXTS, *PARTS), OPTIONAL)
     texts = {key: text(key, content[key]) for key in TEXTS}
     common = keys("common", content["common"], ("method", "preset"), ("settings",))
     seeds = seeds_of("seeds", content["seeds"])
     profiles = keys("profiles", content["profiles"], PROFILES)
     arms = {
-        name_of("arms", key): _arm(key, value, common, texts["baseline"])
+        name_of("arms", key): arm_of(key, value, common, texts["baseline"])
         for key, value in mapping("arms", content["arms"]).items()
     }
     found = Declaration(
@@ -214,10 +164,13 @@ def _declaration(name: str, found_in_file: object, sha256: str, path: Path) -> D
         },
         arms=arms,
         profiles={
-            key: _profile(f"profiles.{key}", profiles[key], seeds, tuple(arms)) for key in PROFILES
+            key: profile_of(f"profiles.{key}", profiles[key], seeds, tuple(arms))
+            for key in PROFILES
         },
         common=settings_of("common.settings", common.get("settings")),
         rule=name_of("rule", content["rule"]) if "rule" in content else "",
+        scorer=name_of("scorer", content["scorer"]) if "scorer" in content else "",
+        verdicts=name_of("verdicts", content.get("verdicts", VERDICTS[0])),
         keep=file_names("keep", content.get("keep", [])),
         sha256=sha256,
         path=path,
@@ -255,46 +208,11 @@ def _check(found: Declaration) -> None:
             )
     if found.rule:
         find_rule(found.rule)
+    if found.verdicts not in VERDICTS:
+        raise ValueError(f"verdicts: expected one of {list(VERDICTS)}, got {found.verdicts!r}")
+    if found.scorer:
+        find_scorer(found.scorer)
     if not 0.5 <= found.confidence < 1:
         raise ValueError(f"confidence: expected 0.5 up to below 1, got {found.confidence}")
     if found.margin < 0:
         raise ValueError(f"margin: expected at least 0, got {found.margin}")
-
-
-def _arm(name: str, declared: object, common: Mapping[str, object], baseline: str) -> Arm:
-    where = f"arms.{name}"
-    optional = ("method", "preset", "settings", "baseline", "start")
-    value = keys(where, declared, ("what",), optional)
-    if name == baseline and "baseline" in value:
-        raise ValueError(f"{where}.baseline: the study's baseline is compared with nothing")
-    return Arm(
-        what=text(f"{where}.what", value["what"]),
-        method=text(f"{where}.method", value.get("method", common["method"])),
-        preset=text(f"{where}.preset", value.get("preset", common["preset"])),
-        settings=settings_of(f"{where}.settings", value.get("settings")),
-        baseline=""
-        if name == baseline
-        else text(f"{where}.baseline", value.get("baseline", baseline)),
-        start=_start(f"{where}.start", value["start"]) if "start" in value else None,
-    )
-
-
-def _start(where: str, declared: object) -> Start:
-    value = keys(where, declared, ("arm",), ("setting", "file"))
-    return Start(**{key: text(f"{where}.{key}", found) for key, found in value.items()})
-
-
-def _profile(
-    where: str, declared: object, seeds: tuple[int, ...], arms: tuple[str, ...]
-) -> Profile:
-    value = keys(where, declared, ("what", "run_minutes"), ("settings", "seeds", "arms"))
-    minutes = number(f"{where}.run_minutes", value["run_minutes"])
-    if minutes <= 0:
-        raise ValueError(f"{where}.run_minutes: expected more than 0, got {minutes}")
-    return Profile(
-        what=text(f"{where}.what", value["what"]),
-        run_minutes=minutes,
-        seeds=seeds_of(f"{where}.seeds", value["seeds"]) if "seeds" in value else seeds,
-        arms=list_of_names(f"{where}.arms", value["arms"]) if "arms" in value else arms,
-        settings=settings_of(f"{where}.settings", value.get("settings")),
-    )

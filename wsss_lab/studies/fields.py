@@ -7,8 +7,26 @@ and raises `ValueError` if it is of another kind.
 import re
 from typing import Any
 
+import yaml
+
 OWN_SETTINGS = ("run.seed", "run.accelerator")
 """Settings that follow from seeds and profiles."""
+
+
+class StrictLoader(yaml.SafeLoader):
+    """YAML loader that rejects repeated keys, of which the last would win unnoticed."""
+
+
+def _unique(loader: StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    merge = "tag:yaml.org,2002:merge"  # `<<: *settings`; what stands beside it overrides
+    keys = [loader.construct_object(key) for key, _ in node.value if key.tag != merge]
+    if twice := sorted({str(key) for key in keys if keys.count(key) > 1}):
+        raise ValueError(f"line {node.start_mark.line + 1}: {twice} stands there twice")
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique)
 
 
 def list_of_names(where: str, value: object) -> tuple[str, ...]:

@@ -10,7 +10,12 @@ from typing import Any
 
 _TSCD = {"method.backbone": "toy_mit"}
 _ACR = {"backbone": "toy_vit", "method.input_stats": "imagenet"}
-_COSA = {"method.backbone": "toy_cnn", "method.aux_level": -3}
+_COSA = {
+    "method.backbone": "toy_cnn",
+    "method.aux_level": -3,
+    "method.beta": 1.0,
+    "method.certainty": "exp",
+}
 FORMER: dict[str, dict[str, dict[str, Any]]] = {
     # acr
     "67a4b9516482ba553d9037f9ae076dc199292e52be2aba361aa1fa2445e28c92": {

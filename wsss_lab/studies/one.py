@@ -44,11 +44,15 @@ def train(folder: Path) -> dict[str, Any]:
         The content of its `metrics.json`.
     """
     from wsss_lab.runs.recipe import find_recipe
+    from wsss_lab.studies.scorers import score_run
 
     facts = read_json(folder / "study.json")
     recipe = find_recipe(facts["method"])
     config = restore(recipe.config, facts["config"])
-    return recipe.train(config, folder / "run", True, print)
+    found = recipe.train(config, folder / "run", True, print)
+    if facts.get("scorer"):
+        score_run(facts["scorer"], folder / "run", config)
+    return found
 
 
 def main(arguments: list[str]) -> int:

@@ -69,7 +69,7 @@ class PlannedRun:
     @property
     def identity(self) -> dict[str, Any]:
         """Identity of this run, as stored in its folder and in its record."""
-        reduced = self.profile != "full"
+        reduced = self.declaration.profiles[self.profile].reduced
         return {
             "study": self.declaration.name,
             "declaration_sha256": self.declaration.sha256,

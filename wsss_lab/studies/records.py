@@ -4,10 +4,25 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from wsss_lab.config import write_atomically
-from wsss_lab.studies.plan import PlannedRun
+from wsss_lab.studies.plan import PlannedRun, read_json
+from wsss_lab.studies.scorers import SCORED
 
 KEEP_BYTES = 100_000
 """Largest file that is kept beside a record; records are for git."""
+
+
+def is_scored(run: PlannedRun) -> bool:
+    """Whether a run has all its scores, those of the declared scorer included."""
+    files = ["metrics.json", *([SCORED] if run.declaration.scorer else [])]
+    return all((run.folder / "run" / file).is_file() for file in files)
+
+
+def read_metrics(run: PlannedRun) -> dict[str, Any]:
+    """Read a run's `metrics.json`; scores of the declared scorer are its `results.scored`."""
+    metrics = read_json(run.folder / "run" / "metrics.json")
+    if run.declaration.scorer:
+        metrics["results"]["scored"] = read_json(run.folder / "run" / SCORED)
+    return metrics
 
 
 def keep_files(run: PlannedRun) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from wsss_lab.printable import row
 from wsss_lab.records import RECORDS
+from wsss_lab.studies.arm_result import ArmResult, Difference, Summary
 from wsss_lab.studies.declare import DECLARED, TEXTS, Metric, read_declaration
 from wsss_lab.studies.plan import read_json
 from wsss_lab.viz.studies import DifferenceRow
@@ -16,11 +17,19 @@ FORMAT = 1
 SIGNS = {
     "better": "better",
     "worse": "worse",
-    "null": "null: no difference that matters",
-    "undecided": "undecided",
+    "not shown": "not shown",
+    "null": "not shown, within the margin",
+    "undecided": "not shown",
     "incomplete": "incomplete: runs are missing",
 }
-"""Verdict -> words of the table."""
+"""Verdict -> words of the table. Declarations of former times had two words for "not shown": null,
+where the whole interval lies within the margin, also if it excludes zero; else undecided."""
+
+
+SMALLEST = (
+    "In brackets beside a verdict: the smallest mean difference that this study would have shown, "
+    "at the spread that it had."
+)
 
 
 def lookup(results: Any, path: str) -> float | None:
@@ -40,41 +49,6 @@ def lookup(results: Any, path: str) -> float | None:
     if isinstance(here, bool) or not isinstance(here, int | float):
         raise ValueError(f"metric {path!r}: expected a number, got {here!r}")
     return float(here) if math.isfinite(here) else None
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A metric over the seeds of an arm."""
-
-    mean: float | None
-    sd: float | None
-    """Of a sample (n - 1); None below two seeds."""
-    n: int
-    per_seed: dict[int, float]
-
-
-@dataclass(frozen=True)
-class Difference(Summary):
-    """Arm minus baseline, seed by seed."""
-
-    low: float | None
-    high: float | None
-    """Interval of the mean; None below two seeds."""
-
-
-@dataclass(frozen=True)
-class ArmResult:
-    """Results of an arm."""
-
-    what: str
-    settings: dict[str, Any]
-    metrics: dict[str, Summary]
-    differences: dict[str, Difference]
-    """Differences to its baseline, by metric; empty for the study's baseline."""
-    verdict: str
-    """Verdict on the primary metric, a key of `SIGNS`; "" for the study's baseline."""
-    baseline: str
-    """The arm it is compared with; "" for the study's baseline."""
 
 
 @dataclass(frozen=True)
@@ -142,11 +116,19 @@ class StudyResult:
 
     def _row(self, name: str, metrics: Sequence[str]) -> list[str]:
         arm, cells = self.arms[name], self._scores(name, metrics)
-        if name == self.baseline:
+        if not arm.baseline:
             return [*cells, "", ""]
         shown = _shown(arm.differences[self.primary], self.metrics[self.primary])
         cells.append(f"{shown} to {arm.baseline}" if self._several() else shown)
-        return [*cells, SIGNS[arm.verdict]]
+        return [*cells, self._verdict(arm)]
+
+    def _verdict(self, arm: ArmResult) -> str:
+        """Name the verdict, and beside it the smallest difference that would have been shown."""
+        smallest, percent = arm.smallest(self.primary), self.metrics[self.primary].percent
+        if smallest is None or arm.verdict == "incomplete":
+            return SIGNS[arm.verdict]
+        shown = f"{100 * smallest:.1f} points" if percent else f"{smallest:.3f}"
+        return f"{SIGNS[arm.verdict]} (from {shown})"
 
     def rows(self, metric: str | None = None) -> list[DifferenceRow]:
         """Return the rows for `wsss_lab.viz.difference_plot`: all arms but the baseline.
@@ -186,6 +168,7 @@ class StudyResult:
         lines.append(f"Mean and standard deviation over seeds {seeds}.")
         primary = self.metrics[self.primary]
         lines.append(f"Differences are of “{primary.what}”, arm minus baseline. {self.interval}")
+        lines.append(SMALLEST)
         lines.append(f"Run on {', '.join(self.provenance['devices']) or 'nothing yet'}.")
         if self.missing:
             lines.append(f"Missing: {'; '.join(self.missing)}.")
@@ -256,6 +239,7 @@ def _typed(content: dict[str, Any]) -> StudyResult:
                 key: Difference(**_by_seed(value)) for key, value in arm["differences"].items()
             },
             verdict=arm["verdict"],
+            test=arm.get("test", {}),
             baseline=arm.get(
                 "baseline", "" if name == content["baseline"] else content["baseline"]
             ),

@@ -3,8 +3,10 @@
 A rule is a pure function of finished runs: the same runs always give the same result. A declaration
 names it as ``rule``, and the aggregate has the result under that name.
 
-`asdt`: is alternating better than any fixed use of the same two teachers? Written down before any
-run, in three claims:
+`asdt` is the rule of a former declaration and stays as history: the standard deviation of seeds
+that it asks for does not shrink with their number, so a difference that every seed shows can fail
+it. Newer declarations judge by `wsss_lab.studies.verdicts`. It asks: is alternating better than any
+fixed use of the same two teachers? Written down before any run, in three claims:
 
 1. *alternating helps*: the mIoU of ASDT's arm on training images, of its student and of the fused
    prediction, exceeds that of every other use of the teachers (A only, B only, both mixed, a coin
@@ -205,20 +207,20 @@ def _compare(one: Mapping[int, FinishedRun], other: Mapping[int, FinishedRun], v
 
 
 def _counts(runs: Mapping[int, FinishedRun], voice: str) -> np.ndarray:
-    """Read the counts per seed and image.
+    return np.stack([read_counts(runs[seed].kept[PER_IMAGE], voice) for seed in sorted(runs)])
+
+
+def read_counts(path: Path, entry: str) -> Int[np.ndarray, "i 3 k1"]:
+    """Read the counts per image that a run has left.
 
     Raises:
-        ValueError: a file is not there, or damaged.
+        ValueError: the file is not there, or damaged, or lacks the entry.
     """
-    found = []
-    for seed in sorted(runs):
-        path = runs[seed].kept[PER_IMAGE]
-        try:
-            with np.load(path) as file:
-                found.append(file[voice])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path}: no counts of {voice} ({error}); run it again") from error
-    return np.stack(found)
+    try:
+        with np.load(path) as file:
+            return file[entry]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: no counts of {entry} ({error}); run it again") from error
 
 
 def _verdict(
@@ -241,7 +243,7 @@ def _verdict(
 
 WORDS = {
     "supported": "supported",
-    "not supported": "null result, not supported",
+    "not supported": "not shown",
     "incomplete": "incomplete: runs are missing",
     "not judged": "not judged: an arm that it needs is not part of this profile",
 }

@@ -33,7 +33,13 @@ from wsss_lab.studies.plan import (
     state,
 )
 from wsss_lab.studies.processes import cores, end_process, exit_reason, require_device
-from wsss_lab.studies.records import keep_files, start_name, without_paths
+from wsss_lab.studies.records import (
+    is_scored,
+    keep_files,
+    read_metrics,
+    start_name,
+    without_paths,
+)
 from wsss_lab.studies.results import lookup
 
 Log = Callable[[str], None]
@@ -119,7 +125,7 @@ def run_study(
     git = revision if revision and git == "unknown" else git
     facts = {"declaration_committed": committed, "git": git}
     log(f"study {declaration.name}, profile {profile}, {len(runs)} runs, up to {jobs} at a time")
-    if profile != "full":
+    if declaration.profiles[profile].reduced:
         log(REDUCED_NOTE)
     work_off = _Pool(runs, facts, jobs, clock or Clock(), log, program)
     with work_off.clock.listening():
@@ -180,7 +186,7 @@ class _Pool:
             return False
         if now is State.STARTED:
             self.outcome.ends[run.name] = "stopped"
-        if now is State.STARTED and (run.folder / "run" / "metrics.json").is_file():
+        if now is State.STARTED and is_scored(run):
             self._record(run)  # an earlier runner was killed before it did so
             return False
         return True
@@ -199,6 +205,7 @@ class _Pool:
         arm = run.declaration.arms[run.arm]
         if not (run.folder / "study.json").is_file():
             settings = {"method": arm.method, "preset": arm.preset, "config": plain(run.config)}
+            settings |= {"scorer": run.declaration.scorer} if run.declaration.scorer else {}
             write_json(run.folder / "study.json", {**run.identity, **self.facts, **settings})
         (run.folder / "error.json").unlink(missing_ok=True)
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -207,7 +214,7 @@ class _Pool:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, cores() // self.jobs)))
         with (run.folder / "log.txt").open("a") as out:
             out.write(f"== {run.declaration.name}, profile {run.profile}, {run.name}\n")
-            out.write(f"{REDUCED_NOTE}\n" if run.profile == "cpu" else "")
+            out.write(f"{REDUCED_NOTE}\n" if run.identity["reduced"] else "")
             out.flush()
             process = subprocess.Popen(
                 [sys.executable, *self.program, str(run.folder), "--tethered"],
@@ -256,7 +263,7 @@ class _Pool:
 
     def _record(self, run: PlannedRun) -> None:
         """Write the record of a finished run; delete its checkpoints."""
-        metrics = read_json(run.folder / "run" / "metrics.json")
+        metrics = read_metrics(run)
         wanted = run.declaration.metrics
         try:
             values = {name: lookup(metrics["results"], m.path) for name, m in wanted.items()}

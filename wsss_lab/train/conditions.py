@@ -3,11 +3,11 @@
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from wsss_lab.config import RunConfig
 from wsss_lab.methods.common.base import Method
+from wsss_lab.train.fabric import Fabric
 from wsss_lab.train.norms import kind_of_norm, parts_of
 
 

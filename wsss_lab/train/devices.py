@@ -24,30 +24,11 @@ import os
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins import MixedPrecision
-from lightning_fabric.strategies import DDPStrategy
-from lightning_fabric.utilities.imports import _IS_INTERACTIVE
 
 from wsss_lab.config import RunConfig
 from wsss_lab.data.workers import end_with_parent
 from wsss_lab.train.environment import require_fitting_environment
-
-
-class Autocast(MixedPrecision):
-    """Mixed precision that leaves batches as they are.
-
-    Fabric's own rounds them, too, where several processes train: colours with 8 bits of precision,
-    from which refinement and energy would be computed.
-    """
-
-    def convert_input(self, data: Any) -> Any:
-        """As it is."""
-        return data
-
-    def convert_output(self, data: Any) -> Any:
-        """As it is: losses are float32."""
-        return data
+from wsss_lab.train.fabric import Fabric
 
 
 def make_fabric(run: RunConfig) -> Fabric:
@@ -57,11 +38,18 @@ def make_fabric(run: RunConfig) -> Fabric:
         ValueError: if this machine has not got the devices, or not the arithmetic.
     """
     require_devices(run)
+    # costs as much as torch again, which no other command is to pay
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
+    from lightning_fabric.utilities import imports
+
+    from wsss_lab.train.autocast import Autocast
+
     if os.environ.get("LOCAL_RANK", "0") != "0":
         end_with_parent()  # a process for one more device
     strategy: Any = "auto"
     if run.devices * run.nodes > 1:
-        start: Any = "fork" if _IS_INTERACTIVE else "popen"
+        start: Any = "fork" if imports._IS_INTERACTIVE else "popen"
         # losses that begin later leave parameters without gradient
         strategy = DDPStrategy(start_method=start, find_unused_parameters=True)
     mixed = run.precision != "32-true"

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from wsss_lab.config import OptimConfig, RunConfig
@@ -21,6 +20,7 @@ from wsss_lab.train import hang
 from wsss_lab.train.checkpoint import CheckpointError, require_same_run
 from wsss_lab.train.conditions import other_shares, remarks
 from wsss_lab.train.devices import forks, make_fabric, process_share, require_even_shares
+from wsss_lab.train.fabric import Fabric
 from wsss_lab.train.guard import Guard, batch_parts, looks_late
 from wsss_lab.train.log import History, Journal, progress_bar, steadfast
 from wsss_lab.train.norms import kept_on_host, parts_of, synchronise

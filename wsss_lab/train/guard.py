@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from wsss_lab.config import RunConfig, write_atomically
 from wsss_lab.methods.common.base import Batch, Method, StepOutput
 from wsss_lab.models.state import read_file
 from wsss_lab.train.checkpoint import random_state, require_same_shapes, set_random_state
+from wsss_lab.train.fabric import Fabric
 from wsss_lab.train.norms import parts_of
 
 PATIENCE = 20

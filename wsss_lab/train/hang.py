@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch.distributed as dist
-from lightning_fabric import Fabric
+
+from wsss_lab.train.fabric import Fabric
 
 LIMIT = 1800.0
 """Seconds without a step after which a distributed training is given up."""

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
 from wsss_lab.config import RunConfig
+from wsss_lab.train.fabric import Fabric
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 

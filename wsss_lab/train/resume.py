@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.methods.common.base import Method
@@ -19,6 +18,7 @@ from wsss_lab.train.checkpoint import (
     save_checkpoint,
     set_random_state,
 )
+from wsss_lab.train.fabric import Fabric
 from wsss_lab.train.log import History
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
+
+from wsss_lab.train.fabric import Fabric
 
 
 class Terminated(KeyboardInterrupt):

@@ -9,6 +9,9 @@ from matplotlib.figure import Figure
 from wsss_lab.printable import row
 from wsss_lab.viz.svg import page_svg
 
+VARIES = "<!-- varies -->"
+"""Mark, unseen on the page, of a table whose numbers are not compared."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -20,15 +23,19 @@ class Table:
         return self.text
 
     def __repr__(self) -> str:
-        return f"Table of {self.text.count(chr(10)) - 1} rows"
+        lines = self.text.removesuffix(f"\n\n{VARIES}").count("\n")
+        return f"Table of {lines - 1} rows"
 
 
-def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> Table:
+def table(head: Sequence[object], rows: Sequence[Sequence[object]], varies: bool = False) -> Table:
     """Make a table of any values; text in them makes neither columns nor HTML.
 
     Args:
         head: names of the columns.
         rows: as many cells each.
+        varies: the numbers come from a training, so their last digits differ between processors:
+            comparisons of outputs see the words and leave the numbers out
+            (`tests/nbval_sanitize.cfg`). Hold those that the text speaks of by `claim`.
 
     Raises:
         ValueError: a row of another length.
@@ -36,7 +43,8 @@ def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> Table:
     if odd := [line for line in rows if len(line) != len(head)]:
         raise ValueError(f"rows: expected {len(head)} cells as in head, got {odd[0]}")
     lines = [head, ["---"] * len(head), *rows]
-    return Table("\n".join(map(row, lines)))
+    text = "\n".join(map(row, lines))
+    return Table(f"{text}\n\n{VARIES}" if varies else text)
 
 
 @dataclass(frozen=True)

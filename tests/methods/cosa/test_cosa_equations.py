@@ -144,7 +144,7 @@ def test_perplexity_weights_by_the_formula():
     score, xi, alpha, beta = torch.rand(2, 12, 12) * 0.98 + 0.01, 0.4, 0.7, 1.5
     labels = (score > xi).long()
     labels[0, :2] = IGNORE
-    got = perplexity_weights(score, labels, xi, xi, alpha, beta)
+    got = perplexity_weights(score, labels, xi, xi, alpha, beta, "exp")
     for region, share in (
         (labels == 1, (score - xi) / (1 - xi)),
         (labels == 0, (xi - score) / xi),

@@ -139,6 +139,12 @@ class ACR(Method):
             panels["attention"], panels["attention_view"] = (a.detach() for a in pairs[-1])
         return StepOutput(loss, parts, panels)
 
+    def start_from_classifier(self, state: Mapping[str, Tensor]) -> None:
+        """Load the backbone of a plain tag classifier; its head reads patches, not class tokens."""
+        head = {key: value.clone() for key, value in self.head.state_dict().items()}
+        super().start_from_classifier(state)
+        self.head.load_state_dict(head)
+
     def param_groups(self, lr: float, head_lr: float, weight_decay: float) -> list[ParamGroup]:
         """List the backbone at `lr`, the head at `head_lr`; the released code has one group."""
         head = split_decay(self.head, head_lr, weight_decay)

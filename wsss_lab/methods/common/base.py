@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wsss_lab.config import IMAGENET_MEAN
 from wsss_lab.models.base import Backbone
+from wsss_lab.models.heads import TagHead
 from wsss_lab.models.weights import load_strictly
 
 
@@ -156,6 +157,28 @@ class Method(nn.Module):
             ValueError: a tensor is missing, left over, or of another shape.
         """
         load_strictly(self, state, what=f"start of {type(self).__name__}")
+
+    def start_from_classifier(self, state: Mapping[str, Tensor]) -> None:
+        """Load backbone and linear head of a plain tag classifier on the same backbone.
+
+        The head goes into every tag head that reads the backbone's last map, that is, into those
+        of its shape; heads of another shape, and those that no tag has trained, stay as they are.
+
+        Args:
+            state: tensors of a `TagClassifier` by name.
+
+        Raises:
+            ValueError: the backbone is another one.
+        """
+        inner = {k: v for k, v in state.items() if k.startswith("backbone.")}
+        own = {k.removeprefix("backbone."): v for k, v in inner.items()}
+        row = state["head.linear.weight"]
+        for module in self.modules():
+            if isinstance(module, Backbone):
+                load_strictly(module, own, what="start: the tag classifier")
+            elif isinstance(module, TagHead) and module.linear.weight.shape == row.shape:
+                rest = {k: v for k, v in module.linear.state_dict().items() if k != "weight"}
+                load_strictly(module.linear, {"weight": row, **rest}, what="start: the tag head")
 
     def after_step(self, step: int) -> None:
         """Update state that follows the weights, e.g. a momentum teacher; by default nothing.

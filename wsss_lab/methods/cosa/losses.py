@@ -100,8 +100,8 @@ def perplexity_weights(
     low: float | Float[Tensor, ""],
     high: float | Float[Tensor, ""],
     alpha: float = 0.8,
-    beta: float = 1.0,
-    form: Literal["exp", "inverse"] = "exp",
+    beta: float = 1.5,
+    form: Literal["exp", "inverse"] = "inverse",
 ) -> Float[Tensor, "b h w"]:
     """Weight labelled pixels by the certainty of their CAM (soft perplexity regularisation).
 
@@ -113,10 +113,11 @@ def perplexity_weights(
 
     **Reconstruction.** *In the paper*: this formula as far as it is known here (not from its text);
     a figure plots accuracy against 1 / P, and its curve is met by alpha 0.8 with beta 1.5
-    (inferred). How P becomes a weight is not known: both forms are ours. *In the released code*:
-    absent; an unread setting named `camweight_beta` = 1 looks like a remnant. *Here*: with two
-    thresholds, foreground is measured from `high` and background from `low`; equal thresholds give
-    the formula above. `alpha` below 1 keeps P above 0.
+    (inferred). How P becomes a weight is not known: both forms are ours, and 1 / P, the quantity of
+    the figure, is the default. *In the released code*: absent; an unread setting named
+    `camweight_beta` = 1 is not beta. *Here*: with two thresholds, foreground is measured from
+    `high` and background from `low`; one threshold, the paper's form, gives the formula above.
+    `alpha` below 1 keeps P above 0.
 
     Args:
         score: largest map value of the tagged classes, 0..1.
@@ -125,7 +126,7 @@ def perplexity_weights(
         high: threshold of the foreground, below 1.
         alpha: above 0 and below 1.
         beta: at least 1.
-        form: of the weight: `exp` of 1 / P, or 1 / P itself (`inverse`), which is flatter.
+        form: of the weight: 1 / P (`inverse`), or `exp` of 1 / P, which is far steeper.
 
     Returns:
         Mean 1 over foreground and over background pixels; 0 where ignored; no gradient.

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
@@ -39,6 +38,7 @@ from wsss_lab.runs.labels import LabelRule
 from wsss_lab.runs.recipe import find_crf
 from wsss_lab.runs.scoring import protocol_of
 from wsss_lab.runs.stages import Log
+from wsss_lab.train.fabric import Fabric
 
 
 @dataclasses.dataclass(frozen=True)

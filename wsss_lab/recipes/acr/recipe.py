@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from wsss_lab.evaluate.inference import VIEWS, MultiScale
@@ -68,6 +67,7 @@ from wsss_lab.runs.scoring import (
 from wsss_lab.runs.settings import restore
 from wsss_lab.runs.stages import Log, launch, seeded
 from wsss_lab.runs.start import read_start, start_method
+from wsss_lab.train.fabric import Fabric
 
 __all__ = [
     "NAME",
@@ -209,8 +209,8 @@ def _results(stages: Stages, localiser: Localiser, val: Any) -> dict[str, Any]:
     folders, network = {"sure": out / "labels"}, None
     if config.until == "masks":
         if config.propagation == "affinity":
-            rule = walk_rule(config, stages.affinity(folders["sure"]))
-            stages.label("propagated", localiser, rule)
+            affinity = stages.affinity(folders["sure"])
+            stages.label("propagated", localiser, walk_rule(config, affinity), affinity)
             folders["propagated"] = out / "propagated"
         network = stages.masks(list(folders.values())[-1])
     if val is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
+from torch import nn
 
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
@@ -26,6 +26,7 @@ from wsss_lab.runs.images import PseudoLabelled
 from wsss_lab.runs.labels import LabelRule, label_stage
 from wsss_lab.runs.recipe import TrainingStage
 from wsss_lab.runs.stages import Log, fit_stage, seeded
+from wsss_lab.train.fabric import Fabric
 
 
 def stage_runs(config: Config) -> dict[str, RunConfig]:
@@ -112,8 +113,15 @@ class Stages:
         weights = self.folder.path / "fit" / "model.safetensors"
         return self._train("fit", method, self.images, self.config.optim, weights)
 
-    def label(self, name: str, localiser: Method, rule: LabelRule) -> None:
-        """Write labels of all training images into the folder `name`."""
+    def label(self, name: str, localiser: Method, rule: LabelRule, *also: nn.Module) -> None:
+        """Write labels of all training images into the folder `name`.
+
+        Args:
+            name: of the folder.
+            localiser: gives class maps.
+            rule: makes labels of them.
+            *also: further networks that the rule uses.
+        """
         self.headings.open(name, "training images are labelled", f"{name}/NAME.png")
         label_stage(
             localiser,
@@ -121,6 +129,7 @@ class Stages:
             self.folder.path / name,
             views=VIEWS["single"],
             rule=rule,
+            also=also,
             batch=self.config.test.batch,
             workers=self.config.run.workers,
             fabric=self.fabric,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_lab.config import RunConfig
+from wsss_lab.evaluate.map_refinement import map_refinement
 from wsss_lab.plan.plan import (
     Plan,
     Stage,
@@ -54,10 +55,10 @@ def plan(
     """
     train, val = data or load_lists(config.data, silent)
     seeded(config.run.seed)
-    networks: dict[str, Any] = {
-        "tags": build(config, train.num_classes),
-        "masks": build_network(config, train.num_classes + 1),
-    }
+    networks: dict[str, Any] = {"tags": build(config, train.num_classes)}
+    if config.until == "masks":
+        networks["masks"] = build_network(config, train.num_classes + 1)
+    labelled = config.until == "masks" or val is None
     runs = {"tags": config.run, "masks": mask_run(config)}
     fabric = make_fabric(dataclasses.replace(config.run, devices=1, nodes=1))
     probes: dict[str, Probe] = {}
@@ -66,17 +67,21 @@ def plan(
         probes = _probe_training(config, networks, runs, train, steps)
         for network in networks.values():
             network.to(fabric.device).eval()
-        probes["labels"], size = _probe_labels(config, networks["tags"], train, fabric, images)
-        disk += size * len(train) / 1e9
+        if labelled:
+            probes["labels"], size = _probe_labels(config, networks["tags"], train, fabric, images)
+            disk += size * len(train) / 1e9
         if val is not None:
             probes["evaluate"] = _probe_scoring(config, networks, val, fabric, images)
     stages = []
     for name, weights in (("tags", "model.safetensors"), ("masks", "../model.safetensors")):
+        if name not in networks:
+            continue
         done = steps_done(out / name, weights, runs[name].steps)
         batch = config.run.batch
         stages.append(Stage(name, runs[name].steps, "steps", done, probes.get(name), batch))
-    there = len(list((out / LABELS).glob("*.png")))
-    stages.insert(1, Stage("labels", len(train), "images", there, probes.get("labels")))
+    if labelled:
+        there = len(list((out / LABELS).glob("*.png")))
+        stages.insert(1, Stage("labels", len(train), "images", there, probes.get("labels")))
     if val is not None:
         stages.append(Stage("evaluate", len(val), "images", 0, probes.get("evaluate")))
     notes = plan_notes(config.run, probes, config.report_train)
@@ -101,8 +106,8 @@ def _probe_labels(
 
     def label(some: Any, folder: Path) -> None:
         label_stage(classifier, some, folder, views=cam_views(config), threshold=config.threshold,
-                    band=config.band, batch=config.test.batch, workers=0, fabric=fabric,
-                    log=silent)  # fmt: skip
+                    band=config.band, refine=map_refinement(config.refine_steps),
+                    batch=config.test.batch, workers=0, fabric=fabric, log=silent)  # fmt: skip
 
     return probe_labels(label, train, images, config.run)
 
@@ -110,10 +115,13 @@ def _probe_labels(
 def _probe_scoring(
     config: Config, networks: dict[str, Any], val: Any, fabric: Any, images: int
 ) -> Probe:
+    refine = map_refinement(config.refine_steps)
     alone = dataclasses.replace(config, run=dataclasses.replace(config.run, workers=0))
 
     def both(some: Any) -> None:
-        score(networks["masks"], some, seg_views(config), alone, fabric)
-        score(networks["tags"], some, cam_views(config), alone, fabric, config.threshold)
+        if "masks" in networks:
+            score(networks["masks"], some, seg_views(config), alone, fabric)
+        views, at = cam_views(config), config.threshold
+        score(networks["tags"], some, views, alone, fabric, at, refine=refine)
 
     return dealt_out(probe_images(both, val, images), config.run)

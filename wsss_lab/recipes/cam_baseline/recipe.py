@@ -3,10 +3,12 @@
 | stage | what it leaves in the run's folder |
 |---|---|
 | tags: train `TagClassifier` on tags alone | `tags/model.safetensors` |
-| labels: its maps, cut at a threshold that no truth has chosen | `labels/NAME.png` |
+| labels: its maps, refined or not, cut at a threshold fixed beforehand | `labels/NAME.png` |
 | masks: train `SegNetwork` on these labels | `model.safetensors` |
 | evaluate: both on the validation list, in one pass each | `metrics.json` |
 | instead, where there is no mask to compare with | `overlays/`, `metrics.json` |
+
+`until="tags"` leaves out the second and the third stage where there is a mask to compare with.
 
 There is no single released code for this baseline. All settings here are ours; where they follow a
 habit of the field, the docstring says so.
@@ -17,12 +19,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from wsss_lab.cam import Fusion
 from wsss_lab.config import RunConfig
 from wsss_lab.evaluate.inference import LOGIT_FUSIONS, MultiScale
+from wsss_lab.evaluate.map_refinement import map_refinement
 from wsss_lab.evaluate.tables import tables
 from wsss_lab.methods.cam_baseline import SegNetwork, TagClassifier
 from wsss_lab.methods.common.base import Method
@@ -41,6 +43,7 @@ from wsss_lab.runs.recipe import TrainingStage
 from wsss_lab.runs.scoring import score, score_training_maps
 from wsss_lab.runs.settings import restore
 from wsss_lab.runs.stages import Log, fit_stage, launch, seeded
+from wsss_lab.train.fabric import Fabric
 
 
 def cam_views(config: Config) -> MultiScale:
@@ -81,9 +84,12 @@ def train(
 
 def training_stages(config: Config) -> list[TrainingStage]:
     """List what a run with these settings trains."""
+    tags = TrainingStage(lambda classes: build(config, classes), config.run, config.optim)
+    if config.until == "tags":
+        return [tags]
     masks = "mask_steps" if config.mask_steps else "run.steps"
     return [
-        TrainingStage(lambda classes: build(config, classes), config.run, config.optim),
+        tags,
         TrainingStage(
             lambda classes: build_network(config, classes + 1),
             mask_run(config),
@@ -108,7 +114,8 @@ def _train(folder: RunFolder, config: Config, log: Log) -> dict[str, Any]:
         "config": config,
         "weights": classifier.backbone.weight_tag,
     }
-    stages = Headings(log, 4)
+    alone = config.until == "tags"
+    stages = Headings(log, (2 if val else 3) if alone else 4)
     common: dict[str, Any] = {"data": config.data, "fabric": fabric, "log": log}
 
     # 1. tags -> a network that names what is in an image
@@ -116,19 +123,28 @@ def _train(folder: RunFolder, config: Config, log: Log) -> dict[str, Any]:
     target, part = out / "tags" / "model.safetensors", {"part": "TagClassifier"}
     fit_stage(folder, "tags", classifier, images, config.run, config.optim,
               weights=target, facts=facts | part, **common)  # fmt: skip
-    # 2. its class maps, cut at a threshold that no truth has chosen -> pseudo-labels
+    origin = {"seed": config.run.seed, "device": device_name(fabric.device)}
+    origin["weights"] = facts["weights"]
+    if alone and val is not None:
+        stages.open("evaluate", "its maps against the truth", "metrics.json")
+        found = _score(config, classifier, None, val, fabric, log)
+        return folder.write_metrics(found, **origin)
+    # 2. its class maps, cut at a threshold fixed beforehand -> pseudo-labels
     stages.open("labels", "its class maps are cut into pseudo-labels", f"{LABELS}/NAME.png")
     label_stage(classifier, images, out / LABELS, views=cam_views(config),
-                threshold=config.threshold, band=config.band, batch=config.test.batch,
+                threshold=config.threshold, band=config.band,
+                refine=map_refinement(config.refine_steps), batch=config.test.batch,
                 workers=config.run.workers, fabric=fabric, log=log)  # fmt: skip
     # 3. pseudo-labels -> a segmentation network, which needs no tags afterwards
-    stages.open("masks", "a segmentation network learns from them", "model.safetensors")
-    classes = images.num_classes + 1
-    network = build_network(config, classes)
-    labelled = PseudoLabelled(images, out / LABELS, classes)
-    target, part = out / "model.safetensors", {"part": "SegNetwork"}
-    fit_stage(folder, "masks", network, labelled, mask_run(config), config.mask_optim,
-              weights=target, facts=facts | part, **common)  # fmt: skip
+    network = None
+    if not alone:
+        stages.open("masks", "a segmentation network learns from them", "model.safetensors")
+        classes = images.num_classes + 1
+        network = build_network(config, classes)
+        labelled = PseudoLabelled(images, out / LABELS, classes)
+        target, part = out / "model.safetensors", {"part": "SegNetwork"}
+        fit_stage(folder, "masks", network, labelled, mask_run(config), config.mask_optim,
+                  weights=target, facts=facts | part, **common)  # fmt: skip
     # 4. both against the truth, if there is one
     if val is None:
         stages.open("overlays", "pseudo-labels over their images, no scores", f"{OVERLAYS}/")
@@ -136,12 +152,7 @@ def _train(folder: RunFolder, config: Config, log: Log) -> dict[str, Any]:
     else:
         stages.open("evaluate", "networks and pseudo-labels against the truth", "metrics.json")
         results = _score(config, classifier, network, val, fabric, log)
-    return folder.write_metrics(
-        results,
-        seed=config.run.seed,
-        device=device_name(fabric.device),
-        weights=facts["weights"],
-    )
+    return folder.write_metrics(results, **origin)
 
 
 def build(config: Config, classes: int, pretrained: bool = True) -> TagClassifier:
@@ -168,23 +179,25 @@ def mask_run(config: Config) -> RunConfig:
 def _score(
     config: Config,
     classifier: TagClassifier,
-    network: SegNetwork,
+    network: SegNetwork | None,
     val: Any,
     fabric: Fabric,
     log: Log,
 ) -> dict[str, Any]:
     """Segmentation and maps on the validation list; pseudo-labels on some training images."""
-    views, at = cam_views(config), config.threshold
-    seg = score(network.eval(), val, seg_views(config), config, fabric, log=log)
-    cam = score(classifier, val, views, config, fabric, at, log)
-    pseudo = score_training_maps(classifier, views, config, fabric, log, at)
+    views, at, refine = cam_views(config), config.threshold, map_refinement(config.refine_steps)
+    seg = None
+    if network is not None:
+        seg = score(network.eval(), val, seg_views(config), config, fabric, log=log)
+    cam = score(classifier, val, views, config, fabric, at, log, refine)
+    pseudo = score_training_maps(classifier, views, config, fabric, log, at, refine)
     parts = [
-        ("segmentation network, validation list", seg),
+        *([("segmentation network, validation list", seg)] if seg else []),
         ("tag classifier's maps, validation list", cam),
         *(("pseudo-labels: training images, whose tags are given", p) for p in pseudo.values()),
     ]
     log(f"\n{tables(parts)}")
-    results: dict[str, Any] = {"val": seg.as_dict() | cam.as_dict()}
+    results: dict[str, Any] = {"val": (seg.as_dict() if seg else {}) | cam.as_dict()}
     for found in pseudo.values():
         results["pseudo_labels"] = found.as_dict()
     return results

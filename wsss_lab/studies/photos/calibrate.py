@@ -6,6 +6,12 @@ Trains `TagClassifier` on Lite0 with the tags of `train_tags` and scores its map
 on the 550 photos of `train` that have masks: for several sets of scales, the best threshold and
 the mean IoU there. The list `val` is not read. The choice made from these records stands in the
 presets `voc-mini`; the record of the packaged network is in its card, `lite0_voc_mini.json`.
+
+    python -m wsss_lab.studies.photos.calibrate VOC_MINI --scales wide --refine 0 5 10 15 20
+
+trains nothing: it takes the packaged network and scores its maps, on the same photos, before and
+after so many steps of PAR. Such records come with the package, `photo_refinement` of
+`wsss_lab.records`.
 """
 
 import copy
@@ -14,7 +20,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import tyro
@@ -32,11 +38,12 @@ from wsss_lab.evaluate.scores import ORACLE
 from wsss_lab.methods.cam_baseline import TagClassifier
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.weights import load_backbone_weights
-from wsss_lab.ranges import Count, Settings
-from wsss_lab.runs.packaged import PACKAGED
+from wsss_lab.ranges import Count, Range, Settings
+from wsss_lab.runs.packaged import PACKAGED, load_packaged
 from wsss_lab.runs.recipe import find_preset
 from wsss_lab.runs.settings import plain
 from wsss_lab.runs.weights_file import save_weights
+from wsss_lab.studies.photos.refinement import refined_scores
 from wsss_lab.train.devices import make_fabric
 from wsss_lab.train.fit import fit
 
@@ -65,6 +72,10 @@ class Calibration(Settings):
     """How the classifier pools."""
     scales: tuple[str, ...] = tuple(SCALES)
     """Names of the sets in `SCALES` that are scored."""
+    refine: Annotated[tuple[int, ...], Range("[0, 1000]")] | None = None
+    """Numbers of PAR's steps, rising, to be compared on the packaged network instead."""
+    every: Count = 1
+    """With `refine`, score each so-manieth photo only."""
     threads: Count = 1
     """Threads."""
     pack: bool = False
@@ -119,6 +130,21 @@ def scores(settings: Calibration, network: TagClassifier) -> Mapping[str, Any]:
     return found
 
 
+def refinement(settings: Calibration, steps: tuple[int, ...]) -> Mapping[str, Any]:
+    """Score the packaged network's maps on the photos of `train`, after so many steps of PAR."""
+    data = dataclasses.replace(settings.data, root=settings.photos)
+    photos = build_dataset(data.with_masks(), "train", masks=True)
+    network = load_packaged("voc-mini").method
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    found = {}
+    for name in settings.scales:
+        views = MultiScale(cam=Fusion(scales=SCALES[name], flip=True))
+        scored = refined_scores(network, photos, views, steps, every=settings.every, log=print)
+        found[name] = {"scales": SCALES[name], **scored}
+        print(name, found[name])
+    return found
+
+
 CARD = {
     "what": "Tag classifier: EfficientNet-Lite0 and a linear layer for the 20 classes of VOC",
     "data": "Tags of 2,451 photos (list train_tags of voc-mini); no mask was looked at in training",
@@ -150,16 +176,20 @@ def pack(settings: Calibration, network: TagClassifier) -> None:
 
 
 def main(settings: Calibration) -> None:
-    """Train, score, write `record.json`; or pack what has been scored."""
+    """Train, score, write `record.json`; or pack what has been scored, or refine its maps."""
     torch.set_num_threads(settings.threads)
+    config = plain(dataclasses.replace(settings, photos=Path("VOC_MINI"), out=Path()))
+    facts: dict[str, Any] = {"seed": settings.run.seed, "device": "cpu"}
+    if settings.refine:
+        found = refinement(settings, settings.refine)
+        record = provenance(config, **facts, maps_with_true_tags_on_train_by_steps=found)
+        return write_json(settings.out / "record.json", record)
     network, seconds = trained(settings)
     if settings.pack:
         return pack(settings, network)
-    config = plain(dataclasses.replace(settings, photos=Path("VOC_MINI"), out=Path()))
     record = provenance(
         config,
-        seed=settings.run.seed,
-        device="cpu",
+        **facts,
         training_seconds_of_last_call=round(seconds),
         maps_with_true_tags_on_train=scores(settings, network),
     )

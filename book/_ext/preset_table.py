@@ -1,0 +1,27 @@
+"""Write the table of presets on the page on full scale from the records of their runs.
+
+python book/_ext/preset_table.py
+"""
+
+from pathlib import Path
+
+from wsss_lab.studies.photos.preset_runs import load_records, table
+
+PAGE = Path(__file__).parents[1] / "full_scale.md"
+BEGIN, END = "% presets: written by book/_ext/preset_table.py", "% end of presets"
+
+
+def with_table(page: str) -> str:
+    """The page with its table written anew.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    if page.count(BEGIN) != 1 or page.count(END) != 1:
+        raise ValueError(f"{PAGE.name} needs the lines {BEGIN!r} and {END!r} once each")
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{table(load_records())}\n{END}{rest.split(END)[1]}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,87 @@
+"""PAR on class maps before a threshold: what it leaves alone, and what it is for."""
+
+import pytest
+import torch
+
+from wsss_lab.cam import cam_to_label
+from wsss_lab.data.catalog import TOY_CLASSES
+from wsss_lab.data.toy import ToyWorld
+from wsss_lab.evaluate.evaluate import evaluate
+from wsss_lab.evaluate.map_refinement import MapRefinement, map_refinement
+from wsss_lab.evaluate.predict import toy_classifier
+from wsss_lab.refine import PAR
+
+
+@pytest.fixture
+def case():
+    """Two noisy images of a light square, and maps that miss its outline by 4 px."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 40, (2, 3, 48, 48), generator=generator, dtype=torch.uint8)
+    images[..., 12:36, 12:36] += 150
+    maps = torch.zeros(2, 3, 48, 48)
+    maps[:, 1, 16:40, 16:40] = 0.9
+    maps[:, 2] = torch.rand(2, 48, 48, generator=generator)
+    tags = torch.tensor([[0.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
+    return images, maps, tags
+
+
+def test_steps_add_up(case):
+    images, maps, tags = case
+    once = MapRefinement(7)(images, maps, tags)
+    twice = MapRefinement(4)(images, MapRefinement(3)(images, maps, tags), tags)
+    torch.testing.assert_close(once, twice, rtol=1e-4, atol=1e-6)
+    assert map_refinement(0) is None
+    assert map_refinement(7) == MapRefinement(7)
+    with pytest.raises(ValueError, match="at least 1"):
+        map_refinement(-1)
+
+
+def test_a_constant_map_stays_what_it_is(case):
+    """So that a threshold means the same before and after."""
+    images, maps, tags = case
+    found = MapRefinement(20)(images, torch.full_like(maps, 0.37), tags)
+    torch.testing.assert_close(found[1, 1], torch.full((48, 48), 0.37))
+    assert (found[tags == 0] == 0).all()
+    every = MapRefinement(20)(images, torch.full_like(maps, 0.37), None)
+    torch.testing.assert_close(every, torch.full_like(maps, 0.37))
+
+
+def test_a_threshold_afterwards_is_a_background_refined_with_the_maps(case):
+    images, maps, tags = case
+    background = torch.full_like(maps[:, :1], 0.4)
+    stack = PAR(iterations=10)(images.float() / 255, torch.cat([background, maps], 1))
+    absent = torch.nn.functional.pad(tags <= 0, (1, 0))[:, :, None, None]
+    wanted = stack.masked_fill(absent, -1).max(1).indices
+    found = cam_to_label(MapRefinement(10)(images, maps, tags), tags, 0.4)
+    assert (found == wanted).float().mean() > 0.999  # a tie in rounding
+    assert 0.1 < (wanted > 0).float().mean() < 0.9
+
+
+def test_edges_move_to_those_of_the_image(case):
+    images, maps, tags = case
+    square = torch.zeros(48, 48, dtype=torch.bool)
+    square[12:36, 12:36] = True
+
+    def iou(label):
+        return float(((label == 2) & square).sum() / ((label == 2) | square).sum())
+
+    before = iou(cam_to_label(maps, tags, 0.4)[0])
+    after = iou(cam_to_label(MapRefinement(10)(images, maps, tags), tags, 0.4)[0])
+    assert before < 0.6
+    assert after > before + 0.15
+
+
+def test_images_without_tags_become_background(case):
+    images, maps, tags = case
+    assert not MapRefinement(3)(images, maps, torch.zeros_like(tags)).any()
+
+
+def test_reports_say_that_maps_were_refined():
+    world, network = ToyWorld("val", 2, masks=True), toy_classifier()
+    options = {"num_classes": len(TOY_CLASSES) + 1, "cam_threshold": 0.4, "tags_at_test": True}
+    plain = evaluate(network, world, **options)
+    refined = evaluate(network, world, refine=MapRefinement(5), **options)
+    for kind, report in refined.reports.items():
+        assert report.protocol.thresholds == "fixed at 0.4, after PAR, 5 steps"
+        assert plain.reports[kind].protocol.thresholds == "fixed at 0.4"
+        assert report.miou != plain.reports[kind].miou
