@@ -240,6 +240,7 @@ def folded(notebook) -> list[str]:
     return found
 
 
+EVERY_NOTEBOOK = (order, portable, held)
 MEASURED = ("start", "cam", "refine", "tscd", "acr")
 """Chapters whose minutes are measured; the others state an estimate."""
 EVERY_CHAPTER = (*EVERY_NOTEBOOK, figures, stamp, equations, opening, sweeps, exercises)
