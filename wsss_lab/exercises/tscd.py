@@ -159,3 +159,27 @@ register(
     right=lambda: _shares,
     wrong=lambda: _sizes,
 )
+
+
+def _band(share: float = OBJECT) -> tuple[float, float]:
+    """Return the shifts between which all four kinds of pairs have the right sign."""
+    mean = share**2 + (1 - share) ** 2
+    return mean - share, mean + share  # object with background; background with itself
+
+
+register(
+    "tscd-7",
+    accepts=lambda answer: _near(answer, _band(), 5e-3),
+    hint="Rows of the object have the mean 0.2, those of the background 0.8; what is that of all?",
+    right=_band,
+    wrong=lambda: (-0.2, 0.2),  # the mean of everything is not added back
+)
+
+
+register(
+    "tscd-8",
+    accepts=lambda answer: _near(answer, (0.5,), 5e-3),
+    hint="The target of object and background in an object's row is -s + s^2 + (1 - s)^2.",
+    right=lambda: 0.5,
+    wrong=lambda: 1.0,  # the other root
+)
