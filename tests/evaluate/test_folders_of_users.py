@@ -45,7 +45,7 @@ def masks_of(folder):
 )
 def test_one_bad_photo_does_not_stop_a_folder(photos, tmp_path, capsys, name, data):
     (photos / name).write_bytes(data)
-    assert command("predict", photos, "--out", tmp_path / "out") == 1
+    assert command("predict", photos, "--weights", "toy", "--out", tmp_path / "out") == 1
     printed = capsys.readouterr()
     assert masks_of(tmp_path / "out") == ["a", "c", "d"]
     assert len(printed.out.splitlines()) == 3
@@ -92,7 +92,9 @@ def test_masks_belong_to_the_pixels_as_stored_and_the_user_hears_of_it(tmp_path,
     exif = photo.getexif()
     exif[0x0112] = 3
     photo.save(tmp_path / "a.png", exif=exif)
-    assert command("predict", tmp_path / "a.png", "--out", tmp_path / "out") == 0
+    assert (
+        command("predict", tmp_path / "a.png", "--weights", "toy", "--out", tmp_path / "out") == 0
+    )
     assert "viewers turn 1 of the images by their EXIF orientation (a.png)" in (
         capsys.readouterr().err
     )
@@ -102,7 +104,7 @@ def test_masks_belong_to_the_pixels_as_stored_and_the_user_hears_of_it(tmp_path,
 
 
 def test_predicted_masks_carry_class_names(photos, tmp_path):
-    command("predict", photos / "a.jpg", "--out", tmp_path / "out")
+    command("predict", photos / "a.jpg", "--weights", "toy", "--out", tmp_path / "out")
     assert mask_classes(tmp_path / "out" / "a.png") == ("background", *TOY_CLASSES)
 
 
@@ -112,7 +114,7 @@ def test_names_with_spaces_and_accents_from_photo_to_score(tmp_path, capsys):
         (tmp_path / "in").mkdir(exist_ok=True)
         Image.fromarray(scene(seed=0, index=3).image).save(tmp_path / "in" / f"{name}.png")
     (tmp_path / "in" / "notes.txt").write_text("x")
-    assert command("predict", tmp_path / "in", "--out", tmp_path / "out") == 0
+    assert command("predict", tmp_path / "in", "--weights", "toy", "--out", tmp_path / "out") == 0
     listed = "\r\n".join(["my cat 1", unicodedata.normalize("NFC", "für.png")])
     (tmp_path / "l.txt").write_bytes(b"\xef\xbb\xbf" + listed.encode())
     arguments = ("--truth", tmp_path / "out", "--list", tmp_path / "l.txt", "--classes", 11)
