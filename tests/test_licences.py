@@ -1,6 +1,6 @@
 """The page of licences against the pictures that are there."""
 
-import importlib.util
+import importlib
 import json
 import re
 from pathlib import Path
@@ -18,11 +18,9 @@ WORDS = {"twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15}
 
 @pytest.fixture(scope="module")
 def credits_of():
-    file = ROOT / "book" / "_ext" / "picture_credits.py"
-    spec = importlib.util.spec_from_file_location("picture_credits", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "book" / "_ext")
+        return importlib.import_module("picture_credits")
 
 
 def test_the_table_is_what_the_files_say(credits_of):

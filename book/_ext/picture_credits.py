@@ -6,6 +6,8 @@ python book/_ext/picture_credits.py
 import re
 from pathlib import Path
 
+from marked import with_part
+
 from wsss_lab.data.open_photos import OpenPhoto, open_photos
 
 PAGE = Path(__file__).parents[1] / "licences.md"
@@ -25,22 +27,9 @@ def row(photo: OpenPhoto) -> str:
     return f"| {' | '.join(cells)} |\n"
 
 
-def table() -> str:
-    """The table of all photos, between its two marks."""
-    rows = "".join(map(row, open_photos()))
-    return f"{BEGIN}\n\n{HEAD}{rows}\n{END}"
-
-
 def with_table(page: str) -> str:
-    """The page with its table written anew.
-
-    Raises:
-        ValueError: the marks are not there.
-    """
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise ValueError(f"{PAGE.name} needs the lines {BEGIN!r} and {END!r} once each")
-    before, rest = page.split(BEGIN)
-    return before + table() + rest.split(END)[1]
+    """The page with its table of all photos written anew; errors: see `with_part`."""
+    return with_part(page, BEGIN, END, HEAD + "".join(map(row, open_photos())))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ python book/_ext/preset_table.py
 
 from pathlib import Path
 
+from marked import with_part
+
 from wsss_lab.studies.photos.preset_runs import load_records, table
 
 PAGE = Path(__file__).parents[1] / "full_scale.md"
@@ -12,15 +14,8 @@ BEGIN, END = "% presets: written by book/_ext/preset_table.py", "% end of preset
 
 
 def with_table(page: str) -> str:
-    """The page with its table written anew.
-
-    Raises:
-        ValueError: the marks are not there.
-    """
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise ValueError(f"{PAGE.name} needs the lines {BEGIN!r} and {END!r} once each")
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{table(load_records())}\n{END}{rest.split(END)[1]}"
+    """The page with its table written anew; errors: see `with_part`."""
+    return with_part(page, BEGIN, END, table(load_records()))
 
 
 if __name__ == "__main__":

@@ -4,12 +4,17 @@ import pytest
 import torch
 
 from wsss_lab.cam import cam_to_label
+from wsss_lab.config import RunConfig
 from wsss_lab.data.catalog import TOY_CLASSES
+from wsss_lab.data.config import DataConfig
 from wsss_lab.data.toy import ToyWorld
 from wsss_lab.evaluate.evaluate import evaluate
 from wsss_lab.evaluate.map_refinement import MapRefinement, map_refinement
 from wsss_lab.evaluate.predict import toy_classifier
+from wsss_lab.recipes.cam_baseline.config import Config, TestConfig
+from wsss_lab.recipes.cam_baseline.recipe import train
 from wsss_lab.refine import PAR
+from wsss_lab.runs.weights import load_trained, score_config, score_weights
 
 
 @pytest.fixture
@@ -85,3 +90,24 @@ def test_reports_say_that_maps_were_refined():
         assert report.protocol.thresholds == "fixed at 0.4, after PAR, 5 steps"
         assert plain.reports[kind].protocol.thresholds == "fixed at 0.4"
         assert report.miou != plain.reports[kind].miou
+
+
+def test_weights_are_scored_with_the_refinement_of_their_run(world, tmp_path):
+    """Otherwise `eval` and `metrics.json` would give one network two numbers."""
+    config = Config(
+        data=DataConfig(name="voc", root=world, train_split="train", crop=48),
+        run=RunConfig(steps=2, batch=2, log_every=0),
+        cam_scales=(1.0,),
+        refine_steps=3,
+        report_train=0,
+        until="tags",
+        test=TestConfig(tags_at_test=True),
+    )
+    run = train(config, tmp_path / "run", log=lambda line: None)
+    trained = load_trained(tmp_path / "run" / "tags")
+    scored = score_weights(trained, score_config(config), log=lambda line: None)
+    for kind in ("cam", "cam+true tags"):
+        one, other = run["results"]["val"][kind], scored["results"][kind]
+        assert other["miou"] == one["miou"]
+        assert other["protocol"] == one["protocol"]
+        assert "after PAR, 3 steps" in other["protocol"]["thresholds"]

@@ -1,7 +1,7 @@
 """Records of runs of the presets on photos, and their table on the page on full scale."""
 
 import dataclasses
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 
@@ -96,11 +96,9 @@ def test_a_record_fills_the_row_of_its_method(run, preset, tmp_path):
     assert rows([lacking])[0][2:5] == ("–", str(record["threads"]), "–")
 
 
-def test_the_page_shows_the_records():
-    file = ROOT / "book" / "_ext" / "preset_table.py"
-    spec = importlib.util.spec_from_file_location("preset_table", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def test_the_page_shows_the_records(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
+    module = importlib.import_module("preset_table")
     page = (ROOT / "book" / "full_scale.md").read_text(encoding="utf-8")
     assert module.with_table(page) == page, "run book/_ext/preset_table.py"
     for record in load_records():

@@ -16,6 +16,7 @@ from wsss_lab.data.catalog import DATASETS
 from wsss_lab.data.class_names import BACKGROUND, require_same_classes
 from wsss_lab.data.config import DataConfig
 from wsss_lab.evaluate.evaluate import evaluate
+from wsss_lab.evaluate.map_refinement import map_refinement
 from wsss_lab.evaluate.scores import side_by_side
 from wsss_lab.evaluate.trained import Trained, choose_device
 from wsss_lab.models.state import widened
@@ -96,7 +97,7 @@ def class_names(facts: Mapping[str, Any]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ScoreConfig(Settings):
-    """Images and protocol of a score. Scales and flips come with the weights."""
+    """Images and protocol of a score. Scales, flips and map refinement come with the weights."""
 
     data: DataConfig
     """Which images. Only name, root, val split, tags and, for the toy world, count and seed
@@ -168,6 +169,7 @@ def score_weights(
         batch=config.batch,
         tags_at_test=True,
         crf=crf,
+        refine=map_refinement(getattr(trained.config, "refine_steps", 0)),  # as its run was scored
         workers=config.workers,
         protocol=replace(protocol_of(config.data), crf=config.crf),
         log=progress,

@@ -15,8 +15,8 @@ t test. It takes for granted that seeds spread all differences of a family alike
 
 **Spread of images.** Where a scorer has left counts per image, a bootstrap draws images, the same
 for both arms and all seeds, and its variance is added; degrees of freedom by Satterthwaite. So the
-verdict is about other seeds and other images. A bootstrap that draws seeds *and* images is printed,
-too, and decides nothing: of three seeds it is too narrow.
+verdict is about other seeds and other images. A bootstrap that draws seeds *and* images is
+recorded, too, and decides nothing: of three seeds it is too narrow.
 
 **Many comparisons.** p values are corrected by Holm's step-down rule over all comparisons of the
 profile, those that are missing counted; the intervals are not.
