@@ -82,8 +82,7 @@ else
 endif
 
 browser: html
-	WSSS_LAB_BOOK_HTML=$(HTML) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/book -rs -n $(JOBS) \
-	  --dist loadscope
+	WSSS_LAB_BOOK_HTML=$(HTML) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/book -rs -n $(JOBS)
 
 test: lint unit nbval browser
 
