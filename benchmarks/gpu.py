@@ -59,8 +59,8 @@ LEAST = 2.0
 """Seconds that a job needs at least; with less left it is skipped."""
 
 
-class OutOfTime(Exception):  # noqa: N818
-    """The time for everything is over."""
+class OutOfTime(BaseException):
+    """The time of a job is over; no `except Exception` on the way may take it for its own."""
 
 
 def device_facts(device: torch.device) -> Numbers:

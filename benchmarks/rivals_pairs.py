@@ -90,8 +90,8 @@ def relative(a: Any, b: Any) -> float:
 
 
 def relative_of_all(a: dict[str, Any], b: dict[str, Any]) -> float:
-    """The same over all entries that both have."""
-    return max(relative(a[key], b[key]) for key in b if key in a)
+    """The same over all entries that both have; NaN if one of them is."""
+    return float(torch.tensor([relative(a[key], b[key]) for key in b if key in a]).max())
 
 
 # --- class maps ---------------------------------------------------------------------------------
