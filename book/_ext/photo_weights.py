@@ -12,6 +12,7 @@ channel first.
 """
 
 import base64
+import copy
 import gzip
 import json
 from dataclasses import dataclass
@@ -164,6 +165,21 @@ def read_weights(content: dict[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]
         (q.reshape(len(step), -1) * step[:, None].astype(np.float32), bias)
         for q, step, bias in zip(numbers, steps, biases, strict=True)
     ]
+
+
+def with_weights(net: Any, weights: list[tuple[np.ndarray, np.ndarray]]) -> Any:
+    """A copy of the network with the weights of the page; its normalisations only add biases."""
+    net = copy.deepcopy(net)
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    convs = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    with torch.no_grad():
+        for conv, norm, (weight, bias) in zip(convs, norms, weights[:-1], strict=True):
+            conv.weight.copy_(torch.from_numpy(weight).view_as(conv.weight))
+            norm.running_mean.zero_(), norm.running_var.fill_(1 - norm.eps)
+            norm.weight.fill_(1), norm.bias.copy_(torch.tensor(bias))
+        head, (weight, bias) = net.get_classifier(), weights[-1]
+        head.weight.copy_(torch.from_numpy(weight)), head.bias.copy_(torch.tensor(bias))
+    return net
 
 
 def width(facts: dict[str, Any]) -> int:

@@ -340,8 +340,8 @@
     return { share: count / map.length, place: line + column };
   }
 
-  // The overlay of wsss_lab.viz.overlay (60 % colour over the photo in grey), or the photo itself
-  // where the map is above the threshold; with an outline.
+  // The overlay of wsss_lab.viz.overlay (60 % colour over the photo in grey) with an outline, or the
+  // photo itself where the map is above the threshold.
   function paint(canvas, map, threshold, cut) {
     const { h, w, rgb } = photo;
     const small = new ImageData(w, h);
@@ -363,6 +363,7 @@
     [canvas.width, canvas.height] = [scale * w, scale * h];
     const context = canvas.getContext("2d");
     context.drawImage(source, 0, 0, canvas.width, canvas.height);
+    if (cut) return;
     const line = new Path2D();
     const inside = (y, x) => map[y * w + x] > threshold;
     for (let y = 0; y < h; y++) {
