@@ -36,10 +36,10 @@ function wsssServe(scope, maps, makeNet) {
       return { ms: performance.now() - started };
     },
 
-    // `record` is null, or the recorded grids by class.
+    // `record` is the recorded grids by class, or null: then the network is asked.
     async photo({ rgba, height, width, side, record }) {
       const image = maps.readPhoto(rgba, height, width, side);
-      photo = { image, record: net ? null : record, features: [], maps: new Map(), weights: null };
+      photo = { image, record, features: [], maps: new Map(), weights: null };
       return { height: image.height, width: image.width, rgb: image.data };
     },
 
