@@ -14,7 +14,7 @@ NBVAL       := --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-current-en
                --nbval-cell-timeout 600 -p no:cacheprovider -n $(JOBS) --dist loadfile
 CHAPTERS     = $(wildcard book/*.ipynb)
 LONG_RUNS    = $(wildcard notebooks/*.ipynb)
-NOT_SPELLED := ./.git,./.venv,./_build,./.*_cache,./runs,./book/_vendor,./tests/book/vendor,./book/_static/fonts,./book/references.bib,*.ipynb,*.npz,*.safetensors,*.egg-info
+NOT_SPELLED := ./.git,./.venv,./_build,./.*_cache,./runs,./book/_vendor,./tests/book/vendor,./book/_static/fonts,./book/_static/photo/*.js,./book/references.bib,*.ipynb,*.npz,*.safetensors,*.egg-info
 
 # Checks and outputs are those of a machine without a GPU, wherever they run.
 export CUDA_VISIBLE_DEVICES ?=
