@@ -148,7 +148,7 @@ def test_what_the_page_says_of_its_photos():
         assert claim in text
     for number, unit in ((PROB, "probability"), (MAP, "a map"), ("0.0001", "PAR of the same map")):
         assert re.search(rf"{unit}\s+to {number}\b", text), unit
-    measured = json.loads((photo_lab.ROOT / "benchmarks/results/photo.json").read_text())
+    measured = json.loads((photo_lab.ROOT / "benchmarks/results/photo_page.json").read_text())
     kept_bits, eight = (measured["rounding"][bits] for bits in ("11, 16", "8, 16"))
     assert (weights.BITS, weights.FINE_BITS) == (11, 16)
     assert f"{kept_bits['MB']:.1f} MB of text" in text
