@@ -9,12 +9,15 @@ BIN         := $(VENV)/bin
 STAMP       := $(VENV)/.installed
 HTML        := _build/html
 # Two processes of one thread each: threads of several processes on the same cores wait for each other.
+# Each begins with half of the tests, in their order, so that what a file shares is mostly made once;
+# who is done first takes over tests of the other.
 JOBS        ?= 2
+DEALT       := -n $(JOBS) --dist worksteal
 NBVAL       := --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-current-env \
                --nbval-cell-timeout 600 -p no:cacheprovider -n $(JOBS) --dist loadfile
 CHAPTERS     = $(wildcard book/*.ipynb)
 LONG_RUNS    = $(wildcard notebooks/*.ipynb)
-NOT_SPELLED := ./.git,./.venv,./_build,./.*_cache,./runs,./book/_vendor,./tests/book/vendor,./book/_static/fonts,./book/references.bib,*.ipynb,*.npz,*.safetensors,*.egg-info
+NOT_SPELLED := ./.git,./.venv,./_build,./.*_cache,./runs,./book/_vendor,./tests/book/vendor,./book/_static/fonts,./book/_static/photo/*.js,./book/references.bib,*.ipynb,*.npz,*.safetensors,*.egg-info
 
 # Checks and outputs are those of a machine without a GPU, wherever they run.
 export CUDA_VISIBLE_DEVICES ?=
@@ -26,7 +29,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help book html test lint unit nbval browser execute studies env clean
+.PHONY: help book html test lint unit nbval browser look lint-and-html execute studies env clean
 
 help:
 	@echo "make book      build the HTML book from the stored outputs and print where to open it"
@@ -67,7 +70,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 unit: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore tests/book -n $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore tests/book $(DEALT)
 
 nbval: $(STAMP)
 ifeq ($(CHAPTERS),)
@@ -81,10 +84,17 @@ else
 	OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest --nbval-lax $(NBVAL) $(LONG_RUNS)
 endif
 
-browser: html
-	WSSS_LAB_BOOK_HTML=$(HTML) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/book -rs -n $(JOBS)
+browser: html look
 
-test: lint unit nbval browser
+look: $(STAMP)
+	WSSS_LAB_BOOK_HTML=$(HTML) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/book -rs $(DEALT)
+
+# Each of the two uses one core. What lint prints is kept, and shown after what the build prints.
+lint-and-html: $(STAMP)
+	@printed=$$(mktemp); $(MAKE) --no-print-directory lint >"$$printed" 2>&1 & lint=$$!; failed=0; \
+	  $(MAKE) --no-print-directory html || failed=1; wait $$lint || failed=1; cat "$$printed"; rm "$$printed"; exit $$failed
+
+test: lint-and-html unit nbval look
 
 execute: $(STAMP)
 	CUDA_VISIBLE_DEVICES= $(BIN)/python book/_ext/execute.py $(CHAPTERS)

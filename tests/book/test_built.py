@@ -97,8 +97,22 @@ def test_every_notebook_page_offers_its_notebook_and_no_launch_elsewhere(book):
             assert not re.search(r"colab\.research|mybinder|/hub/user-redirect", text)
 
 
-def check_page(chromium, path: Path):
-    """Everything that must hold on every page: at two widths, then in light and in dark."""
+def check_sweeps(page) -> int:
+    strips = page.query_selector_all(".frame-strip")
+    for strip in strips:
+        before, after, value = look.move_sweep(page, strip)
+        assert before != after
+        assert len(after.split()) >= 5
+        assert strip.query_selector("input").get_attribute("aria-valuetext") == value
+    return len(strips)
+
+
+def check_page(chromium, path: Path) -> int:
+    """Everything that must hold on every page; returns how many sweeps it has.
+
+    At two widths, then by keyboard, then in light and in dark: one visit, because opening and
+    typesetting a chapter takes seconds.
+    """
     visit = look.Visit(chromium)
     visit.open(path)
     assert look.unset_math(visit.page) == []
@@ -106,25 +120,13 @@ def check_page(chromium, path: Path):
         visit.page.set_viewport_size({"width": width, "height": 900})
         assert look.overflow(visit.page) <= 0, f"wider than {width} px"
     visit.page.set_viewport_size({"width": look.WIDTHS[0], "height": 900})
+    sweeps = check_sweeps(visit.page)
     for scheme in look.SCHEMES:
         look.set_scheme(visit.page, scheme)
         assert look.axe(visit.page) == [], scheme
     assert visit.complaints == []
     visit.close()
-
-
-def check_sweeps(chromium, path: Path) -> int:
-    visit = look.Visit(chromium)
-    visit.open(path)
-    strips = visit.page.query_selector_all(".frame-strip")
-    for strip in strips:
-        before, after, value = look.move_sweep(visit.page, strip)
-        assert before != after
-        assert len(after.split()) >= 5
-        assert strip.query_selector("input").get_attribute("aria-valuetext") == value
-    assert visit.complaints == []
-    visit.close()
-    return len(strips)
+    return sweeps
 
 
 def check_search(chromium, folder: Path, word: str, page: str):
@@ -143,14 +145,8 @@ def check_search(chromium, folder: Path, word: str, page: str):
 @NEEDS_BROWSER
 @pytest.mark.parametrize("page", PAGES)
 def test_page(chromium, book, page):
-    check_page(chromium, book / f"{page}.html")
-
-
-@NEEDS_BOOK
-@NEEDS_BROWSER
-@pytest.mark.parametrize("page", [page for page in PAGES if (ROOT / f"{page}.ipynb").is_file()])
-def test_sweeps_move_by_keyboard(chromium, book, page):
-    assert check_sweeps(chromium, book / f"{page}.html") >= 1
+    sweeps = check_page(chromium, book / f"{page}.html")
+    assert sweeps >= (ROOT / f"{page}.ipynb").is_file(), "a chapter has at least one sweep"
 
 
 @NEEDS_BOOK
@@ -173,8 +169,7 @@ def test_index_leads_to_the_first_page(chromium, book):
 def test_demo_page(chromium, demo_html):
     assert foreign_resources(demo_html) == []
     page = demo_html / "book" / "demo.html"
-    check_page(chromium, page)
-    assert check_sweeps(chromium, page) == 1
+    assert check_page(chromium, page) == 1
     check_search(chromium, demo_html, "threshold", "demo")
 
 

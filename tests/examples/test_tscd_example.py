@@ -1,27 +1,22 @@
 """The example of TSCD, run as a reader does: it trains, scores, and leaves a picture."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "examples" / "tscd.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "tscd.py"
 
 
-def test_tscd_example_trains_scores_and_draws(tmp_path):
+def test_tscd_example_trains_scores_and_draws(tmp_path, printed_by):
     folder = tmp_path / "deep" / "folder"
-    command = [sys.executable, str(EXAMPLE), "--steps", "2", "--out", str(folder)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    scores = dict(re.findall(r"^(.+): ([\d.]+) % mIoU on 64 held-out scenes$", run.stdout, re.M))
+    printed = printed_by("tscd.py", "--steps", 2, "--out", folder)
+    scores = dict(re.findall(r"^(.+): ([\d.]+) % mIoU on 64 held-out scenes$", printed, re.M))
     assert list(scores) == ["all background", "before", "after"]
     assert all(0 < float(score) < 100 for score in scores.values())
     assert scores["after"] != scores["before"]  # two steps change the decoder
-    steps = re.findall(r"^ +(\d+) tags ([\d.]+) seg .+ energy .+ affinity .+ scd", run.stdout, re.M)
+    steps = re.findall(r"^ +(\d+) tags ([\d.]+) seg .+ energy .+ affinity .+ scd", printed, re.M)
     assert [step for step, _ in steps] == ["0", "1"]
     assert float(steps[0][1]) < 0.2  # the packaged network knows the tags
     picture = np.asarray(Image.open(folder / "tscd.png").convert("RGB"))

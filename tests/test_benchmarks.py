@@ -1,0 +1,209 @@
+"""The two benchmarks that strangers run: tiny runs to the end, and what they do with trouble."""
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def bring(monkeypatch):
+    """Import a module from the folder of the benchmarks, and forget all of that folder later."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(FOLDER)):
+            del sys.modules[name]
+
+
+def run(script, *options):
+    command = [sys.executable, str(FOLDER / script), "--tiny", *options]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_rivals_compare_before_they_time(tmp_path):
+    file = tmp_path / "rivals.json"
+    groups = ("refinement", "losses")
+    options = ("--repeats", "2", "--least", "0", "--only", *groups, "--json", str(file))
+    done = run("rivals.py", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(file.read_text())
+    assert {row["group"] for row in result["rows"]} == set(groups)
+    assert result["threads"] == 1
+    assert len(result["load_before"]) == 3
+    assert {"torchmetrics", "grad-cam", "pydensecrf2", "torch"} <= set(result["versions"])
+    for row in result["rows"]:
+        assert row["state"] == "timed", row
+        assert 0 <= row["difference"] <= row["tolerance"]
+        for who in ("ours", "theirs"):
+            assert 0 < row[who]["cpu_s_smallest"] <= row[who]["cpu_s_median"]
+        least = row["ours"]["cpu_s_smallest"] / row["theirs"]["cpu_s_smallest"]
+        assert row["ratio_of_smallest"] == pytest.approx(least, rel=1e-2)
+        assert row["what"][:66] in done.stdout
+
+
+def test_a_rival_that_is_not_there_has_a_row(bring, monkeypatch, tmp_path):
+    rivals = bring("rivals")
+    options = argparse.Namespace(tiny=True, repeats=1, least=0.0)
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)  # as if it were not installed
+    (row,) = rivals.rows_of("crf", options, tmp_path)
+    assert row["state"] == "not installed: pip install pydensecrf2"
+    assert row["state"] in rivals.line(row)
+    monkeypatch.setitem(rivals.GROUPS, "crf", ("pydensecrf2", lambda *_: [][0]))
+    (row,) = rivals.rows_of("crf", options, tmp_path)
+    assert (row["state"], row["error"][:10]) == ("error", "IndexError")
+
+
+@pytest.mark.parametrize(("theirs", "state"), [(1.0, "timed"), (1.1, "differs"), (None, "error")])
+def test_other_results_are_not_timed(bring, monkeypatch, tmp_path, theirs, state):
+    rivals, largest = bring("rivals"), bring("rivals_pairs").largest
+
+    def other():
+        if theirs is None:
+            raise RuntimeError("too large")
+        return torch.tensor(theirs)
+
+    pair = rivals.Pair("one", "another", lambda: torch.ones(()), other, 0.01, "", largest)
+    monkeypatch.setitem(rivals.GROUPS, "crf", ("", lambda *_: [pair]))
+    options = argparse.Namespace(tiny=True, repeats=1, least=0.0)
+    (row,) = rivals.rows_of("crf", options, tmp_path)
+    assert row["state"].startswith(state)
+    assert ("ours" in row) == (state == "timed")
+
+
+def test_results_that_are_not_numbers_differ(bring):
+    rivals, largest = bring("rivals"), bring("rivals_pairs").largest
+    nan = torch.tensor(torch.nan)
+    pair = rivals.Pair("one", "another", lambda: nan, lambda: nan, 1.0, "", largest)
+    assert rivals.measure(pair, 1, 0.0)["state"] == "differs, not timed"
+
+
+def test_no_entry_of_a_result_is_overlooked(bring):
+    gap = bring("rivals_pairs").relative_of_all
+    one = torch.tensor([1.0, 2.0])
+    assert gap({"a": one, "more": one}, {"a": one, "b": one}) == 0
+    assert gap({"a": one, "b": one + 0.5}, {"a": one, "b": one}) == pytest.approx(0.25)
+    for nan in ("a", "b", "c"):
+        entries = {name: one * torch.nan if name == nan else one for name in "abc"}
+        assert not gap(entries, dict.fromkeys("abc", one)) <= 1e9
+
+
+def test_gpu_rehearsal_writes_what_it_promises(tmp_path):
+    file = tmp_path / "gpu.json"
+    parts = ("peak", "backbones")
+    done = run("gpu.py", "--device", "cpu", "--json", str(file), "--only", *parts)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(file.read_text())
+    assert {row["part"] for row in result["rows"]} == set(parts)
+    assert [row for row in result["rows"] if row["state"] != "measured"] == []
+    assert {"device", "host", "git", "versions", "settings", "tf32"} <= set(result)
+    assert result["settings"]["tiny"] is True
+    peak = next(row for row in result["rows"] if row["name"] == "matrix product, bf16")
+    assert peak["tflop_per_s"] == pytest.approx(
+        2e-9 * peak["side"] ** 3 / peak["ms_smallest"], rel=0.01
+    )
+    assert result["peaks_flop_per_s"]["bf16"] == pytest.approx(1e12 * peak["tflop_per_s"])
+    whole = next(row for row in result["rows"] if row["name"] == "toy_cnn, forward and backward")
+    rate = whole["gflop_per_image"] * whole["images_per_s"] / 1e3
+    assert whole["tflop_per_s"] == pytest.approx(rate, rel=0.01)
+    assert whole["mfu_of_measured_peak"] == pytest.approx(rate / peak["tflop_per_s"], rel=0.01)
+
+
+def test_every_method_has_a_step_at_full_size(bring):
+    """Names alone: the steps themselves need a GPU."""
+    parts = bring("gpu_parts")
+    names = [name for name, _ in parts.step_jobs(parts.Bench(torch.device("cpu")))]
+    for method in ("asdt", "cosa", "tscd", "acr", "cam_baseline"):
+        assert any(name.startswith(f"{method}, voc,") for name in names), method
+    assert "asdt, voc-released, fit, both teachers" in names
+    assert {"tscd, voc, fit, tags only", "acr, voc, affinity", "acr, voc, masks"} <= set(names)
+    assert names.index("asdt, voc, fit, both teachers") < names.index("cosa, voc, fit, tags only")
+
+
+def test_a_step_of_a_preset_is_measured(bring):
+    parts = bring("gpu_parts")
+    bench = parts.Bench(torch.device("cpu"), tiny=True, seconds=0.0, peaks={"float32": 1e11})
+    row = parts.step(bench, "acr", "toy", 1, 0)
+    assert (row["side_px"], row["batch"], row["precision"]) == (128, 2, "32-true")
+    assert row["runs"] >= 1
+    rate = row["gflop_per_image"] * row["images_per_s"] / 1e3
+    assert row["mfu_of_measured_peak"] == pytest.approx(10 * rate, rel=0.01)
+
+
+def test_operations_are_those_of_forward_and_backward(bring):
+    parts = bring("gpu_parts")
+    layer, x = torch.nn.Conv2d(3, 5, 1, bias=False), torch.rand(2, 3, 4, 4)
+    forward = 2 * 2 * 16 * 3 * 5
+    assert parts.count_operations(lambda: layer(x)) == forward
+    # gradient of the weights; the image needs none
+    assert parts.count_operations(lambda: layer(x).sum().backward()) == 2 * forward
+
+
+def test_half_the_batch_is_tried_where_memory_ends(bring):
+    parts = bring("gpu_parts")
+
+    def needs(most):
+        def measured(count):
+            if count > most:
+                raise torch.OutOfMemoryError(f"no room for {count}")
+            return {"ms_median": 1.0}
+
+        return measured
+
+    assert parts.with_less_memory(needs(16), 16) == {"batch": 16, "ms_median": 1.0}
+    row = parts.with_less_memory(needs(3), 16)
+    assert (row["batch"], row["batch_wanted"], row["out_of_memory"]) == (2, 16, "no room for 4")
+    with pytest.raises(torch.OutOfMemoryError):
+        parts.with_less_memory(needs(0), 16)
+    with pytest.raises(ZeroDivisionError):
+        parts.with_less_memory(lambda count: 1 // 0, 16)
+
+
+def test_trouble_in_one_part_is_a_row(bring, monkeypatch):
+    gpu, count = bring("gpu"), bring("gpu_parts").operations_of
+
+    def jobs(bench):
+        yield "fine", lambda: {"ms_median": 1.0}
+        yield "broken", lambda: {"ms_median": 1 // 0}
+        # counting swallows errors, but not the end of the time
+        yield "endless", lambda: count(lambda: time.sleep(30))[1]
+
+    def broken(bench):
+        raise RuntimeError("no such network")
+        yield
+
+    parts = {"one": (0.4, jobs), "two": (0.3, broken), "three": (0.3, jobs)}
+    monkeypatch.setattr(gpu, "PARTS", parts)
+    monkeypatch.setattr(gpu, "LEAST", 0.05)
+    monkeypatch.setattr(gpu, "free", lambda: None)
+    bench = gpu.Bench(torch.device("cpu"), tiny=True)
+    kept = []
+    options = argparse.Namespace(minutes=3 / 60, only=list(parts))
+    rows = gpu.measure(bench, options, lambda rows: kept.append(len(rows)))
+    states = {(row["part"], row["name"]): row["state"] for row in rows}
+    for part in ("one", "three"):
+        assert states[part, "fine"] == "measured"
+        assert states[part, "broken"] == states["two", "two"] == "error"
+        assert states[part, "endless"] == "stopped: out of time"
+    assert kept == list(range(1, 8))  # written after every job
+    assert "ZeroDivisionError" in gpu.line(rows[1])
+    options.minutes = 0.0
+    rows = gpu.measure(bench, options, lambda rows: None)
+    assert {row["state"] for row in rows} == {"skipped: out of time", "error"}
+
+
+def test_without_a_gpu_it_says_so(bring, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu"])
+    with pytest.raises(SystemExit, match="no GPU that torch can use"):
+        bring("gpu").main()
+    assert list(tmp_path.iterdir()) == []
