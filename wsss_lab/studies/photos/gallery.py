@@ -9,6 +9,7 @@ per network, `gallery/NAME.npz` of `wsss_lab.records`, with its card `gallery/NA
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,6 +201,19 @@ def settings_of(trained: Trained) -> tuple[float, MapRefinement | None]:
     return MAP_THRESHOLD if threshold is None else float(threshold), map_refinement(steps)
 
 
+def scores_of(folder: Path) -> dict[str, float]:
+    """Return the mean IoU on `val`, 0..1, of every score in a run's `metrics.json`; none without.
+
+    Args:
+        folder: of the weights.
+    """
+    file = folder / "metrics.json"
+    if not file.is_file():
+        return {}
+    found = json.loads(file.read_text(encoding="utf-8"))["results"].get("val", {})
+    return {name: one["miou"] for name, one in found.items() if "miou" in one}
+
+
 def keep(config: Gallery, say: Callable[[str], None] = print) -> Path:
     """Write the record of one network; return its card's path.
 
@@ -230,6 +244,7 @@ def keep(config: Gallery, say: Callable[[str], None] = print) -> Path:
         method=trained.name,
         labels={"threshold": threshold, "refinement": str(refinement or "none")},
         views=dataclasses.asdict(trained.views),
+        val_miou=scores_of(file.parent),
         note=config.note,
     )
     write_json(config.out / f"{config.name}.json", card)
