@@ -276,8 +276,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 BOUND = 800
 """MiB that predicting, labelling and scoring 12 megapixels may take beyond 0.5: network, maps and
-weights of PAR at 1 megapixel instead of 0.5, and a few bytes for each of the 12 million pixels. Maps
-of 20 classes at 12 megapixels alone would take 915."""
+weights of PAR at 1 megapixel instead of 0.5, and a few bytes for each of the 12 million pixels.
+Maps of 20 classes at 12 megapixels alone would take 915."""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux only")

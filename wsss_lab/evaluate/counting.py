@@ -1,4 +1,4 @@
-"""What one group of images adds to the scores of an evaluation, at the images' own size."""
+"""Counts of one group of images in an evaluation, at the images' own size."""
 
 from collections.abc import Callable
 from dataclasses import replace

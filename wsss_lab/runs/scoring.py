@@ -34,9 +34,9 @@ class TestConfig(Settings):
     batch: Batch = 8
     """Images of one size per forward pass, at most. Photos go one by one on a CPU."""
     most_pixels: MostPixels = MOST_PIXELS
-    """Pixels at which networks and refinement look at a photo, at most, in labels, scores and
-    `predict`. A larger photo is shrunk for them, and what they find is enlarged to its own size,
-    see `wsss_lab.evaluate.large`. Photos of VOC and COCO have fewer."""
+    """Most pixels of a photo inside networks and refinement, in labels, scores and `predict`. A
+    larger photo is shrunk for them, and the scores are enlarged to its own size; see
+    `wsss_lab.evaluate.large`. Photos of VOC and COCO have fewer."""
     crf: str = "none"
     """Post-processing of the segmentation, METHOD-NAME, such as `tscd-eval`; "none" for none."""
     cam_threshold: Share | None = 0.5
