@@ -35,7 +35,7 @@ from wsss_lab.runs.labels import label_stage
 from wsss_lab.runs.lists import finish_unscored, load_lists
 from wsss_lab.runs.owner import own_run
 from wsss_lab.runs.recipe import Recipe, TrainingStage, find_views
-from wsss_lab.runs.scoring import TestConfig, count_classes, released_preset, score
+from wsss_lab.runs.scoring import TestConfig, bounded, count_classes, released_preset, score
 from wsss_lab.runs.settings import restore
 from wsss_lab.runs.stages import (
     Log,
@@ -245,7 +245,7 @@ class EndToEnd:
 
     def views(self, config: Any) -> MultiScale:
         """Return the scales and flips of a network with these settings."""
-        return find_views(config.test.views)
+        return bounded(find_views(config.test.views), config.test)
 
     def load_released(self, state: Mapping[str, Tensor]) -> tuple[Method, Any]:
         """The network of a checkpoint of the authors, in eval mode, and the settings it had.
