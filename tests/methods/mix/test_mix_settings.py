@@ -70,7 +70,7 @@ class Mirror(Technique):
 
     def __init__(self):
         super().__init__()
-        self.factors = {"mirror": 0.5}
+        self.factor = 0.5
         self.gain = torch.nn.Parameter(torch.tensor(2.0))
         self.register_buffer("steps", torch.zeros(()))
 
@@ -142,7 +142,7 @@ from wsss_lab.methods.mix.technique import Technique, register_technique
 
 
 class Quiet(Technique):
-    factors = {"quiet": 0.01}
+    factor = 0.01
 
     def losses(self, state):
         return {"quiet": state.logits.square().mean()}
@@ -204,7 +204,7 @@ def stop_at(number):
 
 def test_a_stopped_run_goes_on_exactly(tmp_path):
     changes = {**ON["slow"], **ON["search"], **ON["scd"], **ON["turns"], "warmup": 0}
-    run = RunConfig(steps=4, batch=2, save_every=2, log_every=0)
+    run = RunConfig(steps=4, batch=3, save_every=2, log_every=0)
     optim = OptimConfig(lr=1e-3, warmup=0, schedule="constant")
     ends = []
     for stop in (None, 2):

@@ -169,7 +169,7 @@ class Mix(Method):
                     "choose another name"
                 )
             terms |= found
-            factors |= {name: technique.factors.get(name, 1.0) for name in found}
+            factors |= dict.fromkeys(found, technique.factor)
         return terms, factors
 
     def after_step(self, step: int) -> None:
@@ -190,7 +190,7 @@ class Mix(Method):
         return SegOutput(outputs.seg_logits, outputs.cam, outputs.tag_logits)
 
     def start_from(self, state: Mapping[str, Tensor]) -> None:
-        """Start from an earlier run, whatever was on there, or from a network that knows tags.
+        """Start from an earlier run, whatever was on there, or from one that has learned tags.
 
         Args:
             state: tensors of a run of this method, of which the network counts, or of another whose

@@ -1,4 +1,4 @@
-"""What a technique is: an object whose hooks the step of the base calls, and a table of them.
+"""A technique is an object whose hooks the step of the base calls; a table of techniques.
 
 The step of `wsss_lab.methods.mix.method.Mix` fills a `State` from top to bottom and calls, in this
 order and for every technique that is on:
@@ -21,7 +21,7 @@ A hook returns what the state shall hold afterwards; one that is not overridden 
 there. Techniques are called in the order of `TECHNIQUES`, those of a reader last.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -108,8 +108,8 @@ class Technique(nn.Module):
     killed run goes on as if nothing had happened.
     """
 
-    factors: Mapping[str, float] = {}
-    """Weight of each of its losses by name; a loss that is not listed weighs 1."""
+    factor: float = 1.0
+    """Weight of its losses."""
 
     def maker(self, state: State) -> "MixNetwork":
         """Choose the network that makes the labels."""
@@ -159,7 +159,7 @@ for _name in OWN:
 TECHNIQUES.close()
 
 
-def register_technique(name: str, factory: Factory) -> Factory:
+def register_technique(name: str, factory: Factory) -> None:
     """Make a technique of your own known to the setting `extra`.
 
     Args:
@@ -172,4 +172,3 @@ def register_technique(name: str, factory: Factory) -> Factory:
     if not name.isidentifier() or hasattr(nn.ModuleDict, name):
         raise ValueError(f"name: expected a Python name such as mirror, got {name!r}")
     TECHNIQUES.register(name, factory)
-    return factory

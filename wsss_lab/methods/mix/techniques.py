@@ -210,10 +210,10 @@ class SCD(Technique):
     def __init__(self, config: SCDConfig) -> None:
         super().__init__()
         self.config = config
-        self.factors = {"scd": config.weight}
+        self.factor = config.weight
 
     def losses(self, state: State) -> dict[str, Float[Tensor, ""]]:
-        """Look at the whole images a second time, smaller, and compare at random points."""
+        """Compare the images with a smaller view of them, at random points."""
         config, network = self.config, state.network
         view = second_view(state.images, config.view_scale)
         real = second_view(state.valid[:, None].float(), config.view_scale)[:, 0] > 0.5
@@ -245,7 +245,7 @@ class Separation(Technique):
     def __init__(self, config: SeparationConfig) -> None:
         super().__init__()
         self.config = config
-        self.factors = {"separation": config.weight}
+        self.factor = config.weight
 
     def losses(self, state: State) -> dict[str, Float[Tensor, ""]]:
         """Compare the maps on cells labelled as their class and on those labelled background."""
