@@ -23,17 +23,14 @@ there. Techniques are called in the order of `TECHNIQUES`, those of a reader las
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from wsss_lab.methods.common.base import Batch
+from wsss_lab.methods.mix.config import MixConfig
+from wsss_lab.methods.mix.network import MixNetwork, Outputs
 from wsss_lab.registry import Registry
-
-if TYPE_CHECKING:
-    from wsss_lab.methods.mix.config import MixConfig
-    from wsss_lab.methods.mix.network import MixNetwork, Outputs
 
 
 @dataclass(frozen=True)
@@ -63,9 +60,9 @@ class State:
     """Normalised for the backbone."""
     valid: Bool[Tensor, "b h w"]
     """True at real pixels, False in the padding of a crop."""
-    network: "MixNetwork"
+    network: MixNetwork
     """The network in training."""
-    outputs: "Outputs"
+    outputs: Outputs
     """Its outputs for the images."""
     logits: Float[Tensor, "b k1 h w"]
     """Its segmentation at the size of the images, background first."""
@@ -73,7 +70,7 @@ class State:
     """Tagged classes, see `wsss_lab.cam.present_classes`."""
     present: Bool[Tensor, "b m"]
     """Which entries of `classes` are real; the others fill up the row."""
-    maker: "MixNetwork"
+    maker: MixNetwork
     """The network whose maps and segmentation become labels."""
     maps: Float[Tensor, "b k h w"] = field(init=False)
     """Its maps of all classes, joined over scales and mirror images, each stretched to 0..1."""
@@ -111,7 +108,7 @@ class Technique(nn.Module):
     factor: float = 1.0
     """Weight of its losses."""
 
-    def maker(self, state: State) -> "MixNetwork":
+    def maker(self, state: State) -> MixNetwork:
         """Choose the network that makes the labels."""
         return state.maker
 
@@ -143,11 +140,11 @@ class Technique(nn.Module):
         """Name numbers for the log."""
         return {}
 
-    def after_step(self, network: "MixNetwork", step: int) -> None:
+    def after_step(self, network: MixNetwork, step: int) -> None:
         """Follow the weights, after every update of them."""
 
 
-Factory = Callable[["MixConfig", "MixNetwork"], Technique | None]
+Factory = Callable[[MixConfig, MixNetwork], Technique | None]
 """(settings, the network in training) -> the technique; None where the settings switch it off."""
 TECHNIQUES: Registry[Factory] = Registry("technique", "wsss_lab.techniques")
 """Name -> factory, in the order in which a step calls them."""
