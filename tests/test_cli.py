@@ -114,7 +114,7 @@ def test_help_of_a_method_lists_every_setting(capsys):
     assert "not chosen on any truth" in " ".join(text.replace("│", " ").split())
 
 
-@pytest.mark.parametrize("method", ["cam_baseline", "tscd", "asdt", "acr", "cosa"])
+@pytest.mark.parametrize("method", ["cam_baseline", "tscd", "asdt", "acr", "cosa", "mix"])
 def test_help_of_eval_lists_what_can_be_chosen(method, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["eval", method, "--help"])

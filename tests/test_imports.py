@@ -1,7 +1,8 @@
 """The import direction of the package: a room imports what lies below it, never back.
 
 Inside a room modules may import one another, but not in a circle, and a paper's folder imports
-neither another paper nor a recipe. Module names in strings (lazy imports) count like imports.
+neither another paper nor a recipe; `mix`, which is no paper's, puts their parts together. Module
+names in strings (lazy imports) count like imports.
 """
 
 import ast
@@ -40,11 +41,15 @@ APART = {
 ROOT = {"IGNORE", "__version__"}
 TEXT = re.compile(r"wsss_lab(?:\.\w+)+(?::\w+)?")
 METHODS = PACKAGE / "methods"
-PAPERS = sorted({file.parent.name for file in METHODS.glob("*/__init__.py")} - {"common"})
+FOLDERS = {file.parent.name for file in METHODS.glob("*/__init__.py")} - {"common"}
+MIXED = {"mix"}
+"""Folders of methods that are made of several papers' functions."""
+PAPERS = sorted(FOLDERS - MIXED)
 GENERAL = ("cam", "refine", "metrics", "models", "losses", "evaluate", "train", "data", "ema")
 GENERAL += ("config", "registry", "runs", "plan", "report", "viz", "commands", "__main__")
 """Rooms that know no method by its name: what is a paper's own comes from its recipe."""
 NAMED = re.compile(rf"(?<![a-z])(?:{'|'.join(PAPERS)})(?![a-z])")
+KNOWS_MIXED = re.compile(rf"wsss_lab\.(?:methods|recipes)\.(?:{'|'.join(MIXED)})(?:\.|$)")
 
 
 def module_of(path: Path) -> str:
@@ -130,7 +135,7 @@ def test_rooms_are_those_of_the_package():
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_papers_do_not_know_each_other(paper):
-    others = [f"wsss_lab.methods.{other}" for other in PAPERS if other != paper]
+    others = [f"wsss_lab.methods.{other}" for other in FOLDERS if other != paper]
     for module, path in MODULES.items():
         if f"{module}.".startswith((f"wsss_lab.methods.{paper}.", "wsss_lab.methods.common.")):
             for target in imports_of(path):
@@ -139,7 +144,15 @@ def test_papers_do_not_know_each_other(paper):
 
 
 def test_the_papers_are_found():
-    assert {"acr", "asdt", "cosa", "tscd"} <= set(PAPERS)
+    assert set(PAPERS) == {"acr", "asdt", "cosa", "tscd"}
+    assert FOLDERS >= MIXED
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_general_rooms_do_not_import_what_is_mixed(path):
+    """`mix` is a word, so its name is looked for in imports alone."""
+    if room_of(module_of(path)) in GENERAL:
+        assert not [target for target in imports_of(path) if KNOWS_MIXED.match(target)]
 
 
 def names_of_methods(path: Path) -> list[str]:

@@ -82,6 +82,10 @@ Pixels = Annotated[int, Range("[1, 65535]")]
 """A side in px; no format for images has longer ones."""
 Scales = Annotated[tuple[float, ...], Range("(0, 16]")]
 """Sizes relative to an image."""
+MOST_PIXELS = 1 << 20
+"""Usual value of `MostPixels`: photos of VOC (500 x 500) and COCO (640 x 640) have fewer."""
+MostPixels = Annotated[int, Range("[65536, inf)")]
+"""Pixels at which a photo is looked at, at most."""
 Batch = Annotated[int, Range("[1, 1048576]")]
 """Images at a time."""
 

@@ -81,6 +81,39 @@ def test_images_without_tags_become_background(case):
     assert not MapRefinement(3)(images, maps, torch.zeros_like(tags)).any()
 
 
+def test_every_image_and_map_is_refined_on_its_own(case, monkeypatch):
+    """Bit for bit, with few classes and with many, whichever tags are asked for."""
+    images, maps, tags = case
+    for few in (6, 0):
+        monkeypatch.setattr("wsss_lab.evaluate.map_refinement.FEW", few)
+        found = MapRefinement(5)(images, maps, None)
+        for tagged in (tags, torch.eye(3)[:2]):
+            part = MapRefinement(5)(images, maps, tagged)
+            assert torch.equal(part, found * tagged[:, :, None, None])
+        alone = [MapRefinement(5)(images[i : i + 1], maps[i : i + 1], None) for i in range(2)]
+        assert torch.equal(torch.cat(alone), found)
+
+
+def test_refinement_for_both_scores_at_once_changes_neither():
+    """Maps are refined once for the tags that are named and for the true ones."""
+    world, network = ToyWorld("val", 4, masks=True), toy_classifier()
+    options = {"num_classes": len(TOY_CLASSES) + 1, "cam_threshold": 0.4, "batch": 2}
+    calls = []
+
+    class Counted(MapRefinement):
+        def __call__(self, images, maps, tags):
+            calls.append(tags)
+            return super().__call__(images, maps, tags)
+
+    both = evaluate(network, world, refine=Counted(5), tags_at_test=True, **options)
+    assert len(calls) == 2  # batches
+    plain = evaluate(network, world, refine=Counted(5), **options)
+    assert torch.equal(plain.sweeps["cam"].confusion, both.sweeps["cam"].confusion)
+    named, true = calls[2:], [world[i]["tags"] for i in range(4)]
+    for union, tags, two in zip(calls[:2], named, (true[:2], true[2:]), strict=True):
+        assert torch.equal(union, torch.maximum(tags, torch.stack(two)))
+
+
 def test_reports_say_that_maps_were_refined():
     world, network = ToyWorld("val", 2, masks=True), toy_classifier()
     options = {"num_classes": len(TOY_CLASSES) + 1, "cam_threshold": 0.4, "tags_at_test": True}

@@ -11,7 +11,7 @@ from wsss_lab.runs.recipe import find_preset, find_recipe
 from wsss_lab.runs.settings import plain
 
 TABLE = Path(__file__).with_name("preset_numbers.md")
-METHODS = ("cam_baseline", "tscd", "asdt", "acr", "cosa")
+METHODS = ("cam_baseline", "tscd", "asdt", "acr", "cosa", "mix")
 CASES = [(method, preset) for method in METHODS for preset in find_recipe(method).presets]
 
 

@@ -146,7 +146,7 @@ def test_info_lists_methods_presets_and_what_is_missing():
     with contextlib.redirect_stdout(io.StringIO()) as text:
         assert main(["info"]) == 0
     methods = json.loads(text.getvalue())["methods"]
-    assert set(methods) == {"cam_baseline", *NAMES}
+    assert set(methods) == {"cam_baseline", "mix", *NAMES}
     for name in NAMES:
         assert methods[name]["presets"] == list(recipe_of(name).presets)
         assert methods[name]["no such preset"] == recipe_of(name).missing_presets

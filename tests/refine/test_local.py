@@ -369,3 +369,22 @@ def test_bad_propagation():
         propagate(MASKS, weights, (1, 2), -1)
     with pytest.raises(ValueError, match="iterations"):
         PAR(iterations=-1)
+
+
+@pytest.mark.parametrize("method", REFINERS)
+def test_planes_one_after_the_other_give_the_same(method):
+    """Layout of the weights, values and gradients; only sums are rounded in another order."""
+    images, masks = scene(17, 14, k=2)
+    one, other = masks.clone().requires_grad_(), masks.clone().requires_grad_()
+    usual = method((1, 3), 4)(images, one)
+    planes = method((1, 3), 4, by_plane=True)(images, other)
+    torch.testing.assert_close(planes, usual, rtol=1e-5, atol=1e-6)
+    assert planes.is_contiguous()
+    factor = torch.rand_like(usual)
+    (usual * factor).sum().backward()
+    (planes * factor).sum().backward()
+    torch.testing.assert_close(other.grad, one.grad, rtol=1e-5, atol=1e-6)
+    usual, planes = (local_affinity(images, method.kernel, (1, 3), way) for way in (False, True))
+    assert torch.equal(usual, planes)
+    assert planes.is_contiguous()
+    assert usual.permute(0, 2, 3, 1).is_contiguous()

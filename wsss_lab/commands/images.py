@@ -14,7 +14,8 @@ class Predict(Settings):
     """Name and outline what is in images, without tags: masks and overlays."""
 
     images: Positional[Path]
-    """An image file, or a folder of them."""
+    """An image file, or a folder of them. One of more pixels than the network's setting
+    `test.most_pixels`, usually 1048576, is shrunk for the network; its mask has its own size."""
     out: Path
     """Folder for the masks and overlays."""
     weights: Path | None = None
@@ -25,7 +26,8 @@ class Predict(Settings):
     threshold: Share = 0.4
     """Background threshold on normalised class activation maps, 0..1."""
     soft: bool = False
-    """Also write the class probabilities, <name>.npz."""
+    """Also write the class probabilities, <name>.npz; of an image that is shrunk, at the smaller
+    size."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
     overwrite: bool = False

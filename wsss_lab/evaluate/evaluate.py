@@ -10,8 +10,6 @@ from typing import Any, runtime_checkable
 from typing import Protocol as Shape
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
@@ -19,14 +17,17 @@ from wsss_lab.data.errors import DataError
 from wsss_lab.data.reported import Reported, raising
 from wsss_lab.data.sample import Sample
 from wsss_lab.data.workers import LoaderWorker
+from wsss_lab.evaluate.counting import Crf, RefineMaps, count, refined
 from wsss_lab.evaluate.directories import SHOWN, evaluate_directories, read_names
 from wsss_lab.evaluate.eval_command import run_eval
 from wsss_lab.evaluate.grouping import by_shape
-from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
-from wsss_lab.evaluate.regions import Regions, regions_of
-from wsss_lab.evaluate.scores import ORACLE, Evaluation, Scores, shows_nothing, summarise
-from wsss_lab.methods.common.base import Method, SegOutput
-from wsss_lab.metrics import Protocol, strongest_class
+from wsss_lab.evaluate.inference import MultiScale
+from wsss_lab.evaluate.large import group_size, look
+from wsss_lab.evaluate.regions import regions_of
+from wsss_lab.evaluate.scores import Evaluation, Scores, summarise
+from wsss_lab.methods.common.base import Method
+from wsss_lab.metrics import Protocol
+from wsss_lab.models.folded import folded
 from wsss_lab.progress import Countdown
 
 __all__ = [
@@ -41,14 +42,6 @@ __all__ = [
     "run_eval",
     "score_shard",
 ]
-
-Crf = Callable[[UInt8[Tensor, "b 3 h w"], Float[Tensor, "b k1 h w"]], Float[Tensor, "b k1 h w"]]
-"""(images 0..255, class probabilities) -> better class probabilities."""
-RefineMaps = Callable[
-    [UInt8[Tensor, "b 3 h w"], Float[Tensor, "b k h w"], Float[Tensor, "b k"] | None],
-    Float[Tensor, "b k h w"],
-]
-"""(images 0..255, class maps 0..1, tags that may win) -> better class maps."""
 
 
 @runtime_checkable
@@ -93,23 +86,27 @@ def score_shard(
     was_training = method.training
     progress = Countdown("scores", len(mine), None if rank else log)
     method.eval()
-    for group in by_shape(loader, batch):
-        images = torch.stack([s["image"] for s in group]).to(device)
-        truth = _masks(group).to(device).long()
-        tags = torch.stack([s["tags"] for s in group]).to(device)
-        pixels = images.float() / 255
-        output = multi_scale_predict(method.predict, pixels, views)
-        regions = regions_of(group, truth, tags)
-        _count(scores, output, images, truth, None, crf, refine, regions, cam_threshold)
-        if tags_at_test:
+    with folded(method):
+        for group in by_shape(loader, group_size(batch, views, device)):
+            photos = torch.stack([s["image"] for s in group])
+            tags = torch.stack([s["tags"] for s in group]).to(device)
+            images, output = look(method.predict, photos, views, None, device)
+            truth = _masks(group)  # 8 bits, and on the CPU, where images were too large to look at
+            if images.shape[-2:] == photos.shape[-2:]:
+                truth = truth.to(device).long()
+            regions = regions_of(group, truth, tags.to(truth.device))
             told = output
-            if method.uses_tags:
-                told = multi_scale_predict(method.predict, pixels, views, tags)
-            _count(scores, told, images, truth, tags, crf, refine, regions, cam_threshold)
-        if output.tag_logits is not None:
-            scores.add_tags(output.tag_logits, tags)
-        scores.images += len(group)
-        progress.add(len(group))
+            if tags_at_test and method.uses_tags:
+                _, told = look(method.predict, photos, views, tags, device)
+            if refine is not None:
+                output, told = refined(refine, images, output, told, tags, tags_at_test)
+            count(scores, output, images, truth, None, crf, regions, cam_threshold)
+            if tags_at_test:
+                count(scores, told, images, truth, tags, crf, regions, cam_threshold)
+            if output.tag_logits is not None:
+                scores.add_tags(output.tag_logits, tags)
+            scores.images += len(group)
+            progress.add(len(group))
     method.train(was_training)
     return scores
 
@@ -196,62 +193,6 @@ def _name_of(crf: Crf | None, stated: Protocol) -> str:
     if crf is None:
         return "none"
     return getattr(crf, "__name__", repr(crf)) if stated.crf == Protocol().crf else stated.crf
-
-
-def _count(
-    scores: Scores,
-    output: SegOutput,
-    images: UInt8[Tensor, "b 3 h w"],
-    truth: Int[Tensor, "b h w"],
-    tags: Float[Tensor, "b k"] | None,
-    crf: Crf | None,
-    refine: RefineMaps | None,
-    regions: Regions | None,
-    cam_threshold: float | None,
-) -> None:
-    """Add one group; `tags` are the true ones, or None."""
-    _require_classes(output, scores.num_classes)
-    end = "" if tags is None else ORACLE
-    negatives = bool(shows_nothing(truth).any())
-    if output.logits is not None:
-        logits = output.logits
-        if tags is not None:
-            absent = F.pad(tags <= 0, (1, 0))[:, :, None, None]
-            logits = logits.masked_fill(absent, torch.finfo(logits.dtype).min)
-        label = logits.max(dim=1).indices
-        scores.add_labels(f"seg{end}", label, truth)
-        if negatives:
-            scores.add_alarms(f"seg{end}", label, truth)
-        if regions:
-            scores.regions[f"seg{end}"].add(regions, label)
-        if crf is not None:
-            scores.add_labels(
-                f"seg+crf{end}", crf(images, logits.softmax(1)).max(dim=1).indices, truth
-            )
-    if output.cam is not None:
-        allowed = tags
-        if tags is None and output.tag_logits is not None:
-            allowed = (output.tag_logits > 0).float()
-        cam = output.cam if refine is None else refine(images, output.cam, allowed)
-        scores.add_cam(f"cam{end}", cam, allowed, truth)
-        made = None
-        if cam_threshold is not None and (regions or negatives):
-            best, winner = strongest_class(cam, allowed)
-            made = (winner + 1).masked_fill_(best <= cam_threshold, 0)
-        if negatives and made is not None:
-            scores.add_alarms(f"cam{end}", made, truth)
-        if regions:
-            maps = cam if allowed is None else cam * allowed[:, :, None, None]
-            scores.regions[f"cam{end}"].add(regions, made, maps)
-
-
-def _require_classes(output: SegOutput, num_classes: int) -> None:
-    for what, found, more in (("logits", output.logits, 0), ("cam", output.cam, 1)):
-        if found is not None and found.shape[1] + more != num_classes:
-            raise ValueError(
-                f"the method's {what} are for {found.shape[1] + more} classes with background, "
-                f"the data set has {num_classes}; were these weights trained on another data set?"
-            )
 
 
 def _small(sample: Sample) -> Sample:

@@ -23,6 +23,8 @@ from wsss_lab.cam import class_activation_map, grad_cam, normalize_cam
 from wsss_lab.cam.attention_maps import attention_gradients
 from wsss_lab.config import write_atomically
 from wsss_lab.data.images import read_image
+from wsss_lab.evaluate.inference import MultiScale
+from wsss_lab.evaluate.large import shrunk
 from wsss_lab.models.attention import record_attention
 from wsss_lab.models.imagenet import ImageNetClassifier, imagenet_classifier
 from wsss_lab.outputs import guard_outputs
@@ -83,10 +85,10 @@ def explain(
         raise ValueError(f"count: expected 1..{classes} classes, got {count}")
     if not 32 <= side <= 2048:
         raise ValueError(f"side: expected 32..2048 px, got {side}")
-    size = fit_size((photo.shape[1], photo.shape[2]), side, classifier.multiple)
-    image = F.interpolate(
-        photo[None].float() / 255, size, mode="bilinear", antialias=True, align_corners=False
-    )
+    own = (photo.shape[1], photo.shape[2])
+    size = fit_size(own, side, classifier.multiple)
+    pixels = shrunk(photo[None], MultiScale().computing_size(*own)).float() / 255
+    image = F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
     with torch.enable_grad():
         logits, maps = _class_maps(classifier.net, classifier.normalize(image), count)
     probs, top = logits.detach().softmax(1)[0].topk(count)

@@ -1,7 +1,7 @@
 """Samples of one size, out of a stream of samples of any size."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor
@@ -13,23 +13,26 @@ WAITING = 256
 
 
 def by_shape(
-    samples: Iterator[Sample], batch: int, waiting: int = WAITING
+    samples: Iterator[Sample],
+    batch: int | Callable[[tuple[int, int]], int],
+    waiting: int = WAITING,
 ) -> Iterator[list[Sample]]:
     """Group a stream of samples so that every group holds images of one size.
 
     Args:
         samples: any number, any order.
-        batch: most images in a group.
+        batch: most images in a group; a number, or a function of their (h, w).
         waiting: images held back at most; beyond, the largest incomplete group goes.
 
     Yields:
         Every sample exactly once.
     """
-    held: dict[tuple[int, ...], list[Sample]] = defaultdict(list)
+    held: dict[tuple[int, int], list[Sample]] = defaultdict(list)
     for sample in samples:
-        key = tuple(sample["image"].shape[-2:])
+        height, width = sample["image"].shape[-2:]
+        key = (height, width)
         held[key].append(_unshared(sample))
-        if len(held[key]) == batch:
+        if len(held[key]) == (batch if isinstance(batch, int) else batch(key)):
             yield held.pop(key)
         elif sum(map(len, held.values())) >= waiting:
             yield held.pop(max(held, key=lambda k: len(held[k])))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from wsss_lab.cam import FUSIONS, Fusion, Normalization, fuse_cams, normalize_cam
 from wsss_lab.methods.common.base import SegOutput
-from wsss_lab.ranges import Pixels, Range, Settings
+from wsss_lab.ranges import MOST_PIXELS, MostPixels, Pixels, Range, Settings
 
 PredictFn = Callable[[Float[Tensor, "v 3 h w"], Float[Tensor, "v k"] | None], SegOutput]
 """Type of `Method.predict`."""
@@ -58,6 +58,9 @@ class MultiScale(Settings):
     min_side: Pixels = 32
     """A view whose shorter side would fall below this is enlarged to it, in proportion, px: COCO
     has images that no network here could see at half size. The released codes have no such rule."""
+    most_pixels: MostPixels = MOST_PIXELS
+    """A photo with more pixels is shrunk to this number before anything else, see
+    `wsss_lab.evaluate.large`. The released codes have no such rule."""
 
     def require(self) -> None:
         """Refuse rules that cut logits, and a side without `resize` or `resize` without a side."""
@@ -83,7 +86,19 @@ class MultiScale(Settings):
             return self.side, self.side
         if self.resize == "long":
             longer = max(height, width)
-            return round(height * self.side / longer), round(width * self.side / longer)
+            sides = (round(side * self.side / longer) for side in (height, width))
+            height, width = (max(1, side) for side in sides)
+        return height, width
+
+    def computing_size(self, height: int, width: int) -> tuple[int, int]:
+        """Size (h, w) at which an image is looked at: its own, but for `most_pixels`, px."""
+        if height * width > self.most_pixels:
+            factor = math.sqrt(self.most_pixels / (height * width))
+            height, width = (max(1, int(side * factor)) for side in (height, width))
+        short, long = sorted((height, width))
+        if short < self.min_side and self.min_side**2 * long > self.most_pixels * short:
+            short, long = self.min_side, self.most_pixels // self.min_side
+            return (short, long) if height < width else (long, short)
         return height, width
 
 
@@ -147,6 +162,31 @@ def multi_scale_predict(
         stacked = torch.stack(rows).unflatten(1, (-1, len(images)))  # (scales, flips, b, k)
         output = replace(output, tag_logits=stacked.mean((0, 1)))
     return output
+
+
+def class_probabilities(output: SegOutput, threshold: float) -> Float[Tensor, "b k1 h w"]:
+    """Soft maps whose argmax is the label map.
+
+    Args:
+        output: at image size, of `multi_scale_predict`.
+        threshold: background score of class maps; not used where there are logits.
+
+    Returns:
+        Softmax of the logits; else the background score beside the maps of the tags that the
+        method itself predicts, divided by their sum.
+
+    Raises:
+        ValueError: the method gives neither logits nor maps.
+    """
+    if output.logits is not None:
+        return output.logits.softmax(1)
+    if output.cam is None:
+        raise ValueError("the method gives neither segmentation logits nor class maps")
+    cam = output.cam
+    if output.tag_logits is not None:
+        cam = cam * (output.tag_logits > 0)[:, :, None, None]
+    scores = torch.cat([torch.full_like(cam[:, :1], threshold), cam], 1)
+    return scores / scores.sum(1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
 
 
 def scaled(

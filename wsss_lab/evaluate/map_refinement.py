@@ -16,10 +16,16 @@ from wsss_lab.ranges import Count, Settings
 from wsss_lab.refine import PAR, refine_present
 from wsss_lab.refine.local import PAR_KERNEL
 
+FEW = 6
+"""Classes up to which whole planes are faster than an index on a CPU; measured."""
+
 
 @dataclass(frozen=True)
 class MapRefinement(Settings):
-    """Refine maps by PAR, in a number of steps; n steps and then m are n + m steps."""
+    """Refine maps by PAR, in a number of steps; n steps and then m are n + m steps.
+
+    Every map is refined on its own: the others, and which of them may win, do not change it.
+    """
 
     steps: Count
     """Steps of PAR."""
@@ -50,8 +56,17 @@ class MapRefinement(Settings):
             tags = torch.ones(maps.shape[:2], device=maps.device)
         if not bool((tags > 0).any()):
             return torch.zeros_like(maps)
-        refined = refine_present(PAR(iterations=self.steps), images.float() / 255, maps, tags)
-        return refined.div_((1 + PAR_KERNEL.position) ** self.steps).clamp_(0, 1)
+        growth = (1 + PAR_KERNEL.position) ** self.steps
+        if not maps.is_cpu:
+            refined = refine_present(PAR(iterations=self.steps), images.float() / 255, maps, tags)
+            return refined.div_(growth).clamp_(0, 1)
+        made = torch.zeros_like(maps, dtype=torch.float32)
+        for image, own, on, target in zip(images, maps, tags > 0, made, strict=True):
+            if count := int(on.sum()):  # one by one: weights of one image stay in the caches
+                par = PAR(iterations=self.steps, by_plane=count <= FEW)
+                refined = par(image[None].float() / 255, own[on][None])[0]
+                target[on] = refined.div_(growth).clamp_(0, 1)
+        return made
 
 
 def map_refinement(steps: int) -> MapRefinement | None:

@@ -3,7 +3,8 @@
 The toy classifier names what is in an image, and its class activation map outlines it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ from wsss_lab.data.errors import DataError, OnProblem, Problem
 from wsss_lab.data.files import list_pictures, readable_suffixes, stem
 from wsss_lab.data.images import read_image
 from wsss_lab.data.masks import save_label
-from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
+from wsss_lab.evaluate.inference import MultiScale, class_probabilities
+from wsss_lab.evaluate.large import label_by_band, look, shrunk
 from wsss_lab.evaluate.overlays import write_overlay
 from wsss_lab.evaluate.trained import Trained, choose_device
 from wsss_lab.methods.cam_baseline import TagClassifier
-from wsss_lab.methods.common.base import SegOutput
 from wsss_lab.models.backbones import build_backbone
+from wsss_lab.models.folded import folded
 from wsss_lab.models.state import load_strictly
 from wsss_lab.outputs import guard_outputs
 
@@ -59,7 +61,8 @@ def predict(
 
     Args:
         classifier: names the image and gives the maps.
-        image: RGB, any size of at least 32 px.
+        image: RGB, any size of at least 32 px; one of more than `MOST_PIXELS` pixels is shrunk for
+            the network, see `wsss_lab.evaluate.large`.
         threshold: background where no map, scaled to maximum 1, exceeds it; 0..1.
 
     Returns:
@@ -68,15 +71,29 @@ def predict(
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold: expected 0..1, got {threshold}")
-    pixels = image[None].float() / 255
+    label, probs, _ = _predict(classifier, image, threshold)
+    return label.long(), probs
+
+
+def _predict(
+    classifier: TagClassifier, image: Tensor, threshold: float
+) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """As `predict`, labels perhaps of 8 bits; and the size at which the image was looked at."""
+    size = (image.shape[-2], image.shape[-1])
+    seen = shrunk(image[None], MultiScale().computing_size(*size))
+    pixels = seen.to(next(classifier.parameters()).device).float() / 255
     features = classifier.features(pixels)
     probs = classifier.head(features)[0].sigmoid()
     maps = F.interpolate(
-        classifier.head.cam(features), image.shape[-2:], mode="bilinear", align_corners=False
+        classifier.head.cam(features), pixels.shape[-2:], mode="bilinear", align_corners=False
     )
-    cam = normalize_cam(maps, "plain")[0] * (probs > 0.5)[:, None, None]
-    score, winner = cam.max(0)
-    return torch.where(score > threshold, winner + 1, 0), probs
+    cam = normalize_cam(maps, "plain") * (probs > 0.5)[:, None, None]
+
+    def label(maps: Tensor) -> Tensor:
+        score, winner = maps.max(1)
+        return torch.where(score > threshold, winner + 1, 0)
+
+    return label_by_band(cam, size, label)[0], probs, (pixels.shape[-2], pixels.shape[-1])
 
 
 def predict_folder(
@@ -103,7 +120,8 @@ def predict_folder(
             networks that segment.
         trained: a network, see `wsss_lab.runs.weights.load_trained`; None takes the packaged toy
             classifier.
-        soft: also write `<name>.npz` with `probs`, float16 (k1, h, w), and the class names.
+        soft: also write `<name>.npz` with `probs`, float16 (k1, h, w), and the class names; of a
+            photo that is shrunk, see `wsss_lab.evaluate.large`, at the smaller size.
         device: "auto", "cpu" or "cuda".
         overwrite: replace files that are there; an input is never replaced.
         inputs: further files that must not be replaced.
@@ -205,12 +223,21 @@ def _labeller(
     require_foreground(classes[1:], f"classes of {trained.file}")  # and they fit into 8 bits
 
     def label(image: Tensor) -> tuple[np.ndarray, Tensor | None, str]:
-        pixels = image[None].to(place).float() / 255
-        output = multi_scale_predict(method.predict, pixels, views)
-        probs = class_probabilities(output, threshold)[0]
-        mask = probs.max(dim=0).indices.to(torch.uint8).cpu().numpy()
+        size = (image.shape[-2], image.shape[-1])
+        with folded(method):
+            seen, output = look(method.predict, image[None], views, device=place)
+        kind = "cam" if output.logits is None else "logits"
+
+        def winner(scores: Tensor | None) -> Tensor:
+            probs = class_probabilities(replace(output, **{kind: scores}), threshold)
+            return probs.max(dim=1).indices
+
+        scores = getattr(output, kind)
+        label = winner(scores) if scores is None else label_by_band(scores, size, winner)
+        mask = label[0].to(torch.uint8).cpu().numpy()
         names = [classes[c] for c in np.unique(mask) if c]
-        return mask, probs if soft else None, ", ".join(names) or "background only"
+        said = (", ".join(names) or "background only") + _looked_at(seen.shape[-2:], size)
+        return mask, class_probabilities(output, threshold)[0] if soft else None, said
 
     return label, classes
 
@@ -220,41 +247,21 @@ def _toy_labeller(classifier: TagClassifier, threshold: float, soft: bool) -> La
 
     @torch.no_grad()
     def label(image: Tensor) -> tuple[np.ndarray, Tensor | None, str]:
-        mask, tags = predict(classifier, image.to(place), threshold)
+        mask, tags, seen = _predict(classifier, image, threshold)
         found = [f"{n} {p:.2f}" for n, p in zip(TOY_CLASSES, tags.tolist(), strict=True) if p > 0.5]
         probs = None
         if soft:
-            view = image[None].to(place).float() / 255
-            output = multi_scale_predict(classifier.predict, view, MultiScale())
+            _, output = look(classifier.predict, image[None], MultiScale(), device=place)
             probs = class_probabilities(output, threshold)[0]
-        return mask.to(torch.uint8).cpu().numpy(), probs, ", ".join(found) or "nothing named"
+        said = (", ".join(found) or "nothing named") + _looked_at(seen, image.shape[-2:])
+        return mask.to(torch.uint8).cpu().numpy(), probs, said
 
     return label
 
 
-def class_probabilities(output: SegOutput, threshold: float) -> Float[Tensor, "b k1 h w"]:
-    """Soft maps whose argmax is the label map.
-
-    Args:
-        output: at image size, of `multi_scale_predict`.
-        threshold: background score of class maps; not used where there are logits.
-
-    Returns:
-        Softmax of the logits; else the background score beside the maps of the tags that the
-        method itself predicts, divided by their sum.
-
-    Raises:
-        ValueError: the method gives neither logits nor maps.
-    """
-    if output.logits is not None:
-        return output.logits.softmax(1)
-    if output.cam is None:
-        raise ValueError("the method gives neither segmentation logits nor class maps")
-    cam = output.cam
-    if output.tag_logits is not None:
-        cam = cam * (output.tag_logits > 0)[:, :, None, None]
-    scores = torch.cat([torch.full_like(cam[:, :1], threshold), cam], 1)
-    return scores / scores.sum(1, keepdim=True).clamp(min=torch.finfo(scores.dtype).tiny)
+def _looked_at(seen: Sequence[int], size: Sequence[int]) -> str:
+    """Return the size at which a photo was looked at, in words; nothing where it is its own."""
+    return "" if tuple(seen) == tuple(size) else f" (looked at in {seen[1]}x{seen[0]} px)"
 
 
 def _write_soft(path: Path, probs: Tensor, classes: tuple[str, ...]) -> None:

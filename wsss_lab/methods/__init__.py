@@ -11,8 +11,9 @@
 ``keymap``         names of tensors in released checkpoints
 =================  =================================================================================
 
-`cam_baseline` is the plain reference; `common` holds what methods share. The main names can be
-imported from here: ``from wsss_lab.methods import CoSA``.
+`cam_baseline` is the plain reference, `mix` one base for the techniques of all papers; `common`
+holds what methods share. The main names can be imported from here:
+``from wsss_lab.methods import CoSA``.
 """
 
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from wsss_lab.methods.common.base import Method as Method
     from wsss_lab.methods.cosa.config import CoSAConfig as CoSAConfig
     from wsss_lab.methods.cosa.method import CoSA as CoSA
+    from wsss_lab.methods.mix.config import MixConfig as MixConfig
+    from wsss_lab.methods.mix.method import Mix as Mix
     from wsss_lab.methods.tscd.config import TSCDConfig as TSCDConfig
     from wsss_lab.methods.tscd.method import TSCD as TSCD
 
@@ -39,6 +42,8 @@ _HOMES = {
     "CoSAConfig": "cosa.config",
     "TSCD": "tscd.method",
     "TSCDConfig": "tscd.config",
+    "Mix": "mix.method",
+    "MixConfig": "mix.config",
     "SegNetwork": "cam_baseline",
     "TagClassifier": "cam_baseline",
     "Method": "common.base",

@@ -6,6 +6,6 @@ Recipes of one stage are made by `wsss_lab.recipes.end_to_end`.
 
 from wsss_lab.runs.recipe import RECIPES
 
-for _name in ("cam_baseline", "tscd", "asdt", "cosa", "acr"):
+for _name in ("cam_baseline", "tscd", "asdt", "cosa", "acr", "mix"):
     RECIPES.register(_name, f"wsss_lab.recipes.{_name}:RECIPE")
 RECIPES.close()

@@ -35,7 +35,7 @@ from wsss_lab.runs.labels import label_stage
 from wsss_lab.runs.lists import finish_unscored, load_lists
 from wsss_lab.runs.owner import own_run
 from wsss_lab.runs.recipe import Recipe, TrainingStage, find_views
-from wsss_lab.runs.scoring import TestConfig, count_classes, released_preset, score
+from wsss_lab.runs.scoring import TestConfig, bounded, count_classes, released_preset, score
 from wsss_lab.runs.settings import restore
 from wsss_lab.runs.stages import (
     Log,
@@ -88,6 +88,8 @@ class EndToEnd:
     """Backbone -> changes to the preset `toy` that leave the tag losses alone."""
     checkpoint: CheckpointKind | None = None
     """How a released checkpoint is recognised; goes with `keymap`."""
+    packaged_start: str = ""
+    """Method whose packaged network `--start toy` begins with; "" for the method's own."""
 
     def recipe(self) -> Recipe:
         """Return the recipe that commands use."""
@@ -148,10 +150,13 @@ class EndToEnd:
         def build(classes: int) -> Method:
             method = self.build(config, classes, True)
             if config.start:  # that it fits is seen when the classes are known
-                read_start(config.start, self.name, config.method.backbone)
+                read_start(config.start, self._start_name(config), config.method.backbone)
             return with_consistency(method, config.acr)  # backbones without attention end here
 
         return [TrainingStage(build, config.run, config.optim, "method.backbone")]
+
+    def _start_name(self, config: Any) -> str:
+        return (config.start == "toy" and self.packaged_start) or self.name
 
     def _train(self, folder: RunFolder, config: Any, log: Log) -> dict[str, Any]:
         out = folder.path
@@ -167,7 +172,7 @@ class EndToEnd:
         seeded(config.run.seed)
         method = self.build(config, images.num_classes, True)
         backbone, classes = config.method.backbone, images.class_names
-        start_method(method, config.start, self.name, backbone, classes)
+        start_method(method, config.start, self._start_name(config), backbone, classes)
         plugged = with_consistency(method, config.acr)
         folder.begin(images.class_names)
         fabric.barrier()  # a replaced run is gone before any process looks for its stages
@@ -245,7 +250,7 @@ class EndToEnd:
 
     def views(self, config: Any) -> MultiScale:
         """Return the scales and flips of a network with these settings."""
-        return find_views(config.test.views)
+        return bounded(find_views(config.test.views), config.test)
 
     def load_released(self, state: Mapping[str, Tensor]) -> tuple[Method, Any]:
         """The network of a checkpoint of the authors, in eval mode, and the settings it had.

@@ -20,7 +20,7 @@ from wsss_lab.runs.folder import device_name
 from wsss_lab.runs.labels import label_stage
 from wsss_lab.runs.lists import load_lists
 from wsss_lab.runs.recipe import find_views
-from wsss_lab.runs.scoring import score
+from wsss_lab.runs.scoring import bounded, score
 from wsss_lab.runs.stages import seeded, silent
 from wsss_lab.train.devices import make_fabric
 
@@ -105,7 +105,7 @@ def _probe_end(
 ) -> dict[str, Probe]:
     """Time what follows the training: scores, or labels where there is no mask to compare with."""
     (train, val), run, test = data, config.run, config.test
-    views = find_views(test.views)
+    views = bounded(find_views(test.views), test)
     alone = dataclasses.replace(config, run=dataclasses.replace(run, workers=0))
 
     def score_some(some: Any) -> None:

@@ -82,6 +82,7 @@ def local_affinity(
     images: Float[Tensor, "b 3 h w"],
     kernel: LocalKernel = PAR_KERNEL,
     dilations: Sequence[int] = DILATIONS,
+    by_plane: bool = False,
 ) -> Float[Tensor, "b n h w"]:
     """Compute the weights of every pixel's neighbours from the image.
 
@@ -89,11 +90,13 @@ def local_affinity(
         images: RGB in 0..1. All but the variation term is scale-free (up to `eps`).
         kernel: one of the three.
         dilations: distances in px; may exceed the image.
+        by_plane: on the CPU, lay out the weights of one neighbour after the other in memory, as
+            `propagate` by plane reads them, and not the neighbours of a pixel side by side.
 
     Returns:
         Weights of the `8 * len(dilations)` neighbours in the order of `dilated_offsets`, in
         float32 (float64 for float64 images). Without gradient, as in the originals: the image is a
-        constant there. On the CPU the neighbours of a pixel lie side by side in memory.
+        constant there.
 
     Raises:
         ValueError: if `images` is no float image batch or `dilations` is wrong.
@@ -108,14 +111,17 @@ def local_affinity(
         if not images.is_cpu:
             weights = _block_weights(padded, edges, slice(0, h), offsets, pad, kernel)
             return weights.transpose(0, 1)
-        # neighbours last in memory: `propagate` reads all weights of a pixel together
-        weights = padded.new_empty(b, h, w, len(offsets))
+        n = len(offsets)
+        if by_plane:
+            weights = padded.new_empty(b, n, h, w)
+        else:  # neighbours last in memory: `propagate` reads all weights of a pixel together
+            weights = padded.new_empty(b, h, w, n).permute(0, 3, 1, 2)
         step = max(1, _BLOCK // (b * w))
         for top in range(0, h, step):
             rows = slice(top, min(top + step, h))
             block = _block_weights(padded, edges, rows, offsets, pad, kernel)
-            weights[:, rows] = block.permute(1, 2, 3, 0)
-    return weights.permute(0, 3, 1, 2)
+            weights[:, :, rows] = block.transpose(0, 1)
+    return weights
 
 
 class LocalRefiner(nn.Module):
@@ -125,13 +131,16 @@ class LocalRefiner(nn.Module):
     max_value: float | None = 1.0
     """Largest image value accepted; None where the scale does not matter."""
 
-    def __init__(self, dilations: Sequence[int] = DILATIONS, iterations: int = 10) -> None:
-        """Store the settings; there are no parameters to train."""
+    def __init__(
+        self, dilations: Sequence[int] = DILATIONS, iterations: int = 10, by_plane: bool = False
+    ) -> None:
+        """Store the settings; there are no parameters to train. `by_plane`: see `propagate`."""
         super().__init__()
         dilated_offsets(dilations)
         if iterations < 0:
             raise ValueError(f"iterations must be 0 or more, got {iterations}; the papers use 10")
         self.dilations, self.iterations = tuple(int(d) for d in dilations), iterations
+        self.by_plane = by_plane
 
     def extra_repr(self) -> str:
         """Return the settings for `repr`."""
@@ -173,8 +182,8 @@ class LocalRefiner(nn.Module):
             if masks.shape[2:] != images.shape[2:]:
                 size = tuple(images.shape[2:])
                 masks = F.interpolate(masks, size, mode="bilinear", align_corners=True)
-        weights = local_affinity(images, self.kernel, self.dilations)
-        return propagate(masks, weights, self.dilations, self.iterations)
+        weights = local_affinity(images, self.kernel, self.dilations, self.by_plane)
+        return propagate(masks, weights, self.dilations, self.iterations, self.by_plane)
 
 
 class PAMR(LocalRefiner):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from wsss_lab.data.masks import read_mask
-from wsss_lab.evaluate.inference import multi_scale_predict
+from wsss_lab.evaluate.large import at_rows, label_by_band, look
 from wsss_lab.runs.weights import load_trained
 
 
@@ -42,14 +42,17 @@ def examples(
     found = []
     for index in indices:
         sample = images[index]
-        pixels = sample["image"][None].float() / 255
+        photo, size = sample["image"][None], tuple(sample["image"].shape[-2:])
         cam = prediction = None
         if segmenter and mapper:
             tags = sample["tags"][None] if tell_tags and mapper.method.uses_tags else None
-            output = multi_scale_predict(mapper.method.predict, pixels, mapper.views, tags)
+            _, output = look(mapper.method.predict, photo, mapper.views, tags)
             cam = _strongest(output, sample["tags"] if tell_tags else None)
-            logits = multi_scale_predict(segmenter.method.predict, pixels, segmenter.views).logits
-            prediction = None if logits is None else logits[0].argmax(0)
+            if cam is not None:
+                cam = at_rows(cam[None, None], size, slice(0, size[0]))[0, 0]
+            logits = look(segmenter.method.predict, photo, segmenter.views)[1].logits
+            if logits is not None:
+                prediction = label_by_band(logits, size, lambda s: s.argmax(1))[0]
         file = labels / f"{sample['name']}.png" if labels else None
         found.append(
             {

@@ -17,9 +17,11 @@ from wsss_lab.data.masks import read_mask, save_label
 from wsss_lab.data.reported import Reported, raising
 from wsss_lab.data.workers import LoaderWorker
 from wsss_lab.evaluate.evaluate import RefineMaps, by_shape
-from wsss_lab.evaluate.inference import MultiScale, multi_scale_predict
+from wsss_lab.evaluate.inference import MultiScale
+from wsss_lab.evaluate.large import enlarged_label, group_size, label_by_band, look
 from wsss_lab.evaluate.overlays import write_overlay
-from wsss_lab.methods.common.base import Method
+from wsss_lab.methods.common.base import Method, SegOutput
+from wsss_lab.models.folded import folded
 from wsss_lab.progress import Countdown
 from wsss_lab.runs.stage_record import network_digest, note_labels, require_own_labels
 from wsss_lab.runs.stages import Log
@@ -60,7 +62,9 @@ def label_stage(
     Only tagged classes can win, and truth is not looked at. Images are handled in chunks that are
     the same in every run, because a batch's composition may change the last bit of a result. A
     chunk whose files are all there is passed over, if it is this network that made them: its hash
-    stands in `stage.json` beside them.
+    stands in `stage.json` beside them. Labels have the size of their photo; one that is shrunk for
+    the network, see `wsss_lab.evaluate.large`, gets them from enlarged scores, or by the nearest
+    pixel from a `rule`.
 
     Args:
         method: gives class maps; in eval mode.
@@ -99,26 +103,34 @@ def label_stage(
     progress = Countdown("labels", sum(map(len, todo)), log if fabric.is_global_zero else None)
     if len(todo) < len(mine):
         log(f"labels: {sum(map(len, mine)) - progress.total} images done already")
-    for chunk in todo:
-        for group in by_shape(itertools.islice(samples, len(chunk)), batch):
-            images = torch.stack([s["image"] for s in group]).to(device)
-            pixels = images.float() / 255
-            tags = torch.stack([s["tags"] for s in group]).to(device)
-            told = tags if method.uses_tags else None
-            output = multi_scale_predict(method.predict, pixels, views, told)
-            if segment and output.logits is not None:
-                made = tagged_segmentation(output.logits, tags)
-            elif output.cam is None:
-                raise ValueError(f"{type(method).__name__} gives no class maps to label with")
-            elif rule is None:
-                maps = output.cam if refine is None else refine(images, output.cam, tags)
-                made = cam_to_label(maps, tags, threshold, band=band)
-            else:
-                made = rule(images, output.cam, tags)
-            labels = made.to(torch.uint8).cpu()
-            for sample, label in zip(group, labels, strict=True):
-                save_label(out / f"{sample['name']}.png", label.numpy(), classes)
-            progress.add(len(group))
+    together = group_size(batch, views, device)
+
+    def labelled(
+        images: UInt8[Tensor, "b 3 h w"],
+        output: SegOutput,
+        tags: Float[Tensor, "b k"],
+        size: tuple[int, int],
+    ) -> Int[Tensor, "b _h _w"]:
+        if segment and output.logits is not None:
+            return label_by_band(output.logits, size, lambda s: tagged_segmentation(s, tags))
+        if output.cam is None:
+            raise ValueError(f"{type(method).__name__} gives no class maps to label with")
+        if rule is not None:
+            return enlarged_label(rule(images, output.cam, tags), size)
+        maps = output.cam if refine is None else refine(images, output.cam, tags)
+        return label_by_band(maps, size, lambda m: cam_to_label(m, tags, threshold, band=band))
+
+    with folded(method):
+        for chunk in todo:
+            for group in by_shape(itertools.islice(samples, len(chunk)), together):
+                photos = torch.stack([s["image"] for s in group])
+                tags = torch.stack([s["tags"] for s in group]).to(device)
+                told = tags if method.uses_tags else None
+                images, output = look(method.predict, photos, views, told, device)
+                made = labelled(images, output, tags, (photos.shape[-2], photos.shape[-1]))
+                for sample, label in zip(group, made.to(torch.uint8).cpu(), strict=True):
+                    save_label(out / f"{sample['name']}.png", label.numpy(), classes)
+                progress.add(len(group))
     fabric.barrier()
 
 

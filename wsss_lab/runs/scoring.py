@@ -16,7 +16,7 @@ from wsss_lab.evaluate.scores import ORACLE, Evaluation
 from wsss_lab.methods.common.base import Method
 from wsss_lab.metrics import Protocol
 from wsss_lab.models.keymaps import Table, split_checkpoint
-from wsss_lab.ranges import Batch, Settings, Share
+from wsss_lab.ranges import MOST_PIXELS, Batch, MostPixels, Settings, Share
 from wsss_lab.runs.images import FirstImages, load_data
 from wsss_lab.runs.recipe import find_crf
 from wsss_lab.runs.stages import Log
@@ -32,13 +32,27 @@ class TestConfig(Settings):
     views: str = "single"
     """Scales, flips and how they are joined: single, deeplabv2, or a method's own, METHOD-NAME."""
     batch: Batch = 8
-    """Images of one size per forward pass, at most."""
+    """Images of one size per forward pass, at most. Photos go one by one on a CPU."""
+    most_pixels: MostPixels = MOST_PIXELS
+    """Most pixels of a photo inside networks and refinement, in labels, scores and `predict`. A
+    larger photo is shrunk for them, and the scores are enlarged to its own size; see
+    `wsss_lab.evaluate.large`. Photos of VOC and COCO have fewer."""
     crf: str = "none"
     """Post-processing of the segmentation, METHOD-NAME, such as `tscd-eval`; "none" for none."""
     cam_threshold: Share | None = 0.5
     """Background score, 0..1, at which the class maps get a report; None reports the sweep only."""
     tags_at_test: bool = False
     """Score a second time with the true tags of every image. An oracle, and reported as one."""
+
+
+def bounded(views: MultiScale, test: Any) -> MultiScale:
+    """Return scales and flips with the largest size of the settings of a test.
+
+    Args:
+        views: the scales and flips.
+        test: uses `most_pixels`.
+    """
+    return dataclasses.replace(views, most_pixels=test.most_pixels)
 
 
 def count_classes(state: Mapping[str, Tensor], keys: Table, name: str) -> int:
@@ -98,7 +112,7 @@ def score(
     return evaluate(
         method,
         val,
-        views,
+        bounded(views, test),
         num_classes=val.num_classes + 1,
         class_names=("background", *val.class_names),
         cam_threshold=cam_threshold,
@@ -152,7 +166,7 @@ def score_training_maps(
     found = evaluate(
         method,
         some,
-        views,
+        bounded(views, config.test),
         num_classes=images.num_classes + 1,
         class_names=("background", *images.class_names),
         cam_threshold=cam_threshold,

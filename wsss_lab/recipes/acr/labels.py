@@ -26,7 +26,8 @@ from wsss_lab.data.masks import read_mask
 from wsss_lab.data.reported import Reported, raising
 from wsss_lab.data.workers import LoaderWorker
 from wsss_lab.evaluate.evaluate import Crf, by_shape
-from wsss_lab.evaluate.inference import VIEWS, multi_scale_predict
+from wsss_lab.evaluate.inference import VIEWS
+from wsss_lab.evaluate.large import enlarged_label, group_size, look
 from wsss_lab.evaluate.scores import Scores
 from wsss_lab.methods.common.affinity_net import AffinityNetwork
 from wsss_lab.methods.common.base import Method
@@ -36,7 +37,7 @@ from wsss_lab.recipes.acr.config import Config
 from wsss_lab.runs.images import FirstImages, load_data
 from wsss_lab.runs.labels import LabelRule
 from wsss_lab.runs.recipe import find_crf
-from wsss_lab.runs.scoring import protocol_of
+from wsss_lab.runs.scoring import bounded, protocol_of
 from wsss_lab.runs.stages import Log
 from wsss_lab.train.fabric import Fabric
 
@@ -195,14 +196,17 @@ def _count(
     options: Any = {"num_workers": config.run.workers, "worker_init_fn": LoaderWorker()}
     loader: Any = raising(DataLoader(read, batch_size=None, **options))
     progress = Countdown("label scores", len(mine), log if fabric.is_global_zero else None)
-    for group in by_shape(loader, config.test.batch):
+    views = bounded(VIEWS["single"], config.test)
+    for group in by_shape(loader, group_size(config.test.batch, views, device)):
         progress.add(len(group))
-        pixels = torch.stack([s["image"] for s in group]).to(device)
+        photos = torch.stack([s["image"] for s in group])
         tags = torch.stack([s["tags"] for s in group]).to(device)
         truth = torch.stack([s["mask"] for s in group]).long()
-        seen = multi_scale_predict(localiser.predict, pixels.float() / 255, VIEWS["single"], tags)
+        size = (truth.shape[-2], truth.shape[-1])
+        seen, output = look(localiser.predict, photos, views, tags, device)
         for kind, rule in rules.items():
-            scores.add_labels(kind, rule(pixels, seen.cam, tags).cpu(), truth)  # type: ignore[arg-type]
+            label = rule(seen, output.cam, tags)  # type: ignore[arg-type]
+            scores.add_labels(kind, enlarged_label(label, size).cpu(), truth)
         for kind, folder in folders.items():
             read = [read_mask(folder / f"{s['name']}.png", classes) for s in group]
             label = torch.stack([torch.from_numpy(mask).long() for mask in read])

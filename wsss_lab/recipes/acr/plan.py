@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wsss_lab.evaluate.inference import VIEWS
 from wsss_lab.methods.common.base import Method
 from wsss_lab.plan.plan import Plan, Stage, free_disk, plan_notes, steps_done, training_disk
 from wsss_lab.plan.probe import Blank, Probe, dealt_out, probe_images, probe_labels, probe_training
@@ -15,13 +14,14 @@ from wsss_lab.recipes.acr.recipe import Localiser, build
 from wsss_lab.recipes.acr.stages import (
     build_affinity,
     build_masks,
+    map_views,
+    mask_views,
     stage_data,
     stage_runs,
 )
 from wsss_lab.runs.folder import device_name
 from wsss_lab.runs.labels import label_stage
 from wsss_lab.runs.lists import load_lists
-from wsss_lab.runs.recipe import find_views
 from wsss_lab.runs.scoring import score
 from wsss_lab.runs.stages import seeded, silent
 from wsss_lab.train.devices import make_fabric
@@ -68,7 +68,7 @@ def plan(
             label = partial(
                 label_stage,
                 localiser,
-                views=VIEWS["single"],
+                views=map_views(config),
                 rule=rule,
                 batch=config.test.batch,
                 workers=0,
@@ -124,11 +124,11 @@ def _probe_scoring(
 ) -> Probe:
     alone = dataclasses.replace(config, run=dataclasses.replace(config.run, workers=0))
 
-    views, at = find_views(config.test.views), config.test.cam_threshold
+    at = config.test.cam_threshold
 
     def both(some: Any) -> None:
         if network is not None:
-            score(network, some, views, alone, fabric, at)
-        score(localiser, some, VIEWS["single"], alone, fabric, at)
+            score(network, some, mask_views(config), alone, fabric, at)
+        score(localiser, some, map_views(config), alone, fabric, at)
 
     return dealt_out(probe_images(both, val, count), config.run)

@@ -32,7 +32,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from wsss_lab.evaluate.inference import VIEWS, MultiScale
+from wsss_lab.evaluate.inference import MultiScale
 from wsss_lab.evaluate.tables import tables
 from wsss_lab.methods.acr import config as acr
 from wsss_lab.methods.acr.keymap import KEYMAP
@@ -51,13 +51,15 @@ from wsss_lab.recipes.acr.stages import (
     build_masks,
     count_stages,
     later_stages,
+    map_views,
+    mask_views,
     stage_runs,
 )
 from wsss_lab.runs.contents import OVERLAYS
 from wsss_lab.runs.folder import RunFolder, device_name
 from wsss_lab.runs.lists import finish_unscored, load_lists
 from wsss_lab.runs.owner import own_run
-from wsss_lab.runs.recipe import TrainingStage, find_views
+from wsss_lab.runs.recipe import TrainingStage
 from wsss_lab.runs.scoring import count_classes, released_preset, score, score_training_maps
 from wsss_lab.runs.settings import restore
 from wsss_lab.runs.stages import Log, launch, seeded
@@ -228,10 +230,10 @@ def _score(
     log: Log,
 ) -> dict[str, Any]:
     """Segmentation, if there is one, and maps on the validation list; maps of training images."""
-    at, views = config.test.cam_threshold, find_views(config.test.views)
-    seg = score(network, val, views, config, fabric, at, log) if network else None
-    cam = score(localiser, val, VIEWS["single"], config, fabric, at, log)
-    train = score_training_maps(localiser, VIEWS["single"], config, fabric, log, at)
+    at, single = config.test.cam_threshold, map_views(config)
+    seg = score(network, val, mask_views(config), config, fabric, at, log) if network else None
+    cam = score(localiser, val, single, config, fabric, at, log)
+    train = score_training_maps(localiser, single, config, fabric, log, at)
     parts = [
         *([("segmentation network, validation list", seg)] if seg else []),
         ("maps, validation list", cam),
@@ -266,14 +268,13 @@ def load_method(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> Method
 
 def load_views(facts: Mapping[str, Any]) -> MultiScale:
     """Return scales and flips with which the network of a weights file is evaluated."""
-    if facts["part"] == "ACR":
-        return VIEWS["single"]
-    return find_views(restore(Config, facts["config"]).test.views)
+    config = restore(Config, facts["config"])
+    return map_views(config) if facts["part"] == "ACR" else mask_views(config)
 
 
 def views(config: Config) -> MultiScale:
     """Return those of a released network: one view, as `localise` takes the mirror image itself."""
-    return VIEWS["single"]
+    return map_views(config)
 
 
 def load_released(state: Mapping[str, Tensor]) -> tuple[Method, Config]:

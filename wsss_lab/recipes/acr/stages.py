@@ -10,7 +10,7 @@ from torch import nn
 
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
-from wsss_lab.evaluate.inference import VIEWS
+from wsss_lab.evaluate.inference import VIEWS, MultiScale
 from wsss_lab.methods.acr.method import ACR
 from wsss_lab.methods.cam_baseline import SegNetwork
 from wsss_lab.methods.common.affinity_net import AffinityNetwork
@@ -24,9 +24,20 @@ from wsss_lab.recipes.acr.config import NAME, Config
 from wsss_lab.runs.folder import RunFolder
 from wsss_lab.runs.images import PseudoLabelled
 from wsss_lab.runs.labels import LabelRule, label_stage
-from wsss_lab.runs.recipe import TrainingStage
+from wsss_lab.runs.recipe import TrainingStage, find_views
+from wsss_lab.runs.scoring import bounded
 from wsss_lab.runs.stages import Log, fit_stage, seeded
 from wsss_lab.train.fabric import Fabric
+
+
+def map_views(config: Config) -> MultiScale:
+    """Return the one view of maps: `localise` takes the mirror image itself."""
+    return bounded(VIEWS["single"], config.test)
+
+
+def mask_views(config: Config) -> MultiScale:
+    """Return the scales and flips of the segmentation network."""
+    return bounded(find_views(config.test.views), config.test)
 
 
 def stage_runs(config: Config) -> dict[str, RunConfig]:
@@ -127,7 +138,7 @@ class Stages:
             localiser,
             self.images,
             self.folder.path / name,
-            views=VIEWS["single"],
+            views=map_views(self.config),
             rule=rule,
             also=also,
             batch=self.config.test.batch,

@@ -5,7 +5,16 @@ from typing import Annotated, Literal
 
 from wsss_lab.config import OptimConfig, RunConfig
 from wsss_lab.data.config import DataConfig
-from wsss_lab.ranges import Batch, Range, Scales, Settings, Share, Whole
+from wsss_lab.ranges import (
+    MOST_PIXELS,
+    Batch,
+    MostPixels,
+    Range,
+    Scales,
+    Settings,
+    Share,
+    Whole,
+)
 from wsss_lab.recipes.voc_mini import LITE0_WEIGHTS, voc_mini_data
 from wsss_lab.recipes.voc_mini import OPTIM as MINI_OPTIM
 
@@ -23,7 +32,11 @@ class TestConfig(Settings):
     flip: bool = False
     """Average with the mirrored image, too."""
     batch: Batch = 8
-    """Images of one size per forward pass, at most."""
+    """Images of one size per forward pass, at most. Photos go one by one on a CPU."""
+    most_pixels: MostPixels = MOST_PIXELS
+    """Most pixels of a photo inside networks and refinement, in labels, scores and `predict`. A
+    larger photo is shrunk for them, and the scores are enlarged to its own size; see
+    `wsss_lab.evaluate.large`. Photos of VOC and COCO have fewer."""
     crf: str = "none"
     """Post-processing by name; "none" for none."""
     tags_at_test: bool = False

@@ -40,7 +40,7 @@ from wsss_lab.runs.labels import label_stage
 from wsss_lab.runs.lists import finish_unscored, load_lists
 from wsss_lab.runs.owner import own_run
 from wsss_lab.runs.recipe import TrainingStage
-from wsss_lab.runs.scoring import score, score_training_maps
+from wsss_lab.runs.scoring import bounded, score, score_training_maps
 from wsss_lab.runs.settings import restore
 from wsss_lab.runs.stages import Log, fit_stage, launch, seeded
 from wsss_lab.train.fabric import Fabric
@@ -48,7 +48,8 @@ from wsss_lab.train.fabric import Fabric
 
 def cam_views(config: Config) -> MultiScale:
     """Return the scales and flips of the classifier."""
-    return MultiScale(cam=Fusion(scales=config.cam_scales, flip=config.cam_flip))
+    views = MultiScale(cam=Fusion(scales=config.cam_scales, flip=config.cam_flip))
+    return bounded(views, config.test)
 
 
 def seg_views(config: Config) -> MultiScale:
@@ -56,7 +57,7 @@ def seg_views(config: Config) -> MultiScale:
     rule = dataclasses.replace(
         LOGIT_FUSIONS["mean"], scales=config.test.scales, flip=config.test.flip
     )
-    return MultiScale(logits=rule)
+    return bounded(MultiScale(logits=rule), config.test)
 
 
 def train(
