@@ -1,6 +1,7 @@
 """Calibration of teacher A's exponents on photographs."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from wsss_lab.studies.photos.teacher_a import (
     scores,
     threshold_of,
 )
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("threshold", [0.08, 0.28, 0.5, 0.7])
@@ -37,6 +40,17 @@ def test_the_preset_has_what_the_rule_says_of_the_record():
     assert find_preset("asdt", "voc-mini").method.exponents == rule(record["best_threshold"])
     ours, released = record["labels"]["0.63, 2.02"], record["labels"]["4, 32"]
     assert ours["right"] > 0.9 > 0.65 > released["right"]
+
+
+def test_the_page_on_full_scale_says_what_the_records_say():
+    page = " ".join((ROOT / "book" / "full_scale.md").read_text(encoding="utf-8").split())
+    record = load_record("teacher_a")
+    ours, released = record["labels"]["0.63, 2.02"], record["labels"]["4, 32"]
+    assert f"On {record['photos']} photographs of `train`, {100 * released['right']:.0f} %" in page
+    assert f"plain maps: {100 * ours['right']:.0f} %" in page
+    run = load_record("gallery/asdt_released_exponents")
+    assert run["config"]["method"]["exponents"] == [4.0, 32.0]
+    assert f"ended at {100 * run['val_miou']['seg']:.1f} mIoU" in page
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What a trained network makes of the open photos, kept for the book.
+"""Keep results of trained networks on the open photos, for the book.
 
     python -m wsss_lab.studies.photos.gallery cosa runs/photo_cosa --note "preset voc-mini"
 
@@ -43,7 +43,7 @@ SHRINK = 2
 
 @dataclass(frozen=True)
 class Seen:
-    """What one network makes of one photo.
+    """Result of one network on one photo.
 
     Attributes:
         maps: class -> map in 0..1 (h, w); classes in the photo, 0-based, maps with the true tags.
