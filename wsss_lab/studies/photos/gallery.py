@@ -116,10 +116,10 @@ def unpacked(arrays: Mapping[str, np.ndarray]) -> dict[str, Seen]:
     photos = {photo.name: photo for photo in open_photos()}
     found = {}
     for name in dict.fromkeys(key.partition("/")[0] for key in arrays):
-        size = tuple(photos[name].image().shape[-2:])
+        _, height, width = photos[name].image().shape
         maps = {
             int(key.rpartition("/")[2]): resize_bilinear(
-                torch.from_numpy(array)[None, None].float() / 255, size
+                torch.from_numpy(array)[None, None].float() / 255, (height, width)
             )[0, 0]
             for key, array in arrays.items()
             if key.startswith(f"{name}/map/")

@@ -70,7 +70,7 @@ def scores(
     pairs: Sequence[tuple[float, float]],
     every: int,
     log: Callable[[str], None] | None = None,
-) -> dict[str, Mapping[str, float]]:
+) -> Mapping[str, Mapping[str, float]]:
     """Score teacher A's label for several pairs of exponents.
 
     Args:
