@@ -63,10 +63,11 @@ def test_photos_in_chapters_are_on_the_page():
     for chapter in (ROOT / "book").glob("*.ipynb"):
         cells = json.loads(chapter.read_text(encoding="utf-8"))["cells"]
         code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
-        shown |= {f"{name}.jpg" for name in re.findall(r"open_photo\(\s*[\"'](\w+)", code)}
+        shown |= {f"{photo.name}.jpg" for photo in open_photos() if f'"{photo.name}"' in code}
         for names in re.findall(r"from skimage\.data import ([\w, ]+)", code):
             shown |= {f"skimage.data.{name}" for name in names.split(", ")}
-    assert {"gcompris_animals_dog.jpg", "skimage.data.coffee"} <= shown
+    named = {"gcompris_animals_dog.jpg", "coco_000000000471.jpg", "skimage.data.chelsea"}
+    assert named <= shown
     for name in shown:
         assert f"`{name}`" in PAGE, name
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import hygiene
@@ -14,6 +15,10 @@ DEMO = Path(__file__).parent / "demo.ipynb"
 
 def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def text_of(notebook):
+    return "\n".join("".join(cell["source"]) for cell in notebook["cells"])
 
 
 def name(value):
@@ -57,6 +62,18 @@ def test_minutes_see_a_page_that_has_grown(demo):
     assert hygiene.minutes(demo)[0].startswith("states 3 minutes to read, measured 1")
     demo["metadata"]["wsss_lab"]["seconds"] = 200
     assert len(hygiene.minutes(demo)) == 2
+
+
+def test_the_first_page_has_the_minutes_of_every_chapter():
+    first = text_of(read(hygiene.ROOT / "book" / "start.ipynb"))
+    told = {}
+    for path in CHAPTERS:
+        card = re.search(r"\*\*Minutes\.\*\* (\d+) to read, (\d+) to run", text_of(read(path)))
+        if card:  # the first page is read in less than a minute
+            told[path.stem] = card.groups()
+    rows = re.findall(r"^\| \{doc\}`(\w+)` \|.*\| (\d+) \+ (\d+) \|$", first, re.MULTILINE)
+    assert len(told) > 7
+    assert {chapter: minutes for chapter, *minutes in rows} == {k: list(v) for k, v in told.items()}
 
 
 def test_chapters_ask_registered_exercises():

@@ -85,7 +85,7 @@ def test_a_record_fills_the_row_of_its_method(run, preset, tmp_path):
     record = json.loads(path.read_text())
     assert path.name == "cam_baseline-toy_cnn-seed0.json"
     found = {row[0]: row for row in rows([record])}
-    assert set(found) == set(RECIPES)
+    assert set(found) == {name for name, recipe in RECIPES.items() if "voc-mini" in recipe.presets}
     cells = dict(zip(HEAD, found["cam_baseline"], strict=True))
     assert cells["masks"] == f"{record['scores']['masks']:.1f}"
     assert cells["minutes"] == f"{sum(record['minutes'].values()):.0f}"

@@ -226,6 +226,8 @@ PRESETS: dict[str, ASDTConfig] = {
         dilation=6,
         energy_sigma_xy=70.0,
         energy_weight=4e-7,
+        # for maps of lite0, by a rule that saw plain maps alone: wsss_lab.studies.photos.teacher_a
+        exponents=(0.63, 2.02),
         warmup=100,
         period=60,
     ),
