@@ -115,7 +115,9 @@ def test_every_training_command_parses(tmp_path, monkeypatch):
         assert main(arguments) == 0, arguments
     assert len(started) == len(trainings) >= 6
     assert {config.run.devices for config in started} == {1, 4}
-    assert {arguments[1] for arguments in trainings} == set(RECIPES)
+    assert {arguments[1] for arguments in trainings} == {
+        name for name in RECIPES if "voc" in RECIPES[name].presets
+    }
 
 
 @pytest.mark.parametrize("script", blocks("bash"), ids=lambda s: s.split()[0])

@@ -317,7 +317,8 @@ def test_presets_name_exact_weights_and_have_no_released_form():
 def test_the_table_of_methods():
     for name, recipe in RECIPES.items():
         assert recipe.name == name
-        assert {"toy", "voc"} <= set(recipe.presets), name
+        assert "toy" in recipe.presets, name
+        assert "voc" in recipe.presets or "voc" in recipe.missing_presets, name
         assert all(isinstance(preset, recipe.config) for preset in recipe.presets.values())
         assert callable(recipe.train)
         assert callable(recipe.load_method)
