@@ -26,7 +26,7 @@ def test_a_misspelt_name_ends_with_those_that_are_there():
         record_file("calibrations")
     with pytest.raises(FileNotFoundError, match=r"studies/asdt/cpu/r8-seed0, .*got 'studies/asdt"):
         load_record("studies/asdt/cpu/r8-seed9")
-    with pytest.raises(FileNotFoundError, match="refine, .*got 'nowhere/x'"):
+    with pytest.raises(FileNotFoundError, match=r"refine, .*got 'nowhere/x'"):
         load_record("nowhere/x")
 
 
