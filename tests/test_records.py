@@ -1,6 +1,8 @@
 """Records come with the package and are read by name, wherever a process was started."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -44,3 +46,12 @@ def test_new_records_go_to_the_checkout_and_never_into_an_installation(monkeypat
     monkeypatch.setattr(plan, "RECORDS", tmp_path / "site-packages" / "wsss_lab" / "records")
     monkeypatch.chdir(tmp_path)
     assert find_records().resolve() == tmp_path.resolve() / "records" / "studies"
+
+
+@pytest.mark.parametrize("room", ["wsss_lab/records", "wsss_lab/weights", "benchmarks/results"])
+def test_no_record_names_a_folder_of_one_machine(room):
+    files = sorted((Path(__file__).parents[1] / room).rglob("*.json"))
+    assert files
+    for file in files:
+        found = re.findall(r'"(?:/\w|[A-Za-z]:\\)[^"]*"', file.read_text(encoding="utf-8"))
+        assert not found, (file.name, found[:3])

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from stopped import Stop, stop_at
 from tiny_recipes import CHANGES, SIDE, batch, build, optim, tiny_config
 
 from wsss_lab.__main__ import main
@@ -60,18 +61,6 @@ def test_a_network_without_attention_is_refused_before_anything_is_written(tmp_p
     assert "toy_cnn has no attention between all pairs of patches" in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "run").exists()
-
-
-class Stop(Exception):
-    """Ends a run."""
-
-
-def stop_at(number):
-    def stop(step, _):
-        if step == number:
-            raise Stop
-
-    return stop
 
 
 def test_a_stopped_run_goes_on_exactly(tmp_path):

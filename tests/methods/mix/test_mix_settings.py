@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from stopped import Stop, stop_at
 from tiny_mix import ON, START, K, batch, make, state_of, step
 
 from wsss_lab.__main__ import main
@@ -188,18 +189,6 @@ def test_a_network_without_attention_is_refused_before_anything_is_written(tmp_p
     assert main(words) == 2
     assert "toy_cnn has no attention" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-
-
-class Stop(Exception):
-    """Ends a run."""
-
-
-def stop_at(number):
-    def stop(step, _):
-        if step == number:
-            raise Stop
-
-    return stop
 
 
 def test_a_stopped_run_goes_on_exactly(tmp_path):

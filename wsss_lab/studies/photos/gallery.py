@@ -237,8 +237,9 @@ def keep(config: Gallery, say: Callable[[str], None] = print) -> Path:
     write_atomically(
         config.out / f"{config.name}.npz", lambda target: np.savez_compressed(target, **arrays)
     )
+    data = dataclasses.replace(trained.config.data, root=None)  # a folder of one machine
     card = provenance(
-        plain(trained.config),
+        plain(dataclasses.replace(trained.config, data=data)),
         seed=trained.config.run.seed,
         device="cpu",
         method=trained.name,
