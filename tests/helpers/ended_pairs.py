@@ -3,6 +3,7 @@
 Run as `ended_pairs.py FOLDER`.
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -70,6 +71,7 @@ def pair(out, what):
 
 def main(folder):
     torch.set_num_threads(1)
+    make_fabric(dataclasses.replace(RUN, devices=1))  # imports Lightning here, not in every process
     os.environ[VARIABLE] = "4"
     found = {}
     for what in ("asked", "hangs", "stopped"):

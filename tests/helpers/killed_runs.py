@@ -17,6 +17,7 @@ from tiny_method import OPTIM, data, digest, tiny
 from wsss_lab.config import RunConfig
 from wsss_lab.data.augment import augment
 from wsss_lab.data.loader import StepSampler
+from wsss_lab.train.devices import make_fabric
 from wsss_lab.train.fit import fit, in_memory
 
 RUN = RunConfig(steps=20, batch=8, save_every=3, log_every=2)
@@ -97,6 +98,7 @@ def result(out, ends):
 
 def main(folder):
     torch.set_num_threads(1)
+    make_fabric(RUN)  # imports Lightning here, not in every process
     draw = random.Random(0)
     places = [("none", 0), ("batch", 0), ("batch", 1), ("write", 0), ("write", 2), ("rename", 3)]
     places += [("fsync", 2), ("open", 1), *(("batch", draw.randrange(2, 20)) for _ in range(3))]

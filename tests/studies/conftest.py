@@ -1,5 +1,6 @@
 """A small study on a method that costs nothing."""
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -55,9 +56,23 @@ class Place:
         return {"work": self.work, "records": self.records}
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(HERE))
-    monkeypatch.setitem(RECIPES._found, "fake", "fake_recipe:RECIPE")
-    yield Place(tmp_path)
+@contextlib.contextmanager
+def fake_place(root):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(HERE))
+        patch.setitem(RECIPES._found, "fake", "fake_recipe:RECIPE")
+        yield Place(root)
     sys.modules.pop("fake_recipe", None)
+
+
+@pytest.fixture
+def place(tmp_path):
+    with fake_place(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def shared_place(tmp_path_factory):
+    """For runs that several tests of a file look at."""
+    with fake_place(tmp_path_factory.mktemp("shared")) as found:
+        yield found

@@ -26,11 +26,12 @@ from wsss_lab.studies.runner import run_study
 HERE = Path(__file__).parent
 PROGRAM = (str(HERE / "fake_study.py"),)
 ONE_SEED = {"seeds": [0]}
+SEARCHED = os.pathsep.join([str(HERE.parent.parent), *sys.path])
 
 
 @pytest.fixture(autouse=True)
 def package_on_path(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE.parent.parent), *sys.path]))
+    monkeypatch.setenv("PYTHONPATH", SEARCHED)
 
 
 def go(place, study, **options):
@@ -56,10 +57,19 @@ def starts(**tags):
     return {"arms": arms, "seeds": [0, 2]}
 
 
-def test_arms_begin_with_the_network_of_another_arm_and_the_same_seed(place):
-    study = place.declare(**starts())
-    outcome, _ = go(place, study)
-    assert set(outcome.ends.values()) == {"finished"}
+@pytest.fixture(scope="module")
+def chained(shared_place):
+    """Folders, declaration and ends of six runs; four begin with the network of another."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", SEARCHED)
+        study = shared_place.declare(**starts())
+        return shared_place, study, go(shared_place, study)[0].ends
+
+
+def test_arms_begin_with_the_network_of_another_arm_and_the_same_seed(chained):
+    place, _, ends = chained
+    assert len(ends) == 6
+    assert set(ends.values()) == {"finished"}
     folder = place.records / "fake" / "cpu"
     for seed in (0, 2):
         first, again = (random.Random(f"{seed} {step}").random() for step in (0, 1))
@@ -67,15 +77,21 @@ def test_arms_begin_with_the_network_of_another_arm_and_the_same_seed(place):
         assert found["metrics"]["score"] == pytest.approx(first + 2 * (first + again))
         assert found["run"]["config"]["start"] == f"tags-seed{seed}/weights.txt"
         assert str(place.work) not in json.dumps(found)
-    assert go(place, study)[0].ends == outcome.ends  # records are none of another declaration
 
 
-def test_weights_that_are_gone_are_trained_again_and_their_record_stays(place):
+def test_records_are_those_of_their_declaration_and_nothing_is_run_twice(chained):
+    place, study, ends = chained
+    again, lines = go(place, study, program=("-c", "raise SystemExit(9)"))
+    assert again.ends == ends
+    assert not any("started" in line for line in lines)
+
+
+def test_weights_that_are_gone_are_trained_again_and_their_record_stays(place, chained):
+    """Another machine: records are there, runs are not."""
+    shutil.copytree(chained[0].records, place.records)
     study = place.declare(**starts())
-    go(place, study)
     folder = place.records / "fake" / "cpu"
     before = (folder / "tags-seed0.json").read_bytes()
-    shutil.rmtree(place.work)  # another machine: records are there, runs are not
     (folder / "low-seed0.json").unlink()
     outcome, lines = go(place, study)
     assert set(outcome.ends.values()) == {"finished"}

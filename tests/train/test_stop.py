@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from test_kill import start
+from killed_commands import start
 from test_resume import script
 from tiny_method import OPTIM, data, digest, tiny
 
