@@ -1,4 +1,4 @@
-"""The README's table: methods by data sets, and how closely each is compared with its released code.
+"""The README's table: methods by data sets, and how closely each meets its released code.
 
     PYTHONPATH=. python tests/helpers/parity.py
 
