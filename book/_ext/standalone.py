@@ -9,6 +9,7 @@ open them in Colab; without it there would be nothing to open. Needs nothing but
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -35,7 +36,11 @@ LABEL = re.compile(r"^\([\w-]+\)=$")
 
 
 def version() -> str:
-    text = (ROOT / "wsss_lab" / "__init__.py").read_text(encoding="utf-8")
+    """That of the checkout, or of the installed library where a book is built elsewhere."""
+    found = ROOT / "wsss_lab" / "__init__.py"
+    if not found.is_file():
+        found = Path(importlib.util.find_spec("wsss_lab").origin)
+    text = found.read_text(encoding="utf-8")
     return re.search(r'^__version__ = "(.+)"', text, re.M)[1]
 
 

@@ -202,7 +202,7 @@ def test_a_page_prints_in_light_with_its_solutions(chromium, demo_html):
     visit = look.Visit(chromium, scheme="dark")
     visit.open(demo_html / "book" / "demo.html")
     theme = "document.documentElement.dataset.theme"
-    hidden = "[...document.querySelectorAll('.solution > *')].filter(e => !e.offsetParent).length"
+    hidden = "document.querySelectorAll('.solution.toggle-hidden').length"
     assert visit.page.evaluate(hidden) > 0
     assert look.when_printed(visit.page, f"[{theme}, {hidden}]") == ["light", 0]
     assert visit.page.evaluate(theme) == "dark"
