@@ -64,6 +64,7 @@ book: html
 	@echo "  $$($(BIN)/python -c 'import pathlib; print(pathlib.Path("$(HTML)/index.html").resolve().as_uri())')"
 
 lint: $(STAMP)
+	$(BIN)/python -m pip check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell --skip "$(NOT_SPELLED)"

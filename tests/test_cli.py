@@ -76,6 +76,8 @@ def test_a_checked_export_has_no_problems(tmp_path, capsys):
         (["data", "toy", "--out", "x", "--count", "0"], "count: expected at least 1"),
         (["data", "toy", "--out", "x", "--size", "3"], "size: expected at least 16"),
         (["train", "magic", "--out", "x"], "METHOD: expected one of cam_baseline"),
+        (["train"], "expected a method (cam_baseline, tscd, "),
+        (["plan"], "`python -m wsss_lab plan cam_baseline --preset toy`"),
         (["train", "cam_baseline"], "--out"),
         (["train", "--preset", "toy", "cam_baseline"], "--out"),
         (["train", "cam_baseline", "--out", "x", "--preset", "big"], "got 'big'"),

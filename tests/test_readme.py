@@ -7,12 +7,17 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
+import parity
+import pytest
+import yaml
 from PIL import Image
 
+import wsss_lab
 from wsss_lab.metrics import report
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
 SCRIPT = ROOT / "book" / "_ext" / "readme_picture.py"
 
 
@@ -65,3 +70,34 @@ def test_words_of_the_score_table_are_explained():
     (head,) = re.findall(r"head = f\"\{'class'.*\"", source)
     for word in re.findall(r"\{'([\w.]+)':>", head):
         assert f"*{word}*" in README, word
+
+
+def test_the_parity_table_is_that_of_presets_and_golden_tests():
+    assert f"\n{parity.table()}\n" in README
+
+
+def test_the_parity_table_follows_what_the_tests_ask(monkeypatch, tmp_path):
+    """A looser tolerance, or a test that has gone, changes the table or stops it."""
+    source = (parity.GOLDEN / "test_cosa_step.py").read_text()
+    (tmp_path / "test_cosa_step.py").write_text(source.replace("rtol=2e-5", "rtol=2e-2"))
+    monkeypatch.setattr(parity, "GOLDEN", tmp_path)
+    parity.functions.cache_clear()
+    assert parity.tolerance("test_cosa_step.py::test_cosa_step_losses") == "2e-2"
+    with pytest.raises(KeyError):
+        parity.tolerance("test_cosa_step.py::test_cosa_step_gone")
+    parity.functions.cache_clear()
+
+
+def test_the_version_is_the_same_in_all_places():
+    version = wsss_lab.__version__
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == version
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dynamic"] == ["version"]
+    assert set(re.findall(r"wsss_lab-([\d.]+\d)-py3", README)) == {version}
+    heads = re.findall(r"^## \[(.+?)\](?: - (\d{4}-\d\d-\d\d))?$", CHANGELOG, re.M)
+    assert heads[0] == ("Unreleased", "")
+    for head, date in heads[1:]:
+        assert re.fullmatch(r"\d+\.\d+\.\d+", head), head
+        assert date, head
+    if len(heads) > 1:
+        assert heads[1][0] == version

@@ -152,6 +152,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         require_readable_environment()
+        if given in (["train"], ["plan"]):
+            raise ValueError(_which_method(given[0]))
         given = _placed(_use(given))
         commands = {"train": train, "plan": plan, "eval": score}
         if given and given[0] in commands and len(given) > 1 and not given[1].startswith("-"):
@@ -182,6 +184,17 @@ def main(arguments: list[str] | None = None) -> int:
             raise  # a defect: its traceback is wanted
         print(f"error: {one_line(message)}", file=sys.stderr)
         return 2
+
+
+def _which_method(command: str) -> str:
+    """What is missing from a command that was given nothing."""
+    from wsss_lab.runs.recipe import RECIPES
+
+    rest = " --out runs/a" if command == "train" else ""
+    return (
+        f"{command}: expected a method ({', '.join(RECIPES)}), got none; "
+        f"for example `{PROGRAM} {command} cam_baseline --preset toy{rest}`"
+    )
 
 
 EXPECTED = ("OutputError", "OutOfMemoryError")

@@ -73,6 +73,7 @@ def tidy_outputs(notebook) -> None:
 def execute(path: Path, timeout: int, stamp: bool = False) -> str:
     before = nbformat.read(path, as_version=4)
     notebook = copy.deepcopy(before)
+    os.environ["WSSS_LAB_EXPLORER_ENDS"] = "1"  # the kernel inherits it; see viz.explorer
     start = time.perf_counter()
     client = NotebookClient(
         notebook,

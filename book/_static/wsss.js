@@ -17,3 +17,16 @@ document.addEventListener("DOMContentLoaded", () => {
     summary.setAttribute("aria-label", `Pages below ${link.textContent.trim()}`);
   });
 });
+
+// Paper is white, whatever the reader's screen is.
+(() => {
+  const page = document.documentElement;
+  let theme;
+  addEventListener("beforeprint", () => {
+    theme = page.dataset.theme;
+    page.dataset.theme = "light";
+  });
+  addEventListener("afterprint", () => {
+    page.dataset.theme = theme;
+  });
+})();

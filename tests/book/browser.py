@@ -52,6 +52,16 @@ MERGE_WORDS_OF_CODE = """() => {
     again.forEach(e => e.replaceWith(e.textContent));
   }
 }"""
+PAPER = 680  # CSS pixels between the margins of A4
+CUT = """() => {
+  const page = document.querySelector('.bd-article').getBoundingClientRect();
+  const kinds = 'pre, table, figure, img, div.math, .shape-line, .frame-strip, p';
+  return [...document.querySelectorAll('.bd-article :is(' + kinds + ')')]
+    .filter(e => e.offsetParent && e.clientWidth > 1)  // a title for screen readers has one pixel
+    .filter(e => e.getBoundingClientRect().right > page.right + 1
+      || (e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== 'inline'))
+    .map(e => `${e.localName}.${e.className}: ${e.textContent.trim().slice(0, 60)}`);
+}"""
 AXE_RUN = """async () => {
   const found = await axe.run(document, {
     runOnly: {type: 'tag', values: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']},
@@ -122,6 +132,24 @@ def unset_math(page) -> list[str]:
 def overflow(page) -> int:
     """CSS pixels by which the page is wider than the window."""
     return page.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
+
+
+def cut_in_print(page) -> list[str]:
+    """What a printed page would not show to its right end: paper does not scroll."""
+    size = page.viewport_size
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": PAPER, "height": 960})
+    found = page.evaluate(CUT)
+    page.emulate_media(media="screen")
+    page.set_viewport_size(size)
+    return found
+
+
+def when_printed(page, expression: str):
+    """The value of an expression at the moment at which the browser has prepared its print."""
+    page.evaluate(f"() => addEventListener('beforeprint', () => window.printed = {expression})")
+    page.pdf(format="A4")
+    return page.evaluate("() => window.printed")
 
 
 def set_scheme(page, scheme: str):

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 import browser as look
+import nbformat
 import pytest
 import yaml
 from demo_book import build
@@ -92,6 +93,9 @@ def test_every_notebook_page_offers_its_notebook_and_no_launch_elsewhere(book):
         if (ROOT / f"{page}.ipynb").is_file():
             text = (book / f"{page}.html").read_text(encoding="utf-8")
             assert f'href="../_sources/{page}.ipynb"' in text
+            installing = f"standalone/{Path(page).name}.ipynb"
+            assert f'href="../{installing}"' in text
+            nbformat.read(book / installing, as_version=4)
             offered = (book / "_sources" / f"{page}.ipynb").read_bytes()
             assert offered == (ROOT / f"{page}.ipynb").read_bytes()
             assert not re.search(r"colab\.research|mybinder|/hub/user-redirect", text)
@@ -120,6 +124,7 @@ def check_page(chromium, path: Path) -> int:
         visit.page.set_viewport_size({"width": width, "height": 900})
         assert look.overflow(visit.page) <= 0, f"wider than {width} px"
     visit.page.set_viewport_size({"width": look.WIDTHS[0], "height": 900})
+    assert look.cut_in_print(visit.page) == []
     sweeps = check_sweeps(visit.page)
     for scheme in look.SCHEMES:
         look.set_scheme(visit.page, scheme)
@@ -153,6 +158,7 @@ def test_page(chromium, book, page):
 @NEEDS_BROWSER
 def test_search_finds_a_word(chromium, book):
     check_search(chromium, book, "permutohedral", "glossary")
+    check_search(chromium, book, "PAR", "refine")
 
 
 @NEEDS_BOOK
@@ -188,6 +194,20 @@ def test_demo_figure_solution_and_stamp(chromium, demo_html):
     assert "demo-1: correct." not in page.inner_text("body")
     solution.query_selector("summary, button").click()
     page.get_by_text("demo-1: correct.").wait_for(state="visible", timeout=5000)
+    visit.close()
+
+
+@NEEDS_BROWSER
+def test_a_page_prints_in_light_with_its_solutions(chromium, demo_html):
+    visit = look.Visit(chromium, scheme="dark")
+    visit.open(demo_html / "book" / "demo.html")
+    theme = "document.documentElement.dataset.theme"
+    hidden = "document.querySelectorAll('.solution.toggle-hidden').length"
+    assert visit.page.evaluate(hidden) > 0
+    assert look.when_printed(visit.page, f"[{theme}, {hidden}]") == ["light", 0]
+    assert visit.page.evaluate(theme) == "dark"
+    visit.page.evaluate("() => document.querySelector('.bd-article pre').style.width = '60rem'")
+    assert look.cut_in_print(visit.page) != []
     visit.close()
 
 

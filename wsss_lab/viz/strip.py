@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -153,6 +154,15 @@ def frame_strip(
     return strip
 
 
+def _ends(control: Any) -> list[Any]:
+    """The extreme values of a slider, the options of a choice, both states of a box."""
+    if hasattr(control, "max"):
+        return [control.min, control.max]
+    if hasattr(control, "options"):
+        return [option[-1] if isinstance(option, tuple) else option for option in control.options]
+    return [False, True] if isinstance(control.value, bool) else []
+
+
 def explorer(draw: Callable[..., Any], **sliders: Any) -> Any:
     """Show live sliders for a running kernel; use it only in cells tagged `remove-output`.
 
@@ -161,6 +171,10 @@ def explorer(draw: Callable[..., Any], **sliders: Any) -> Any:
 
     The picture is an image widget, not captured output: capturing makes headless runs of the
     notebook wait for messages that may never come.
+
+    Where the environment variable `WSSS_LAB_EXPLORER_ENDS` is set, as `make execute` does, the
+    figure is also drawn once with each slider at either end, so that a value for which `draw` fails
+    stops the run of the chapter and not its reader.
 
     Args:
         draw: called with one value per slider; returns a figure.
@@ -187,8 +201,8 @@ def explorer(draw: Callable[..., Any], **sliders: Any) -> Any:
         controls[name].description = name
     picture = ipywidgets.Image(format="png")
 
-    def redraw(_: object = None) -> None:
-        figure = draw(**{name: control.value for name, control in controls.items()})
+    def redraw(_: object = None, **ends: Any) -> None:
+        figure = draw(**{name: control.value for name, control in controls.items()} | ends)
         if not isinstance(figure, Figure):
             raise TypeError(f"draw must return a matplotlib figure, got {type(figure).__name__}")
         picture.value = png_bytes(figure)
@@ -196,5 +210,9 @@ def explorer(draw: Callable[..., Any], **sliders: Any) -> Any:
 
     for control in controls.values():
         control.observe(redraw, names="value")
+    if os.environ.get("WSSS_LAB_EXPLORER_ENDS"):
+        for name, control in controls.items():
+            for value in _ends(control):
+                redraw(**{name: value})
     redraw()
     return ipywidgets.VBox([*controls.values(), picture])
