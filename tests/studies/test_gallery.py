@@ -1,6 +1,7 @@
 """What networks make of the open photos: looked at, kept, loaded."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from wsss_lab.studies.photos.gallery import (
     load_gallery,
     look,
     packed,
+    scores_of,
     settings_of,
     unpacked,
 )
@@ -91,6 +93,14 @@ def test_the_packaged_network_still_makes_its_record(trained):
     assert load_card("tags")["labels"]["threshold"] == threshold
     now = look(trained, open_photo(CAT), threshold, refinement)
     assert (now.labels != record[CAT].labels).float().mean() < 0.01
+
+
+def test_scores_are_those_of_a_run_or_of_eval(tmp_path):
+    assert scores_of(tmp_path) == {}
+    scores = {"seg": {"miou": 0.3}, "tags": {"map": 0.8}}
+    for results in ({"val": scores, "stages": {}}, scores):
+        (tmp_path / "metrics.json").write_text(json.dumps({"results": results}))
+        assert scores_of(tmp_path) == {"seg": 0.3}
 
 
 @pytest.mark.parametrize("file", sorted((RECORDS / FOLDER).glob("*.npz")), ids=lambda f: f.stem)

@@ -202,16 +202,16 @@ def settings_of(trained: Trained) -> tuple[float, MapRefinement | None]:
 
 
 def scores_of(folder: Path) -> dict[str, float]:
-    """Return the mean IoU on `val`, 0..1, of every score in a run's `metrics.json`; none without.
+    """Return the mean IoU on `val`, 0..1, of every score in `metrics.json`; none without the file.
 
     Args:
-        folder: of the weights.
+        folder: of the weights; the file is a run's, or what `eval --out` wrote there.
     """
     file = folder / "metrics.json"
     if not file.is_file():
         return {}
-    found = json.loads(file.read_text(encoding="utf-8"))["results"].get("val", {})
-    return {name: one["miou"] for name, one in found.items() if "miou" in one}
+    results = json.loads(file.read_text(encoding="utf-8"))["results"]
+    return {name: one["miou"] for name, one in results.get("val", results).items() if "miou" in one}
 
 
 def keep(config: Gallery, say: Callable[[str], None] = print) -> Path:
