@@ -24,12 +24,13 @@ def test_wheel_holds_code_weights_and_licence(wheel):
             "py.typed",
         )
         for path in (ROOT / "wsss_lab").rglob(pattern)
-        if path.relative_to(ROOT).as_posix() not in names
+        if path.relative_to(ROOT).as_posix() not in names and path.suffix != ".pyc"
     ]
     assert not missing
     assert any(name.endswith("toy_cnn.safetensors") for name in names)
     assert any(name.endswith("LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("book", "tests"))]
+    assert not [name for name in names if name.endswith(".pyc")]
 
 
 def test_wheel_is_as_large_as_the_readme_says(wheel):
