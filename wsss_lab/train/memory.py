@@ -2,8 +2,8 @@
 
 glibc returns every freed block above a few hundred kilobytes to the kernel, and the next step asks
 for it anew: the kernel clears every page, and the processor stops at each one it touches first. A
-step of ASDT on `lite0` (8 photos of 224 px) met 359,000 such stops, 15 % of its processor time
-(`benchmarks/memory.py`). Results are the same, bit for bit.
+step of ASDT on `lite0` (8 photos of 224 px) met 418,000 such stops and spent a sixth of its
+processor time in the kernel (`benchmarks/memory.py`). Results are the same, bit for bit.
 """
 
 import contextlib
