@@ -161,3 +161,17 @@ def test_timms_own_file_fits_too(tmp_path):
     torch.save(net.state_dict(), tmp_path / "timm.pth")
     backbone = load_backbone_weights(build_backbone("lite0"), tmp_path / "timm.pth")
     assert torch.equal(backbone.net.conv_head.weight, net.conv_head.weight)
+
+
+@pytest.mark.parametrize("name", ["lite0", "lite0_vit"])
+def test_frozen_statistics_are_used_from_the_start(name):
+    """A network that nobody has switched to a mode yet, as `build_backbone` gives it."""
+    backbone = pretrained_backbone(name)
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        both, one = backbone(images).last, backbone(images[:1]).last
+        switched = backbone.train()(images).last
+    torch.testing.assert_close(both[:1], one, atol=1e-4, rtol=1e-4)
+    assert torch.equal(both, switched)
+    moved = [name for name, n in backbone.named_buffers() if name.endswith("batches_tracked") and n]
+    assert not moved

@@ -16,7 +16,7 @@ name                 network                                             used by
 ``resnet18..101``    ResNets with dilated late stages
 ``wrn38``            Wide ResNet-38                                      ASDT
 ``lite0``            EfficientNet-Lite0                                  photographs on two cores
-``lite0_vit``        five stages of Lite0, then six transformer blocks   photographs on two cores
+``lite0_vit``        Lite0, frozen, then six transformer blocks          photographs on two cores
 ``timm:NAME``        see `wsss_lab.models.timm_nets`
 ===================  ==================================================  ==========================
 """

@@ -170,6 +170,7 @@ class Lite0Backbone(Backbone):
             "tf_efficientnet_lite0", num_classes=0, output_stride=output_stride, **net_options
         )
         self.freeze_norm = freeze_norm
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> "Lite0Backbone":
         """Switch the mode; statistics of batch normalisation follow only if they are not frozen."""

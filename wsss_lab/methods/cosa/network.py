@@ -11,6 +11,7 @@ from wsss_lab.methods.cosa.config import CoSAConfig
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.heads import LargeFOV, TagHead
+from wsss_lab.models.modes import in_parts
 from wsss_lab.models.weights import load_backbone_weights
 
 
@@ -89,8 +90,7 @@ def forward_views(
     views = []
     for scale in scales:
         view = F.interpolate(both, (int(height * scale), int(width * scale)), mode="bilinear")
-        # one by one on a CPU: a fraction of the memory, and of the time it takes to get it
-        parts = [network(part) for part in view.split(1 if view.is_cpu else len(view))]
+        parts = [network(part) for part in in_parts(view)]
         views.append(Outputs(*map(torch.cat, zip(*parts, strict=True))))
     return views
 

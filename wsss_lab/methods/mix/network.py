@@ -11,7 +11,7 @@ from wsss_lab.methods.mix.config import MixConfig
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
 from wsss_lab.models.heads import SegFormerHead, TagHead
-from wsss_lab.models.modes import evaluation_mode
+from wsss_lab.models.modes import evaluation_mode, in_parts
 from wsss_lab.models.weights import load_backbone_weights
 
 
@@ -67,9 +67,8 @@ class MixNetwork(nn.Module):
         """
 
         def raw(views: Tensor) -> Tensor:
-            # one by one on a CPU: a fraction of the memory, and of the time it takes to get it
-            parts = views.split(1) if views.is_cpu else [views]
-            return torch.cat([self.tag_head.cam(self.backbone(part).last) for part in parts])
+            maps = [self.tag_head.cam(self.backbone(part).last) for part in in_parts(views)]
+            return torch.cat(maps)
 
         with evaluation_mode(self):
             return multi_scale_cam(raw, images, self.fusion, normalize=None)

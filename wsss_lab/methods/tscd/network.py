@@ -14,8 +14,9 @@ from wsss_lab.methods.tscd.views import Window
 from wsss_lab.models.attention import QueriesKeys, attention_layers, record_queries_keys
 from wsss_lab.models.backbones import build_backbone
 from wsss_lab.models.base import Backbone
+from wsss_lab.models.folded import folded
 from wsss_lab.models.heads import SegFormerHead, TagHead
-from wsss_lab.models.modes import evaluation_mode, keep_running_statistics
+from wsss_lab.models.modes import evaluation_mode, in_parts, keep_running_statistics
 from wsss_lab.models.weights import load_backbone_weights
 
 
@@ -161,9 +162,8 @@ class TSCDNetwork(nn.Module):
                 does; costs the decoder up to its normalisation.
         """
         decoder = decoder and self.seg_head.training
-        # one by one on a CPU: a fraction of the memory, and of the time it takes to get it
-        parts = images.split(1) if images.is_cpu else [images]
-        pyramids = [self.backbone(part).pyramid[0 if decoder else -1 :] for part in parts]
+        first = 0 if decoder else -1
+        pyramids = [self.backbone(part).pyramid[first:] for part in in_parts(images)]
         pyramid = [torch.cat(level) for level in zip(*pyramids, strict=True)]
         if decoder:
             update_statistics(self.seg_head.norm, self.seg_head.fused_features(pyramid))
@@ -194,7 +194,7 @@ class TSCDNetwork(nn.Module):
                 done, views = [scale_1.detach()], views[len(images) :]
             return torch.cat([*done, self.raw_cam(views, decoder)])
 
-        with evaluation_mode(self.backbone, on=not noise):
+        with evaluation_mode(self.backbone, on=not noise), folded(self.backbone):
             return multi_scale_cam(raw, images, fusion, normalize=None)
 
 
@@ -217,7 +217,11 @@ def tscd_backbone(config: TSCDConfig, weights: str = "imagenet", **options: Any)
         **options: further options of the backbone.
     """
     usual: dict[str, Any] = {"drop_path": config.drop_path}
-    if config.backbone == "lite0_vit":  # its own maps have one stride; the decoder wants finer ones
-        usual = {"stem_levels": True, "drop_path_rate": config.drop_path}
+    if config.backbone == "lite0_vit":
+        # its own maps have one stride, and the decoder wants finer ones. The classifier reads the
+        # largest value of a channel: a final LayerNorm would lift cells that show nothing to the
+        # size of those that show a class, and random blocks would hide what the stem knows
+        usual = {"stem_levels": True, "final_norm": False, "residual": 0.1}
+        usual["drop_path_rate"] = config.drop_path
     backbone = build_backbone(config.backbone, **(usual | options))
     return backbone if weights == "random" else load_backbone_weights(backbone, weights)
