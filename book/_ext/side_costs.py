@@ -47,13 +47,18 @@ def photographs() -> str:
             total = None if None in stages.values() else sum(stages.values())
             rows.append([
                 NAMES[method], f"`{record['backbone']}`", _minutes(total), parts,
-                str(record["threads"]), number(record["memory_gb"]), record["note"] or NONE,
+                str(record["threads"]), number(record["memory_gb"]),
             ])  # fmt: skip
         if not records:
             preset = find_preset(method, PRESET)
-            rows.append([NAMES[method], f"`{backbone_of(preset)}`", NOT_RUN, *[NONE] * 4])
-    head = ["method", "network", "minutes", "of these", "threads", "GB", "beside"]
-    return table(head, rows)
+            rows.append([NAMES[method], f"`{backbone_of(preset)}`", NOT_RUN, *[NONE] * 3])
+    head = ["method", "network", "minutes", "of these", "threads", "GB"]
+    notes = [
+        f"- {NAMES[record['method']]}: {record['cpu']}; {record['note']}\n"
+        for record in load_records()
+        if record["note"]
+    ]
+    return table(head, rows) + ("\n" + "".join(notes) if notes else "")
 
 
 def _minutes(value: float | None) -> str:

@@ -37,7 +37,7 @@ def all_compared() -> list[Compared]:
 
 def named(one: Compared) -> str:
     """Name of a comparison in a list."""
-    return f"{one.what} against `{one.control}` (`{one.study}`, {OUTPUTS[one.output]})"
+    return f"`{one.study}`, {OUTPUTS[one.output]}: {one.what}, against: {one.control_what}"
 
 
 def lists() -> str:
@@ -48,10 +48,11 @@ def lists() -> str:
         seen = [(one, found) for one, found in pairs if found is not None]
         text += f"### {failure}\n\n{MEASURED[column]}\n\n"
         for word, lead in (("better", "Less of it"), ("worse", "More of it")):
-            lines = [f"{named(one)}: {found.interval}" for one, found in seen if found.word == word]
+            lines = [f"{named(one)}; {found.interval}" for one, found in seen if found.word == word]
             text += items(lead, lines)
-        single = [f"{named(one)}: {found}" for one, found in seen if found.word == "one seed"]
-        text += items("One seed, so without an interval", single) if single else ""
+        single = sum(found.word == "one seed" for _, found in seen)
+        if single:
+            text += f"- *One seed, so without an interval*: {single}, see the folded tables.\n"
         text += f"- *Not shown*: {unshown([found for _, found in seen])}.\n"
         studies = sorted({one.study for one in every} - {one.study for one, _ in seen})
         missing = ", ".join(f"`{study}`" for study in studies)
@@ -89,10 +90,10 @@ def unshown(found: Sequence[Effect]) -> str:
     halves = [one.half or 0.0 for one in with_interval if one.word == "not shown"]
     if not halves:
         return "none has an interval" if not with_interval else "none"
-    ends = [f"{end:.1f}" if end >= 0.05 else "below 0.1" for end in (min(halves), max(halves))]
+    ends = [f"{end:.1f}" if end >= 0.05 else "0.0" for end in (min(halves), max(halves))]
     return (
-        f"{len(halves)} of {len(with_interval)}; "
-        f"an effect would have been seen from {ends[0]} to {ends[1]} on, by comparison"
+        f"{len(halves)} of {len(with_interval)}; the smallest effect that would have been seen lies "
+        f"between {ends[0]} and {ends[1]}"
     )
 
 
@@ -122,7 +123,7 @@ def tables() -> str:
         title = load_record(f"studies/{study}/cpu")["title"]
         rows = [
             [
-                f"{one.what}, against `{one.control}`",
+                f"{one.what}, against: {one.control_what}",
                 OUTPUTS[one.output],
                 *(NONE if one.effects[c] is None else str(one.effects[c]) for c in COLUMNS),
                 one.verdict,

@@ -6,8 +6,8 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from side_rows import CONFIDENCE, NONE, at, find, lost, pooled, runs_of
-from side_toy import NOT_RUN, table
+from side_rows import CONFIDENCE, NONE, at, find, lost, plus_minus, pooled, runs_of
+from side_toy import NOT_RUN, table, times
 
 from wsss_lab.records import RECORDS, load_record
 from wsss_lab.runs.recipe import RECIPES, find_preset
@@ -59,7 +59,7 @@ def length(config: Any) -> str:
     if getattr(config, "mask_steps", 0):
         batch = getattr(config, "mask_batch", 0) or config.run.batch
         parts.append((config.mask_steps, batch))
-    return " + ".join(f"{steps} × {batch}" for steps, batch in parts)
+    return " + ".join(times(steps, batch) for steps, batch in parts)
 
 
 def galleries() -> list[str]:
@@ -155,11 +155,11 @@ def arms() -> str:
         errors = (pooled(kind, "over_activation"), pooled(kind, "under_activation"))
         rows.append([
             arms[arm]["what"],
-            f"{config['run']['steps']} × {config['run']['batch']}",
+            times(config["run"]["steps"], config["run"]["batch"]),
             ", ".join(map(str, seeds)),
             _mean(found, at("scored.tags.map")),
             _mean(found, at("scored.cam.miou")),
-            f"{mean:.1f} ± {half:.1f}",
+            plus_minus(f"{mean:.1f}", half),
             _mean(found, at("scored.boundary.f")),
             *(_mean(found, read) for read in errors),
             _mean(found, lost(kind), 1),

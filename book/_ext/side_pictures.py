@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from side_photos import NAMES, galleries
-from side_rows import NONE, half_width
+from side_rows import NONE, half_width, plus_minus
 from side_toy import table
 from torch import Tensor
 
@@ -101,7 +101,7 @@ class Panel:
         """Sentence that replaces the picture."""
         what = " and ".join(map(name, self.photo.tags))
         if self.kind == "photo":
-            return f"Photograph that shows {what}."
+            return f"The photograph itself; it shows {what}."
         title = self.title()
         return f"{title[:1].upper()}{title[1:]}, photograph of {what}: {self.found()}."
 
@@ -137,7 +137,12 @@ def extra(labels: Tensor, photo: OpenPhoto) -> dict[str, float]:
 
 def listed(numbers: dict[str, float], what: str) -> str:
     """Names with numbers in percent, such as `cat 41, dog 3 % IoU`."""
-    return ", ".join(f"{key} {100 * value:.0f}" for key, value in numbers.items()) + f" % {what}"
+    return ", ".join(f"{key} {percent(value)}" for key, value in numbers.items()) + f" % {what}"
+
+
+def percent(value: float) -> str:
+    """A share in percent; what is not nothing is not shown as nothing."""
+    return "below 1" if 0 < value < 0.005 else f"{100 * value:.0f}"
 
 
 def panels(photo: OpenPhoto) -> Iterator[Panel]:
@@ -222,7 +227,7 @@ def judged(seen: Mapping[str, Tensor]) -> list[str]:
     painted = 100 * fmean(float((labels > 0).float().mean()) for _, labels in pairs)
     half = half_width(scores)
     return [
-        f"{fmean(scores):.1f} ± {half:.1f}", f"{len(missed)} of {classes}", str(wrong),
+        plus_minus(f"{fmean(scores):.1f}", half or 0.0), f"{len(missed)} of {classes}", str(wrong),
         f"{painted:.0f}",
     ]  # fmt: skip
 

@@ -10,6 +10,7 @@ from wsss_lab.records import RECORDS, load_record
 from wsss_lab.studies.student_t import t_quantile, t_tail
 
 CONFIDENCE = 0.95
+SPACE = "\N{NO-BREAK SPACE}"
 NONE = "–"
 """Cell of what a method does not have, or its record does not hold."""
 LOST = 0.01
@@ -150,7 +151,12 @@ def shown(seeds: Seeds, measure: Measure) -> str:
     sample = [measure.scale * value for value in seeds.values()]
     half = half_width(sample)
     text = f"{fmean(sample):.1f}"
-    return text if half is None else f"{text} ± {half:.1f}"
+    return text if half is None else plus_minus(text, half)
+
+
+def plus_minus(text: str, half: float) -> str:
+    """A number with half of its interval, which no line is broken in."""
+    return f"{text}{SPACE}±{SPACE}{half:.1f}"
 
 
 def signed(value: float) -> str:

@@ -8,6 +8,7 @@ from side_rows import (
     NONE,
     OUTPUTS,
     SCORES,
+    SPACE,
     Effect,
     Measure,
     at,
@@ -92,7 +93,12 @@ def steps(config: Mapping[str, Any]) -> str:
     run = config["run"]
     # ACR's study ends with the maps: its settings name further steps that were not taken
     masks = config.get("mask_steps", 0) if config.get("until", "masks") == "masks" else 0
-    return f"{run['steps']}{f' + {masks}' if masks else ''} × {run['batch']}"
+    return times(f"{run['steps']}{f' + {masks}' if masks else ''}", run["batch"])
+
+
+def times(steps: object, batch: int) -> str:
+    """Steps and images a step, which no line is broken in."""
+    return f"{steps} × {batch}".replace(" ", SPACE)
 
 
 def any_of(runs: Mapping[int, Any]) -> Mapping[str, Any]:
@@ -225,6 +231,7 @@ class Compared:
     arm: str
     what: str
     control: str
+    control_what: str
     output: str
     effects: Mapping[str, Effect | None]
     """Head of a column -> effect; None where it was not measured."""
@@ -250,8 +257,10 @@ def compared(studies: Sequence[str]) -> list[Compared]:
                 }
                 if any(effects.values()):
                     verdict = SIGNS[arms[arm]["verdict"]]
-                    what = arms[arm]["what"]
-                    found.append(Compared(study, arm, what, control, output, effects, verdict))
+                    whats = [arms[name]["what"] for name in (arm, control)]
+                    found.append(
+                        Compared(study, arm, whats[0], control, whats[1], output, effects, verdict)
+                    )
     return found
 
 
