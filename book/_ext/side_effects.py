@@ -92,8 +92,8 @@ def unshown(found: Sequence[Effect]) -> str:
         return "none has an interval" if not with_interval else "none"
     ends = [f"{end:.1f}" if end >= 0.05 else "0.0" for end in (min(halves), max(halves))]
     return (
-        f"{len(halves)} of {len(with_interval)}; the smallest effect that would have been seen lies "
-        f"between {ends[0]} and {ends[1]}"
+        f"{len(halves)} of {len(with_interval)}; the smallest effect that would have been seen "
+        f"lies between {ends[0]} and {ends[1]}"
     )
 
 

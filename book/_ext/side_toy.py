@@ -257,9 +257,9 @@ def compared(studies: Sequence[str]) -> list[Compared]:
                 }
                 if any(effects.values()):
                     verdict = SIGNS[arms[arm]["verdict"]]
-                    whats = [arms[name]["what"] for name in (arm, control)]
+                    named = [arms[name]["what"] for name in (arm, control)]
                     found.append(
-                        Compared(study, arm, whats[0], control, whats[1], output, effects, verdict)
+                        Compared(study, arm, named[0], control, named[1], output, effects, verdict)
                     )
     return found
 
