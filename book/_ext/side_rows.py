@@ -155,8 +155,8 @@ def shown(seeds: Seeds, measure: Measure) -> str:
 
 
 def plus_minus(text: str, half: float) -> str:
-    """A number with half of its interval, which no line is broken in."""
-    return f"{text}{SPACE}±{SPACE}{half:.1f}"
+    """A number with half of its interval."""
+    return f"{text} ± {half:.1f}"
 
 
 def signed(value: float) -> str:

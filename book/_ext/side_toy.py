@@ -1,5 +1,6 @@
 """The toy world on the page `side_by_side`: whole methods, rows that never look, effects."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,8 +98,8 @@ def steps(config: Mapping[str, Any]) -> str:
 
 
 def times(steps: object, batch: int) -> str:
-    """Steps and images a step, which no line is broken in."""
-    return f"{steps} × {batch}".replace(" ", SPACE)
+    """Steps and images a step."""
+    return f"{steps} × {batch}"
 
 
 def any_of(runs: Mapping[int, Any]) -> Mapping[str, Any]:
@@ -107,8 +108,9 @@ def any_of(runs: Mapping[int, Any]) -> Mapping[str, Any]:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    return "".join(f"{line}\n" for line in (row(head), "|---" * len(head) + "|", *map(row, rows)))
+    """A Markdown table; no line is broken at ± and ×."""
+    lines = (row(head), "|---" * len(head) + "|", *map(row, rows))
+    return re.sub(" ([±×]) ", rf"{SPACE}\1{SPACE}", "".join(f"{line}\n" for line in lines))
 
 
 def scores(scenes: str) -> str:

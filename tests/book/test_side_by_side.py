@@ -72,8 +72,9 @@ def test_another_number_in_a_record_is_noticed(side, monkeypatch):
 
 def test_a_new_run_takes_the_place_of_not_run(side, monkeypatch):
     photos = side["side_photos"]
-    monkeypatch.setattr(side["side_toy"], "SPACE", " ")
-    missing = "| CAM baseline | `lite0`, ImageNet | 765 × 16 + 400 × 16 | not run |"
+    missing = (
+        "| CAM baseline | `lite0`, ImageNet | 765\u00a0×\u00a016 + 400\u00a0×\u00a016 | not run |"
+    )
     assert missing in photos.presets() or "cam_baseline" in str(photos.load_records())
     record = load_record("presets/voc-mini/cosa-lite0-seed0") | {"method": "cam_baseline"}
     monkeypatch.setattr(photos, "load_records", lambda: [record])
@@ -81,7 +82,7 @@ def test_a_new_run_takes_the_place_of_not_run(side, monkeypatch):
     assert len(rows) == 1
     assert f"| {record['scores']['tags']:.1f} |" in rows[0]
     assert "not run" not in rows[0]
-    assert "| CoSA | `lite0`, ImageNet | 1000 × 8 | not run |" in photos.presets()
+    assert "| CoSA | `lite0`, ImageNet | 1000\u00a0×\u00a08 | not run |" in photos.presets()
 
 
 def test_a_new_gallery_and_a_new_study_are_noticed(side, monkeypatch):
