@@ -2,9 +2,9 @@
 
 `calibration`, `calibration_trials`, `refine`, `acr_localisation`, `protocols`, `sanity` and
 `step_costs` are records of single scripts in `wsss_lab.studies.toy`; `studies/STUDY/PROFILE` are
-the declared studies, and `studies/STUDY/PROFILE/ARM-seedN` their runs. `photo_refinement` holds the calibration
-of PAR on photos, `presets/PRESET` runs of presets to their end, and `gallery` what networks make of
-the open photos, see `wsss_lab.studies.photos`.
+the declared studies, and `studies/STUDY/PROFILE/ARM-seedN` their runs. `photo_refinement` holds the
+calibration of PAR on photos, `presets/PRESET` runs of presets to their end, and `gallery` what
+networks make of the open photos, see `wsss_lab.studies.photos`.
 """
 
 import json
