@@ -1,9 +1,10 @@
 """Recorded results that the chapters show: a part of the package, for any working directory.
 
-`calibration`, `calibration_trials`, `refine` and `acr_localisation` are records of single scripts
-in `wsss_lab.studies.toy`; `studies/STUDY/PROFILE` are the declared studies, and
-`studies/STUDY/PROFILE/ARM-seedN` their runs. `photo_refinement` holds the calibration of PAR on
-photos, and `presets/PRESET` runs of presets to their end, see `wsss_lab.studies.photos`.
+`calibration`, `calibration_trials`, `refine`, `acr_localisation`, `protocols`, `sanity` and
+`step_costs` are records of single scripts in `wsss_lab.studies.toy`; `studies/STUDY/PROFILE` are
+the declared studies, and `studies/STUDY/PROFILE/ARM-seedN` their runs. `photo_refinement` holds the
+calibration of PAR on photos, `presets/PRESET` runs of presets to their end, and `gallery` what
+networks make of the open photos, see `wsss_lab.studies.photos`.
 """
 
 import json
