@@ -23,7 +23,7 @@ def test_info_is_json(capsys):
     facts = json.loads(capsys.readouterr().out)
     assert "toy_cnn" in facts["backbones"]
     assert facts["methods"]["cam_baseline"]["presets"] == [
-        "toy", "voc-mini", "voc", "coco", "stuff10k",
+        "tiny", "toy", "voc-mini", "voc", "coco", "stuff10k",
     ]  # fmt: skip
     assert facts["versions"]["torch"]
 
@@ -77,7 +77,7 @@ def test_a_checked_export_has_no_problems(tmp_path, capsys):
         (["data", "toy", "--out", "x", "--size", "3"], "size: expected at least 16"),
         (["train", "magic", "--out", "x"], "METHOD: expected one of cam_baseline"),
         (["train"], "expected a method (cam_baseline, tscd, "),
-        (["plan"], "`python -m wsss_lab plan cam_baseline --preset toy`"),
+        (["plan"], "`python -m wsss_lab plan cam_baseline --preset tiny`"),
         (["train", "cam_baseline"], "--out"),
         (["train", "--preset", "toy", "cam_baseline"], "--out"),
         (["train", "cam_baseline", "--out", "x", "--preset", "big"], "got 'big'"),

@@ -33,7 +33,8 @@ class Train:
     method: Annotated[Positional[str], tyro.conf.arg(metavar="METHOD")]
     """A method of `python -m wsss_lab info`, for example cam_baseline."""
     preset: str
-    """Settings to start from: toy, voc, coco or stuff10k, some methods also with -released."""
+    """Settings to start from: tiny (two minutes on a laptop), toy, voc-mini, voc, coco or stuff10k,
+    some methods also with -released."""
     out: Path
     """Folder of the run: new, or with --resume that of a run that was interrupted."""
     resume: bool = False
@@ -102,7 +103,7 @@ With `--use FILE.py` any command also knows what that file registers: methods,
 backbones, data sets. `--version` prints the version.
 
 First steps: `data toy --out toy`, `predict toy/JPEGImages --out masks`,
-`train cam_baseline --out run`. For a photo of yours: `explain PHOTO`."""
+`train cam_baseline --preset tiny --out run`. For a photo of yours: `explain PHOTO`."""
 CONFIG = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
 
 
@@ -193,7 +194,7 @@ def _which_method(command: str) -> str:
     rest = " --out runs/a" if command == "train" else ""
     return (
         f"{command}: expected a method ({', '.join(RECIPES)}), got none; "
-        f"for example `{PROGRAM} {command} cam_baseline --preset toy{rest}`"
+        f"for example `{PROGRAM} {command} cam_baseline --preset tiny{rest}`"
     )
 
 

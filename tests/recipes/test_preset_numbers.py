@@ -1,5 +1,6 @@
 """Every number of every preset against one table that names its source."""
 
+import itertools
 import json
 from fnmatch import fnmatch
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from wsss_lab.recipes.voc_mini import OURS
 from wsss_lab.runs.recipe import find_preset, find_recipe
 from wsss_lab.runs.settings import plain
 
@@ -22,7 +24,7 @@ class Row(NamedTuple):
     source: str
 
     def holds_for(self, preset: str, field: str) -> bool:
-        released, full = preset.endswith("-released"), preset not in ("toy", "voc-mini")
+        released, full = preset.endswith("-released"), preset not in OURS
         kinds = {preset, "*", "released" if released else "ours" if full else preset}
         kinds |= {"photos"} if full else set()
         return bool(self.presets & kinds) and fnmatch(field, self.field)
@@ -56,7 +58,8 @@ def leaves(settings, prefix=""):
 
 def row_of(method, preset, field):
     """The one row of a setting: the method's own before those for all, full names before `*`."""
-    for section in (method, "all"):
+    presets = ("tiny", "toy") if preset == "tiny" else (preset,)  # where it has none of its own
+    for section, preset in itertools.product((method, "all"), presets):
         found = [row for row in ROWS[section] if row.holds_for(preset, field)]
         exact = [row for row in found if row.field == field] or found
         assert len(exact) < 2, f"{TABLE.name}, {method} {preset}: {field} has {len(exact)} rows"

@@ -306,7 +306,7 @@ def test_settings_survive_json(world):
 
 
 def test_presets_name_exact_weights_and_have_no_released_form():
-    assert set(PRESETS) == {"toy", "voc-mini", "voc", "coco", "stuff10k"}
+    assert set(PRESETS) == {"tiny", "toy", "voc-mini", "voc", "coco", "stuff10k"}
     for name in ("voc", "coco", "stuff10k"):
         assert PRESETS[name].weights == "resnet50.tv_in1k"
         assert PRESETS[name].data.crop == 448

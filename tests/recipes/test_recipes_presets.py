@@ -60,6 +60,7 @@ def test_data_of_a_preset(case):
     assert config.run.precision == ("bf16-mixed" if half else "32-true")
     assert config.data.strong == (name == "cosa")
     dataset = preset if preset in OURS else preset.split("-")[0]
+    dataset = {"tiny": "toy"}.get(dataset, dataset)
     assert config.data.name == (dataset if dataset in ("toy", *DATASETS) else "voc")
     if dataset != "toy":
         assert config.test.tags_at_test

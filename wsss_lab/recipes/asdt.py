@@ -109,6 +109,7 @@ PRESETS: dict[str, Config] = {
 }
 """`toy`, `voc-mini`, `small` (on VOC) and all that regards COCO-Stuff are ours."""
 NO_PRESET = {
+    "tiny": "not measured to take two minutes; take toy with fewer steps and scenes",
     "toy-released": "the released code does not know the toy world; take toy",
     "coco": "ASDT's released code has no settings for it; start from voc, and change --data",
     "coco-released": "ASDT's released code has no settings for it",

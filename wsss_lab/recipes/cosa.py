@@ -89,6 +89,7 @@ PRESETS: dict[str, Config] = {
 }
 """Those in `OURS` are ours."""
 NO_PRESET = {
+    "tiny": "not measured to take two minutes; take toy, with --start toy and fewer steps",
     "toy-released": "the released code does not know the toy world; take toy",
     "stuff10k": "CoSA's released code has no settings for it; start from coco, and change --data",
     "stuff10k-released": "CoSA's released code has no settings for it",

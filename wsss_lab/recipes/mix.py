@@ -39,6 +39,7 @@ NO_PRESET = {
     for dataset in ("voc", "coco", "stuff10k")
     for name in (dataset, f"{dataset}-released")
 } | {
+    "tiny": "not measured to take two minutes; take toy, with --start toy and fewer steps",
     "toy-released": "no paper has this method; take toy",
     "voc-mini": "the techniques are compared on the toy world alone; take that of a paper's method",
 }

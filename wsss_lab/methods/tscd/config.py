@@ -160,21 +160,23 @@ OPTIM = OptimConfig(
 counted from step 0. Frozen norms and rates of single parts are in `param_groups`."""
 _VOC = TSCDConfig()
 _COCO = TSCDConfig(warmup=5000)
+_TOY = TSCDConfig(
+    backbone="toy_mit2",
+    drop_path=0.0,
+    hidden=64,
+    crop=128,
+    warmup=150,
+    view_scale=0.5,
+    points=16,
+    freeze_norms=False,
+)
 PRESETS: dict[str, TSCDConfig] = {
     "voc-released": replace(_VOC, crop=320, quirks=RELEASED),
     "coco-released": replace(_COCO, quirks=RELEASED),
     "voc": _VOC,
     "coco": _COCO,
-    "toy": TSCDConfig(
-        backbone="toy_mit2",
-        drop_path=0.0,
-        hidden=64,
-        crop=128,
-        warmup=150,
-        view_scale=0.5,
-        points=16,
-        freeze_norms=False,
-    ),
+    "tiny": replace(_TOY, warmup=0, scales=(1.0,)),
+    "toy": _TOY,
     # 14 x 14 cells instead of 32 x 32: half the reach of the affinity, a quarter of the points.
     # Maps at 1.5 of the size would take three quarters of the time of all maps. The band is that of
     # wsss_lab.studies.photos.vit_start
@@ -193,7 +195,7 @@ PRESETS: dict[str, TSCDConfig] = {
         freeze_norms=False,
     ),
 }
-"""Settings by name; `toy` and `voc-mini` are ours, for runs of some hundred steps.
+"""Settings by name; `tiny`, `toy` and `voc-mini` are ours, for short runs.
 
 The crop of `voc-released` is what the shipped launcher runs: a missing line continuation drops its
 `--crop_size 512`, and 320 is the default. COCO's launcher passes 512."""

@@ -199,6 +199,7 @@ PRESETS: dict[str, Config] = {
 there. Its history holds runs of AffinityNet (6,610 steps, rate 0.01, beta 36) and of IRN; which of
 them fed the paper is not known. `-released` is about the maps only."""
 NO_PRESET = {
+    "tiny": "not measured to take two minutes; take toy, with --start toy and fewer steps",
     "toy-released": "the released code has no toy world; take toy",
     "stuff10k": "ACR's released code has no settings for it; start from coco, and change --data",
     "stuff10k-released": "ACR's released code has no settings for it",

@@ -15,6 +15,7 @@ from wsss_lab.ranges import (
     Share,
     Whole,
 )
+from wsss_lab.recipes.tiny import VAL_COUNT, tiny
 from wsss_lab.recipes.voc_mini import LITE0_WEIGHTS, voc_mini_data
 from wsss_lab.recipes.voc_mini import OPTIM as MINI_OPTIM
 
@@ -53,6 +54,10 @@ class Config(Settings):
     """Network of both stages, see `python -m wsss_lab info`."""
     weights: str = "toy"
     """Weights it starts from: `toy`, the exact name of timm weights, or a file."""
+    start: str = ""
+    """Go on from a tag classifier that has learned the tags, head included: `toy` for the package's
+    own, the folder of a run of the baseline or its `tags/model.safetensors`, or nothing. The
+    segmentation network still starts from `weights`."""
     pool: Literal["gap", "gmp"] = "gap"
     """How the classifier pools: average (the CAM paper) or maximum (TSCD, CoSA)."""
     run: RunConfig = field(default_factory=RunConfig)
@@ -74,7 +79,7 @@ class Config(Settings):
     until: Literal["tags", "masks"] = "masks"
     """Last training: the classifier, whose maps are scored, or the segmentation network, too."""
     mask_steps: Whole = 0
-    """Steps of the segmentation network; 0 takes `run.steps`."""
+    """Steps of the segmentation network, whatever `run.steps` is; 0 takes `run.steps`."""
     mask_optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser of the segmentation network."""
     hidden: Annotated[int, Range("[1, 65536]")] = 64
@@ -102,9 +107,19 @@ def _photos(name: Literal["voc", "coco", "stuff10k"], steps: int, mask_steps: in
     )
 
 
+# as the calibration of the toy world: batch 32, AdamW 1e-3, 4 and 8 epochs
+_TOY = Config(run=RunConfig(steps=375, batch=32, save_every=100), mask_steps=750)
 PRESETS: dict[str, Config] = {
-    # as the calibration of the toy world: batch 32, AdamW 1e-3, 4 and 8 epochs
-    "toy": Config(run=RunConfig(steps=375, batch=32, save_every=100), mask_steps=750),
+    "tiny": tiny(
+        _TOY,
+        steps=10,
+        batch=16,
+        start="toy",
+        optim=OptimConfig(lr=1e-4),  # the tags are learned; a tenth, so that they stay
+        mask_steps=60,
+        report_train=VAL_COUNT,
+    ),
+    "toy": _TOY,
     # five epochs with tags
     "voc-mini": Config(
         data=voc_mini_data(),

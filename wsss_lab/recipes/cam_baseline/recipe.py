@@ -43,6 +43,7 @@ from wsss_lab.runs.recipe import TrainingStage
 from wsss_lab.runs.scoring import bounded, score, score_training_maps
 from wsss_lab.runs.settings import restore
 from wsss_lab.runs.stages import Log, fit_stage, launch, seeded
+from wsss_lab.runs.start import read_start, start_method
 from wsss_lab.train.fabric import Fabric
 
 
@@ -85,7 +86,13 @@ def train(
 
 def training_stages(config: Config) -> list[TrainingStage]:
     """List what a run with these settings trains."""
-    tags = TrainingStage(lambda classes: build(config, classes), config.run, config.optim)
+
+    def classifier(classes: int) -> TagClassifier:
+        if config.start:  # that it fits is seen when the classes are known
+            read_start(*find_start(config), config.backbone)
+        return build(config, classes)
+
+    tags = TrainingStage(classifier, config.run, config.optim)
     if config.until == "tags":
         return [tags]
     masks = "mask_steps" if config.mask_steps else "run.steps"
@@ -107,6 +114,7 @@ def _train(folder: RunFolder, config: Config, log: Log) -> dict[str, Any]:
     images, val = load_lists(config.data, log, batch=config.run.batch)
     seeded(config.run.seed)
     classifier = build(config, images.num_classes)
+    start_method(classifier, *find_start(config), config.backbone, images.class_names)
     folder.begin(images.class_names)
     fabric.barrier()  # a replaced run is gone before any process looks for its stages
     facts = {
@@ -159,6 +167,17 @@ def _train(folder: RunFolder, config: Config, log: Log) -> dict[str, Any]:
 def build(config: Config, classes: int, pretrained: bool = True) -> TagClassifier:
     """Build the tag classifier for `classes` foreground classes."""
     return TagClassifier(_backbone(config, pretrained), classes, pool=config.pool)
+
+
+def find_start(config: Config) -> tuple[str, str]:
+    """Return source and name of the weights to go on from, as `start_method` takes them.
+
+    A run that went on to masks has its classifier in the folder `tags`; the package's is named so.
+    """
+    if config.start == "toy":
+        return "toy", "tags"
+    inner = Path(config.start) / "tags"
+    return str(inner) if config.start and inner.is_dir() else config.start, NAME
 
 
 def build_network(config: Config, classes: int) -> SegNetwork:
