@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from report import report
 
-METHODS = ("cam_baseline", "tscd")
+METHODS = ("cam_baseline", "tscd", "asdt", "acr", "cosa", "mix")
 
 
 def seconds() -> float:

@@ -85,7 +85,7 @@ def test_numbers_of_asdt():
             field: getattr(config.run, field) for field in ("workers", "log_every", "save_every")
         }
         assert dataclasses.replace(run, **free) == config.run
-        ours = {"toy": OptimConfig(), "voc-mini": MINI_OPTIM}
+        ours = {"tiny": OptimConfig(), "toy": OptimConfig(), "voc-mini": MINI_OPTIM}
         assert config.optim == ours.get(name, asdt_config.OPTIM)
         if name in asdt_config.CLASSES:
             assert classes_of(config.data) == asdt_config.CLASSES[name]

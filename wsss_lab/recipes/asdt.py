@@ -34,6 +34,7 @@ from wsss_lab.models.weights import load_backbone_weights, load_strictly
 from wsss_lab.ranges import Count, Whole
 from wsss_lab.recipes.asdt_report import report_predictions, watcher
 from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
+from wsss_lab.recipes.tiny import VAL_COUNT, tiny
 from wsss_lab.recipes.voc_mini import OPTIM as MINI_OPTIM
 from wsss_lab.recipes.voc_mini import voc_mini_data
 from wsss_lab.runs.packaged import PACKAGED, packaged_file
@@ -84,14 +85,19 @@ def _photos(name: str, crop: int = 321, **changes: Any) -> Config:
     )
 
 
+_TOY = Config(
+    run=dataclasses.replace(asdt_config.RUNS["toy"], log_every=20, save_every=50),
+    optim=OptimConfig(),
+    method=asdt_config.PRESETS["toy"],
+    test=TestConfig(cam_threshold=None),
+    report=200,
+)
 PRESETS: dict[str, Config] = {
-    "toy": Config(
-        run=dataclasses.replace(asdt_config.RUNS["toy"], log_every=20, save_every=50),
-        optim=OptimConfig(),
-        method=asdt_config.PRESETS["toy"],
-        test=TestConfig(cam_threshold=None),
-        report=200,
+    # like toy, it begins with the packaged classifier by its weights
+    "tiny": tiny(
+        _TOY, asdt_config.RUNS["tiny"].steps, method=asdt_config.PRESETS["tiny"], report=VAL_COUNT
     ),
+    "toy": _TOY,
     "voc-mini": Config(
         data=voc_mini_data(),
         weights="voc-mini",
@@ -107,9 +113,9 @@ PRESETS: dict[str, Config] = {
     "stuff10k-things": _photos("stuff10k-things", convention="things"),
     "small": _photos("small", crop=129),
 }
-"""`toy`, `voc-mini`, `small` (on VOC) and all that regards COCO-Stuff are ours."""
+"""`tiny`, `toy`, `voc-mini`, `small` (on VOC) and all that regards COCO-Stuff are ours."""
 NO_PRESET = {
-    "tiny": "not measured to take two minutes; take toy with fewer steps and scenes",
+    "tiny-released": "the released code does not know the toy world; take tiny",
     "toy-released": "the released code does not know the toy world; take toy",
     "coco": "ASDT's released code has no settings for it; start from voc, and change --data",
     "coco-released": "ASDT's released code has no settings for it",

@@ -23,6 +23,7 @@ from wsss_lab.methods.cosa.network import cosa_backbone
 from wsss_lab.methods.cosa.released import CHECKPOINT
 from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig, TestConfig
 from wsss_lab.recipes.end_to_end_plan import warm_up_step
+from wsss_lab.recipes.tiny import tiny
 from wsss_lab.recipes.voc_mini import LITE0_WEIGHTS, OURS, voc_mini_data
 from wsss_lab.recipes.voc_mini import OPTIM as MINI_OPTIM
 
@@ -70,13 +71,15 @@ def _photos(name: str) -> Config:
     )
 
 
+_TOY = Config(
+    data=DataConfig(strong=True, blur=0.5),
+    run=RunConfig(600, batch=16, log_every=20, save_every=50),
+    optim=OptimConfig(lr=5e-4),
+    method=cosa_config.PRESETS["toy"],
+)
 PRESETS: dict[str, Config] = {
-    "toy": Config(
-        data=DataConfig(strong=True, blur=0.5),
-        run=RunConfig(600, batch=16, log_every=20, save_every=50),
-        optim=OptimConfig(lr=5e-4),
-        method=cosa_config.PRESETS["toy"],
-    ),
+    "tiny": tiny(_TOY, 60, start="toy", method=cosa_config.PRESETS["tiny"]),
+    "toy": _TOY,
     "voc-mini": Config(
         data=voc_mini_data(strong=True, blur=0.5),
         weights=LITE0_WEIGHTS,
@@ -89,7 +92,7 @@ PRESETS: dict[str, Config] = {
 }
 """Those in `OURS` are ours."""
 NO_PRESET = {
-    "tiny": "not measured to take two minutes; take toy, with --start toy and fewer steps",
+    "tiny-released": "the released code does not know the toy world; take tiny",
     "toy-released": "the released code does not know the toy world; take toy",
     "stuff10k": "CoSA's released code has no settings for it; start from coco, and change --data",
     "stuff10k-released": "CoSA's released code has no settings for it",

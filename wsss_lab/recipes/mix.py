@@ -13,6 +13,7 @@ from wsss_lab.methods.mix.config import MixConfig
 from wsss_lab.methods.mix.method import Mix
 from wsss_lab.methods.mix.network import mix_backbone
 from wsss_lab.recipes.end_to_end import EndToEnd, EndToEndConfig
+from wsss_lab.recipes.tiny import tiny
 
 NAME = "mix"
 
@@ -25,21 +26,23 @@ class Config(EndToEndConfig):
     """Settings of the method."""
 
 
+_TOY = Config(
+    run=RunConfig(600, batch=8, log_every=20, save_every=50),
+    optim=OptimConfig(lr=5e-4),
+    method=mix_config.PRESETS["toy"],
+)
 PRESETS: dict[str, Config] = {
-    "toy": Config(
-        run=RunConfig(600, batch=8, log_every=20, save_every=50),
-        optim=OptimConfig(lr=5e-4),
-        method=mix_config.PRESETS["toy"],
-    ),
+    "tiny": tiny(_TOY, 40, start="toy", method=mix_config.PRESETS["tiny"]),
+    "toy": _TOY,
 }
-"""The base alone, as long as TSCD's preset of that name."""
+"""The base alone, as long as TSCD's presets of these names."""
 _NO_CODE = "no paper has this method; start from toy, and change --data and --method.backbone"
 NO_PRESET = {
     name: _NO_CODE
     for dataset in ("voc", "coco", "stuff10k")
     for name in (dataset, f"{dataset}-released")
 } | {
-    "tiny": "not measured to take two minutes; take toy, with --start toy and fewer steps",
+    "tiny-released": "no paper has this method; take tiny",
     "toy-released": "no paper has this method; take toy",
     "voc-mini": "the techniques are compared on the toy world alone; take that of a paper's method",
 }

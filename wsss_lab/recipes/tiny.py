@@ -2,8 +2,7 @@
 
 A run of `toy` learns the tags first and then what is to be shown. These begin where the package's
 networks have learned the tags (`--start toy`), on few scenes and for few steps. Their number was
-chosen by processor seconds alone (`benchmarks/tiny.py`); no score had a part in it. A method whose
-run has not been measured has none yet, and says so.
+chosen by processor seconds alone (`benchmarks/tiny.py`); no score had a part in it.
 """
 
 import dataclasses

@@ -111,6 +111,18 @@ VOC_OPTIM = replace(_SGD, weight_decay=0.0, momentum=5e-4, decay_steps=26_450)
 COCO_OPTIM = replace(VOC_OPTIM, decay_steps=103_475)
 """The same for COCO."""
 
+# toy_vit2 has four layers. After the warm-up, maps summed over all of them have 47 mIoU, spread
+# by their attention 12 (40 training scenes, true tags; python -m
+# wsss_lab.studies.toy.localisation --develop 40 --scenes 40 --runs RUN, RUN of warm_up acr)
+_TOY = ACRPreset(
+    ACRConfig(start_layer=-4, propagate=False),
+    OptimConfig(),
+    RunConfig(),
+    10,
+    128,
+    "toy_vit2",
+    {},
+)
 PRESETS: dict[str, ACRPreset] = {
     "voc-released": ACRPreset(_RELEASED, VOC_OPTIM, RunConfig(26_451, batch=1)),
     "coco-released": ACRPreset(
@@ -124,18 +136,8 @@ PRESETS: dict[str, ACRPreset] = {
         RunConfig(103_475, batch=4, precision="bf16-mixed"),
         80,
     ),
-    # toy_vit2 has four layers. After the warm-up, maps summed over all of them have 47 mIoU, spread
-    # by their attention 12 (40 training scenes, true tags; python -m
-    # wsss_lab.studies.toy.localisation --develop 40 --scenes 40 --runs RUN, RUN of warm_up acr)
-    "toy": ACRPreset(
-        ACRConfig(start_layer=-4, propagate=False),
-        OptimConfig(),
-        RunConfig(),
-        10,
-        128,
-        "toy_vit2",
-        {},
-    ),
+    "tiny": replace(_TOY, run=RunConfig(12, batch=8)),
+    "toy": _TOY,
     # by wsss_lab.studies.photos.vit_start
     "voc-mini": ACRPreset(
         ACRConfig(start_layer=-5, propagate=False),
@@ -149,5 +151,5 @@ PRESETS: dict[str, ACRPreset] = {
 }
 """`-released`: what the released scripts compute, on the one replica that is saved. `voc`, `coco`:
 the recipe that they seem to intend, 10 and 5 epochs of four images a step, not trained by us at
-full size. COCO counts 82,783 training images. `toy` and `voc-mini` are ours. bf16 is autocast,
-losses excepted; see the study `precision`."""
+full size. COCO counts 82,783 training images. `tiny`, `toy` and `voc-mini` are ours. bf16 is
+autocast, losses excepted; see the study `precision`."""

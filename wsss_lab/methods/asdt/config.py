@@ -210,6 +210,7 @@ _STUFF = ASDTConfig(background=False, max_classes=16)
 # 128 px instead of 321: the energy's width in px times 0.4, so its sum is 0.4^4 as large. The
 # widths of the CRFs stay: on toy scenes they make teacher A more precise than scaled ones
 _SMALL = replace(_VOC, energy_sigma_xy=40.0, energy_weight=4e-6, dilation=4, warmup=100, period=60)
+_TOY = replace(_SMALL, backbone="toy_cnn", hidden=64)
 
 PRESETS: dict[str, ASDTConfig] = {
     "voc-released": replace(_VOC, quirks=RELEASED),
@@ -217,7 +218,8 @@ PRESETS: dict[str, ASDTConfig] = {
     "stuff10k": _STUFF,
     "stuff10k-things": replace(_STUFF, background=True),
     "small": replace(_SMALL, backbone="resnet18", hidden=128),
-    "toy": replace(_SMALL, backbone="toy_cnn", hidden=64),
+    "tiny": replace(_TOY, scales=(1.0, 0.5), warmup=10, period=12),
+    "toy": _TOY,
     # 224 px: the energy's width in px times 0.7, its sum is 0.7^4 as large; stride 16, not 8
     "voc-mini": replace(
         _VOC,
@@ -237,8 +239,8 @@ PRESETS: dict[str, ASDTConfig] = {
 `voc-released` is the public script: it trains the student with teacher A only. `voc` is the paper's
 mechanism as far as it can be rebuilt. `stuff10k` takes all 171 classes and no background,
 `stuff10k-things` 80 classes and background; nothing is known of the paper's own setting. `small`
-(2000 steps at 129 px), `toy` (128 px) and `voc-mini` (224 px) are ours, and their backbone can be
-any other.
+(2000 steps at 129 px), `tiny` and `toy` (128 px) and `voc-mini` (224 px) are ours, and their
+backbone can be any other.
 """
 
 CLASSES = {"voc-released": 20, "voc": 20, "stuff10k": 171, "stuff10k-things": 80}
@@ -250,7 +252,8 @@ RUNS: dict[str, RunConfig] = {
     "stuff10k": RunConfig(steps=20_001, batch=4, seed=42),
     "stuff10k-things": RunConfig(steps=20_001, batch=4, seed=42),
     "small": RunConfig(steps=2000, batch=4),
+    "tiny": RunConfig(steps=40, batch=8),
     "toy": RunConfig(steps=2000, batch=8),
     "voc-mini": RunConfig(steps=500, batch=8),
 }
-"""Length of a preset's run; crops are 321 px (released code), 129, 128 and 224 px (ours)."""
+"""Length of a preset's run; crops are 321 px (released code), 129, 128, 128, 224 px (ours)."""

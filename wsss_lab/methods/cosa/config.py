@@ -152,19 +152,22 @@ counted from step 0. Norms are trained like the rest; the rates of single parts 
 `param_groups`."""
 _VOC = CoSAConfig()
 _COCO = CoSAConfig(warmup=10_000, low=0.25, high=0.65, queue_rows=400)
+_TOY = CoSAConfig(
+    backbone="toy_cnn",
+    hidden=128,
+    decay=0.99,
+    warmup=150,
+    queue_rows=640,
+    queue_grid=(16, 16),
+)
 PRESETS: dict[str, CoSAConfig] = {
     "voc-released": _as_released(_VOC),
     "coco-released": _as_released(_COCO),
     "voc": _VOC,
     "coco": _COCO,
-    "toy": CoSAConfig(
-        backbone="toy_cnn",
-        hidden=128,
-        decay=0.99,
-        warmup=150,
-        queue_rows=640,
-        queue_grid=(16, 16),
-    ),
+    # a run of a tenth of the length: the teacher and the queue remember about ten steps
+    "tiny": replace(_TOY, warmup=0, scales=(1.0,), decay=0.9, queue_rows=80),
+    "toy": _TOY,
     "voc-mini": CoSAConfig(
         backbone="lite0",
         hidden=128,
@@ -174,6 +177,6 @@ PRESETS: dict[str, CoSAConfig] = {
         queue_grid=(14, 14),
     ),
 }
-"""Settings by name; `toy` and `voc-mini` are ours, for runs of some hundred steps. They take a
+"""Settings by name; `tiny`, `toy` and `voc-mini` are ours, for short runs. They take a
 convolutional network: after a warm-up its class maps have 38 mIoU, those read from the patch tokens
 of `toy_vit` 14; see `wsss_lab.recipes.cosa.WARM_UPS`."""

@@ -192,5 +192,8 @@ class MixConfig(Settings):
         return self.scd.view_scale if self.scd.weight > 0 else 1.0
 
 
-PRESETS: dict[str, MixConfig] = {"toy": MixConfig()}
+PRESETS: dict[str, MixConfig] = {
+    "tiny": MixConfig(warmup=0, scales=(1.0,)),
+    "toy": MixConfig(),
+}
 """Settings by name: the base alone. Every number is another preset's; none was tuned here."""
