@@ -25,6 +25,8 @@ from wsss_lab.studies.photos.vit_start import (
     write,
 )
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_a_band_stands_to_either_side():
     assert band(0.45) == (0.35, 0.55)
@@ -49,6 +51,21 @@ def test_presets_have_what_the_rules_say_of_the_record():
     assert (method.low, method.high) == band(record["patches"]["cam"]["threshold"])
     acr = find_preset("acr", "voc-mini").method
     assert (acr.start_layer, acr.propagate) == best_maps(record["token"])
+
+
+def test_the_page_on_full_scale_says_what_the_record_says():
+    page = " ".join((ROOT / "book" / "full_scale.md").read_text(encoding="utf-8").split())
+    record = load_record("vit_start")
+    cam = record["patches"]["cam"]
+    assert f"tags alone for {record['config']['steps']} steps" in page
+    assert f"plain maps of {record['photos']} photographs of `train`" in page
+    assert f"reach {100 * cam['miou']:.1f} mIoU at the threshold {cam['threshold']:.2f}" in page
+    assert "its band is {} to {}".format(*band(cam["threshold"])) in page
+    token = {name: 100 * one["miou"] for name, one in record["token"].items() if name != "tag_map"}
+    plain = [value for name, value in token.items() if "spread" not in name]
+    spread = max(value for name, value in token.items() if "spread" in name)
+    assert f"gradients reach {max(plain):.1f}, whatever layer they begin at" in page
+    assert f"({min(plain):.1f} to {max(plain):.1f}), and {spread:.1f} at most" in page
 
 
 def test_a_square_is_the_middle_and_classes_stay_whole():
