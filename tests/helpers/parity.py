@@ -13,7 +13,7 @@ from wsss_lab.runs.recipe import find_recipe
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-DATA = {"VOC 2012": "voc", "COCO 2014": "coco", "COCO-Stuff 10K": "stuff10k"}
+DATA = {"PASCAL VOC": "voc", "COCO 2014": "coco", "COCO-Stuff 10K": "stuff10k"}
 NAMES = {
     "cam_baseline": "CAM baseline",
     "tscd": "TSCD",
