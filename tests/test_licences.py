@@ -53,8 +53,14 @@ def test_there_is_no_picture_that_the_page_does_not_name():
     ]
     others = [path for path in found if FOLDER.relative_to(ROOT) not in path.parents]
     assert len(others) < len(found)
+    assert "`book/side_by_side`" in PAGE
     for path in others:
-        assert f"`{path.as_posix()}`" in PAGE, path
+        if path.parent.as_posix() == "book/side_by_side":
+            # painted over a packaged photo, after which it is named, whose licence lets it be so
+            (photo,) = (p for p in open_photos() if path.name.startswith(f"{p.name}-"))
+            assert "SA" not in photo.licence, path
+        else:
+            assert f"`{path.as_posix()}`" in PAGE, path
 
 
 def test_photos_in_chapters_are_on_the_page():

@@ -101,6 +101,9 @@ def test_no_page_shows_a_picture_from_a_file():
             if path.suffix == ".ipynb":
                 cells = json.loads(text)["cells"]
                 text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] != "code")
+            # a script draws these from records; tests/book/test_side_by_side.py draws them again
+            drawn = r"```\{image\} side_by_side/[\w-]+\.webp\n"
+            text = re.sub(drawn, "", text) if path.name == "side_by_side.md" else text
             shown = re.findall(r"!\[[^\]]*\]\(|\{(?:image|figure)\}|<img\b", text)
             assert shown == [], path.name
 

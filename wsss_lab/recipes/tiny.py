@@ -1,4 +1,4 @@
-"""What the presets `tiny` share: the preset `toy` within two minutes on one thread, all of it ours.
+"""Settings shared by the presets `tiny`: `toy` within two minutes on one thread, all of it ours.
 
 A run of `toy` learns the tags first and then what is to be shown. These begin where the package's
 networks have learned the tags (`--start toy`), on few scenes and for few steps. Their number was

@@ -186,8 +186,8 @@ def test_nan_when_missing_is_the_loss_without_one_kind_of_pixel(label, monkeypat
 
 def test_crop_of_the_shipped_launcher():
     assert {name: preset.crop for name, preset in PRESETS.items()} == {
-        "voc-released": 320, "coco-released": 512, "voc": 512, "coco": 512, "toy": 128,
-            "voc-mini": 224,
+        "voc-released": 320, "coco-released": 512, "voc": 512, "coco": 512, "tiny": 128,
+            "toy": 128, "voc-mini": 224,
     }  # fmt: skip
 
 

@@ -37,14 +37,14 @@ from wsss_lab.metrics.tags import tag_map
 from wsss_lab.models.heads import TagHead
 from wsss_lab.models.weights import pretrained_backbone
 from wsss_lab.progress import Countdown
-from wsss_lab.ranges import Count, Settings
+from wsss_lab.ranges import Count, Seed, Settings
 from wsss_lab.runs.images import load_data
 from wsss_lab.runs.recipe import find_preset, find_recipe
 from wsss_lab.runs.settings import plain
 from wsss_lab.train.memory import kept_memory
 
 Kind = Literal["patches", "token"]
-"""What the head reads: the largest value of every channel over the patches, as TSCD; or the class
+"""Input of the head: the largest value of every channel over the patches, as TSCD; or the class
 token, as ACR."""
 SIDE = 224
 """Side of the squares, px."""
@@ -66,7 +66,7 @@ class VitStart(Settings):
     """Photos per step."""
     held: Count = 200
     """Photos of `train`, the first ones, that are left out of training and scored."""
-    seed: int = 0
+    seed: Seed = 0
     """Of blocks, heads and batches."""
 
 
