@@ -10,7 +10,7 @@ regions and reports are those of `wsss_lab.evaluate.evaluate`, so a row has the 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -24,7 +24,7 @@ from wsss_lab.evaluate.regions import regions_of
 from wsss_lab.evaluate.scores import Scores, summarise
 from wsss_lab.methods.common.base import SegOutput
 from wsss_lab.metrics import Protocol, all_background, random_cam, tag_oracle
-from wsss_lab.ranges import Count, Settings, Share
+from wsss_lab.ranges import Range, Settings, Share
 
 GRID = (16, 16)
 """Cells of the noise: those of the toy networks' maps at 128 px."""
@@ -37,7 +37,7 @@ class Sanity(Settings):
 
     out: Path = Path("sanity.json")
     """Record to write."""
-    lists: tuple[Count, ...] = (120, 200)
+    lists: Annotated[tuple[int, ...], Range("[1, inf)")] = (120, 200)
     """Numbers of validation scenes: those of the studies, from the first scene on."""
     threshold: Share = 0.4
     """Background score at which the noise is cut, 0..1."""
