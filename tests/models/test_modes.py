@@ -9,6 +9,7 @@ from wsss_lab.models.modes import (
     DROPOUT,
     class_token_only,
     evaluation_mode,
+    in_parts,
     keep_running_statistics,
     stateless_pass,
     without_parameter_gradients,
@@ -105,3 +106,14 @@ def test_class_token_only_keeps_the_class_token():
     torch.testing.assert_close(short.cls, whole.cls)
     assert not torch.allclose(short.tokens, whole.tokens)
     assert torch.equal(again.tokens, whole.tokens)
+
+
+def test_parts_are_the_batch_and_no_larger_than_the_bound():
+    for side, count in ((128, 32), (224, 10), (512, 2), (1024, 1)):
+        images = torch.empty(1).expand(33, 3, side, side)
+        parts = in_parts(images)
+        assert max(len(part) for part in parts) == count
+        assert sum(len(part) for part in parts) == 33
+    small = torch.rand(5, 3, 4, 4)
+    assert torch.equal(torch.cat(list(in_parts(small))), small)
+    assert len(in_parts(torch.empty(99, 3, 512, 512, device="meta"))) == 1

@@ -57,9 +57,12 @@ def test_gradients_in_bf16_are_those_of_float32(name):
     largest = max(grad.norm() for grad in exact.values() if grad is not None)
     for key, grad in exact.items():
         assert (grad is None) == (rounded[key] is None), key
-        # below are sums that cancel: a bias of toy_mit, 0.07 % of the largest, doubles by rounding
-        if grad is not None and grad.norm() > 1e-3 * largest:
+        if grad is None:
+            continue
+        if grad.norm() > 1e-3 * largest:
             assert 0.5 < rounded[key].norm() / grad.norm() < 2, key
+        else:  # sums that cancel: a bias of toy_mit doubles by rounding; 0.0009 measured
+            assert (rounded[key] - grad).norm() < 0.0015 * largest, key
 
 
 def test_the_whole_gradient_in_bf16():
