@@ -129,6 +129,16 @@ def test_figures_repeat_to_the_byte_and_fit_the_column(photo, cam):
     assert [ax.get_title("center") for ax in first.axes[:3]] == ["image", "cat", "dog"]
 
 
+def test_a_row_of_wide_images_is_no_higher_than_they_are():
+    square, wide = np.zeros((40, 40, 3), np.uint8), np.zeros((20, 40, 3), np.uint8)
+    grid = viz.image_grid([square, wide, wide, wide], ["a", "b", "", ""], columns=2)
+    cell = grid.get_figwidth() / 2
+    assert grid.get_figheight() == pytest.approx(cell * (1 + 0.5) + 0.28 + 0.06)
+    grid.canvas.draw()
+    tall, _, low, _ = (ax.get_position().height for ax in grid.axes)
+    assert tall / low == pytest.approx(2, rel=0.05)
+
+
 def drawing(**colours):
     sheet = viz.Sheet(figsize=(3, 2))
     ax = sheet.subplots()

@@ -79,8 +79,10 @@ def plot_style() -> None:
     )
 
 
-def _axes(figure: Figure, rows: int, columns: int) -> list[Axes]:
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+def _axes(
+    figure: Figure, rows: int, columns: int, heights: Sequence[float] | None = None
+) -> list[Axes]:
+    axes = list(figure.subplots(rows, columns, squeeze=False, height_ratios=heights).flat)
     for ax in axes:
         ax.set_axis_off()
     return axes
@@ -112,13 +114,13 @@ def image_grid(
     rows = -(-len(images) // columns)
     arrays = [rgb(image) for image in images]
     cell = min(MAX_WIDTH / columns, 2.6)
-    tall = max(a.shape[0] / a.shape[1] for a in arrays)
-    sheet = Sheet(
-        figsize=(cell * columns, rows * (cell * tall + (0.28 if titles else 0.06))),
-        layout="constrained",
-        facecolor="white",
-    )
-    axes = _axes(sheet, rows, columns)
+    heights = []
+    for first in range(0, len(arrays), columns):  # a row is as tall as its tallest image
+        here = slice(first, first + columns)
+        tall = max(a.shape[0] / a.shape[1] for a in arrays[here])
+        heights.append(cell * tall + (0.28 if titles and any(titles[here]) else 0.06))
+    sheet = Sheet(figsize=(cell * columns, sum(heights)), layout="constrained", facecolor="white")
+    axes = _axes(sheet, rows, columns, heights)
     for i, (ax, array) in enumerate(zip(axes, arrays, strict=False)):
         ax.imshow(array, interpolation="nearest")
         if titles is not None:

@@ -1,0 +1,57 @@
+"""Bands of TSCD's labels on photographs."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from wsss_lab.data.toy import ToyWorld
+from wsss_lab.records import load_record
+from wsss_lab.runs.recipe import find_preset, find_recipe
+from wsss_lab.studies.declare import read_declaration
+from wsss_lab.studies.photos.label_bands import best_of, labels_at, with_refiner
+
+
+@pytest.fixture(scope="module")
+def method_and_batch():
+    torch.manual_seed(0)
+    config = find_preset("tscd", "toy")
+    method = find_recipe("tscd").build(config, 10, False).eval()
+    method = with_refiner(method, "none")
+    method.config = dataclasses.replace(method.config, scales=(1.0,))
+    world = ToyWorld("train", 2, seed=3).tensors()
+    return method, {"images": world["image"].float() / 255, "tags": world["tags"].float()}
+
+
+def test_the_band_stands_around_the_best_threshold():
+    found = best_of({0.3: 0.2, 0.4: 0.5, 0.5: 0.4})
+    assert found == {"threshold": 0.4, "miou": 0.5, "band": [0.3, 0.5]}
+
+
+def test_a_higher_threshold_names_less_and_no_pixel_is_undecided(method_and_batch):
+    method, batch = method_and_batch
+    before = method.config
+    found = labels_at(method, batch, (0.2, 0.5, 0.8))
+    named = [int((found[at] > 0).sum()) for at in (0.2, 0.5, 0.8)]
+    assert named[0] > named[1] > named[2] > 0
+    assert all(bool((labels <= 10).all()) for labels in found.values())
+    assert method.config == before
+
+
+def test_another_refiner_keeps_the_weights_and_changes_the_labels(method_and_batch):
+    method, batch = method_and_batch
+    other = with_refiner(method, "varm")
+    assert method.refiner is None
+    assert other.refiner is not None
+    for name, value in method.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name])
+    assert not torch.equal(*(labels_at(m, batch, (0.5,))[0.5] for m in (method, other)))
+
+
+def test_the_study_has_the_bands_of_the_record():
+    bands = load_record("label_bands")["bands"]
+    arms = read_declaration("photos_vit").arms
+    for name, refiner in (("tscd_base", "none"), ("tscd_varm", "varm"), ("tscd_both", "varm")):
+        settings = arms[name].settings
+        band = [settings["method.low"], settings["method.high"]]
+        assert band == bands[refiner]["band"]

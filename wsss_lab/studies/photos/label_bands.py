@@ -1,0 +1,130 @@
+"""Bands of TSCD's labels on photographs, one per refiner, by the rule of `toy.bands`.
+
+    python -m wsss_lab.studies.photos.label_bands --root data --weights RUN \
+        --out wsss_lab/records/label_bands.json
+
+A refinement changes the values of a map, so each refiner needs a band of its own. The network is
+the start of a study, TSCD that has learned tags alone. Middle squares of photos of the list `train`
+are labelled at single thresholds with every refiner; the best mean IoU against their masks counts,
+and the band reaches `WIDTH` to either side of it. No arm takes part, and no photo of `val`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from jaxtyping import Int
+from torch import Tensor
+
+from wsss_lab.config import provenance, write_json
+from wsss_lab.methods.common.base import Batch
+from wsss_lab.methods.tscd.method import TSCD
+from wsss_lab.metrics import ConfusionMatrix, mean_iou
+from wsss_lab.progress import Countdown
+from wsss_lab.ranges import Count, Settings
+from wsss_lab.runs.images import load_data
+from wsss_lab.runs.recipe import find_preset
+from wsss_lab.runs.settings import plain
+from wsss_lab.runs.weights import load_trained
+from wsss_lab.studies.photos.vit_start import square
+from wsss_lab.studies.toy.bands import THRESHOLDS, WIDTH
+from wsss_lab.train.memory import kept_memory
+
+REFINERS = ("none", "varm")
+"""Refiners of the study `photos_vit`."""
+
+
+@dataclass(frozen=True)
+class LabelBands(Settings):
+    """Find the bands."""
+
+    root: Path
+    """Folder that has `voc-mini`."""
+    weights: Path
+    """Folder of a run of TSCD that learned tags alone."""
+    out: Path = Path("label_bands.json")
+    """The record."""
+    photos: Count = 96
+    """Photos of `train`, the first ones."""
+    batch: Count = 8
+    """Photos at once."""
+
+
+@torch.no_grad()
+def labels_at(
+    method: TSCD, batch: Batch, thresholds: tuple[float, ...] = THRESHOLDS
+) -> dict[float, Int[Tensor, "b h w"]]:
+    """Label images at single thresholds, with the method's refiner.
+
+    Args:
+        method: in evaluation mode.
+        batch: ``images`` (b, 3, h, w) in 0..1 and ``tags`` (b, k).
+        thresholds: background scores, 0..1.
+
+    Returns:
+        threshold -> 0 background, else class + 1.
+    """
+    images = batch["images"]
+    valid = torch.ones_like(images[:, 0], dtype=torch.bool)
+    cam = method.maps(method.normalize(images), valid)
+    found, before = {}, method.config
+    for threshold in thresholds:
+        method.config = dataclasses.replace(before, low=threshold, high=threshold)
+        found[threshold] = method.pseudo_labels(batch, cam, valid)
+    method.config = before
+    return found
+
+
+def with_refiner(method: TSCD, refiner: Any) -> TSCD:
+    """Return a method with the same weights and another refiner, in evaluation mode."""
+    network = method.network
+    config = dataclasses.replace(method.config, refiner=refiner)
+    other = TSCD(network.backbone, network.tag_head.linear.out_features, config)
+    other.load_state_dict(method.state_dict())
+    return other.eval()
+
+
+def main(options: LabelBands, say: Any = print) -> None:
+    """Label, find the best threshold of every refiner, write the record."""
+    torch.set_num_threads(1)
+    data = dataclasses.replace(find_preset("tscd", "voc-mini").data, root=options.root)
+    samples: Any = load_data(dataclasses.replace(data, val_split="train"), "val", masks=True)
+    trained: Any = load_trained(options.weights, "tscd").method
+    found: dict[str, Any] = {}
+    progress = Countdown("labels", len(REFINERS) * options.photos, say)
+    with kept_memory():
+        for refiner in REFINERS:
+            method = with_refiner(trained, refiner)
+            counts = {at: ConfusionMatrix(samples.num_classes) for at in THRESHOLDS}
+            for first in range(0, options.photos, options.batch):
+                some = range(first, min(first + options.batch, options.photos))
+                chosen = [samples[i] for i in some]
+                batch: Batch = {
+                    "images": torch.cat([square(s["image"][None].float() / 255) for s in chosen]),
+                    "tags": torch.stack([s["tags"] for s in chosen]).float(),
+                }
+                truth = [square(s["mask"][None, None].float(), nearest=True) for s in chosen]
+                masks = torch.cat(truth)[:, 0].long()
+                for at, labels in labels_at(method, batch).items():
+                    counts[at].update(labels, masks)
+                progress.add(len(chosen))
+            found[refiner] = best_of({at: float(mean_iou(c.counts)[1]) for at, c in counts.items()})
+            say(f"{refiner}: {found[refiner]}")
+    settings = plain(dataclasses.replace(options, root=Path("VOC_MINI"), weights=Path("START")))
+    facts = provenance(settings, seed=0, device="cpu")
+    write_json(options.out, {"bands": found, **facts})
+
+
+def best_of(scores: Mapping[float, float]) -> dict[str, Any]:
+    """Return the best threshold of some, its mean IoU (0..1), and the band around it."""
+    best = max(scores, key=lambda at: scores[at])
+    band = [round(best - WIDTH, 2), round(best + WIDTH, 2)]
+    return {"threshold": best, "miou": scores[best], "band": band}
+
+
+if __name__ == "__main__":
+    main(tyro.cli(LabelBands, description=__doc__))
