@@ -25,7 +25,8 @@ def method_and_batch():
 
 def test_the_band_stands_around_the_best_threshold():
     found = best_of({0.3: 0.2, 0.4: 0.5, 0.5: 0.4})
-    assert found == {"threshold": 0.4, "miou": 0.5, "band": [0.3, 0.5]}
+    assert (found["threshold"], found["miou"], found["band"]) == (0.4, 0.5, [0.3, 0.5])
+    assert found["scores"] == {"0.30": 0.2, "0.40": 0.5, "0.50": 0.4}
 
 
 def test_a_higher_threshold_names_less_and_no_pixel_is_undecided(method_and_batch):

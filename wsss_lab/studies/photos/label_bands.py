@@ -99,7 +99,7 @@ def main(options: LabelBands, say: Any = print) -> None:
     with kept_memory():
         for refiner in REFINERS:
             method = with_refiner(trained, refiner)
-            counts = {at: ConfusionMatrix(samples.num_classes) for at in THRESHOLDS}
+            counts = {at: ConfusionMatrix(samples.num_classes + 1) for at in THRESHOLDS}
             for first in range(0, options.photos, options.batch):
                 some = range(first, min(first + options.batch, options.photos))
                 chosen = [samples[i] for i in some]
@@ -114,16 +114,22 @@ def main(options: LabelBands, say: Any = print) -> None:
                 progress.add(len(chosen))
             found[refiner] = best_of({at: float(mean_iou(c.counts)[1]) for at, c in counts.items()})
             say(f"{refiner}: {found[refiner]}")
-    settings = plain(dataclasses.replace(options, root=Path("VOC_MINI"), weights=Path("START")))
+    named: dict[str, Any] = {"root": Path("VOC_MINI"), "weights": Path("START"), "out": Path()}
+    settings = plain(dataclasses.replace(options, **named))
     facts = provenance(settings, seed=0, device="cpu")
     write_json(options.out, {"bands": found, **facts})
 
 
 def best_of(scores: Mapping[float, float]) -> dict[str, Any]:
-    """Return the best threshold of some, its mean IoU (0..1), and the band around it."""
+    """Return the best of some thresholds, its mean IoU (0..1), the band around it, all scores."""
     best = max(scores, key=lambda at: scores[at])
     band = [round(best - WIDTH, 2), round(best + WIDTH, 2)]
-    return {"threshold": best, "miou": scores[best], "band": band}
+    return {
+        "threshold": best,
+        "miou": scores[best],
+        "band": band,
+        "scores": {f"{at:.2f}": miou for at, miou in scores.items()},
+    }
 
 
 if __name__ == "__main__":
