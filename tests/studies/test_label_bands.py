@@ -1,6 +1,7 @@
 """Bands of TSCD's labels on photographs."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from wsss_lab.records import load_record
 from wsss_lab.runs.recipe import find_preset, find_recipe
 from wsss_lab.studies.declare import read_declaration
 from wsss_lab.studies.photos.label_bands import best_of, labels_at, with_refiner
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +52,23 @@ def test_another_refiner_keeps_the_weights_and_changes_the_labels(method_and_bat
     assert not torch.equal(*(labels_at(m, batch, (0.5,))[0.5] for m in (method, other)))
 
 
-def test_the_study_has_the_bands_of_the_record():
+def test_preset_and_study_have_the_bands_of_the_record():
     bands = load_record("label_bands")["bands"]
+    preset = find_preset("tscd", "voc-mini").method
+    assert [preset.low, preset.high] == bands[preset.refiner]["band"]
     arms = read_declaration("photos_vit").arms
     for name, refiner in (("tscd_base", "none"), ("tscd_varm", "varm"), ("tscd_both", "varm")):
         settings = arms[name].settings
         band = [settings["method.low"], settings["method.high"]]
         assert band == bands[refiner]["band"]
+
+
+def test_the_page_on_full_scale_says_what_the_record_says():
+    page = " ".join((ROOT / "book" / "full_scale.md").read_text(encoding="utf-8").split())
+    record = load_record("label_bands")
+    varm = record["bands"]["varm"]
+    best = f"{100 * varm['miou']:.1f} mIoU at {varm['threshold']:.2f}"
+    low, high = varm["band"]
+    assert f"labels of {record['config']['photos']} of them reach {best}" in page
+    assert f"its band is {low} to {high}" in page
+    assert f"at 0.45 they have {100 * varm['scores']['0.45']:.1f}" in page

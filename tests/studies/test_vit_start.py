@@ -14,7 +14,6 @@ from wsss_lab.records import load_record
 from wsss_lab.runs.recipe import find_preset
 from wsss_lab.studies.photos.vit_start import (
     VitStart,
-    band,
     best_maps,
     patch_maps,
     read,
@@ -26,11 +25,6 @@ from wsss_lab.studies.photos.vit_start import (
 )
 
 ROOT = Path(__file__).parents[2]
-
-
-def test_a_band_stands_to_either_side():
-    assert band(0.45) == (0.35, 0.55)
-    assert band(0.5) == (0.4, 0.6)
 
 
 def test_the_best_maps_are_found_by_name():
@@ -47,8 +41,6 @@ def test_the_best_maps_are_found_by_name():
 
 def test_presets_have_what_the_rules_say_of_the_record():
     record = load_record("vit_start")
-    method = find_preset("tscd", "voc-mini").method
-    assert (method.low, method.high) == band(record["patches"]["cam"]["threshold"])
     acr = find_preset("acr", "voc-mini").method
     assert (acr.start_layer, acr.propagate) == best_maps(record["token"])
 
@@ -60,7 +52,6 @@ def test_the_page_on_full_scale_says_what_the_record_says():
     assert f"tags alone for {record['config']['steps']} steps" in page
     assert f"plain maps of {record['photos']} photographs of `train`" in page
     assert f"reach {100 * cam['miou']:.1f} mIoU at the threshold {cam['threshold']:.2f}" in page
-    assert "its band is {} to {}".format(*band(cam["threshold"])) in page
     token = {name: 100 * one["miou"] for name, one in record["token"].items() if name != "tag_map"}
     plain = [value for name, value in token.items() if "spread" not in name]
     spread = max(value for name, value in token.items() if "spread" in name)

@@ -179,7 +179,7 @@ PRESETS: dict[str, TSCDConfig] = {
     "toy": _TOY,
     # 14 x 14 cells instead of 32 x 32: half the reach of the affinity, a quarter of the points.
     # Maps at 1.5 of the size would take three quarters of the time of all maps. The band is that of
-    # wsss_lab.studies.photos.vit_start
+    # wsss_lab.studies.photos.label_bands
     "voc-mini": TSCDConfig(
         backbone="lite0_vit",
         drop_path=0.0,
@@ -187,8 +187,8 @@ PRESETS: dict[str, TSCDConfig] = {
         crop=224,
         warmup=600,
         scales=(1.0, 0.5),
-        low=0.34,
-        high=0.54,
+        low=0.5,
+        high=0.7,
         view_scale=0.5,
         points=20,
         radius=4,

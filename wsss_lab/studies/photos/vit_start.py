@@ -6,8 +6,8 @@ Both presets `voc-mini` stand on `lite0_vit`, whose blocks know nothing at first
 learn tags alone, one with TSCD's head, one with ACR's, on the middle square of every photo, whose
 stem is computed once. Then, on photos of the list `train` that they were not trained on:
 
-- TSCD: the best single threshold of the plain maps with true tags. Its band is 0.1 to either side,
-  the rule of the toy world's bands (`toy.bands`).
+- TSCD: the best single threshold of the plain maps with true tags, at one scale. (Labels come from
+  maps of several scales, see `label_bands`.)
 - ACR: every first layer, with and without spreading. The pair with the best maps is taken.
 
 Nothing of what the two papers add takes part, and no photo of `val`.
@@ -48,8 +48,6 @@ Kind = Literal["patches", "token"]
 token, as ACR."""
 SIDE = 224
 """Side of the squares, px."""
-WIDTH = 0.1
-"""Distance of both thresholds of a band from the best single one."""
 
 
 @dataclass(frozen=True)
@@ -212,11 +210,6 @@ def score(kind: Kind, network: Start, photos: Photos) -> Mapping[str, Any]:
         best, miou = float(result.best_threshold), float(result.best_miou)
         found[name] = {"threshold": best, "miou": miou}
     return found
-
-
-def band(best: float) -> tuple[float, float]:
-    """Return TSCD's thresholds of background and class for a best single threshold."""
-    return round(best - WIDTH, 2), round(best + WIDTH, 2)
 
 
 def best_maps(scores: Mapping[str, Any]) -> tuple[int, bool]:
