@@ -19,6 +19,7 @@ from wsss_lab.studies.photos.gallery import (
     load_card,
     load_gallery,
     look,
+    maps_file,
     packed,
     scores_of,
     settings_of,
@@ -101,6 +102,24 @@ def test_scores_are_those_of_a_run_or_of_eval(tmp_path):
     for results in ({"val": scores, "stages": {}}, scores):
         (tmp_path / "metrics.json").write_text(json.dumps({"results": results}))
         assert scores_of(tmp_path) == {"seg": 0.3}
+
+
+def test_maps_are_those_of_the_stage_that_makes_them(tmp_path):
+    for name in ("model.safetensors", "fit/model.safetensors"):
+        assert maps_file(tmp_path / "model.safetensors") is None
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert maps_file(tmp_path) == tmp_path / "fit" / "model.safetensors"
+    (tmp_path / "affinity").mkdir()
+    (tmp_path / "affinity" / "model.safetensors").touch()
+    with pytest.raises(ValueError, match="expected one stage"):
+        maps_file(tmp_path)
+
+
+def test_a_run_in_stages_has_the_maps_of_one_network_and_the_masks_of_the_other():
+    seen = load_gallery("acr")
+    assert all(one.maps and one.labels is not None for one in seen.values())
+    assert all(one.mask is not None and one.probs is not None for one in seen.values())
 
 
 @pytest.mark.parametrize("file", sorted((RECORDS / FOLDER).glob("*.npz")), ids=lambda f: f.stem)

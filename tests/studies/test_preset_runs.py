@@ -63,6 +63,18 @@ def test_numbers_are_those_of_the_run(run, preset):
     assert str(preset.data.root) not in json.dumps(record)
 
 
+def test_labels_with_a_threshold_count_where_maps_have_none(run, preset):
+    file = run[0] / "metrics.json"
+    before = file.read_text()
+    metrics = json.loads(before)
+    metrics["results"]["train_labels"] = {"maps": {"miou": 0.25}, "sure": {"miou": 0.75}}
+    file.write_text(json.dumps(metrics))
+    try:
+        assert record_of(run[0])["scores"]["labels"] == 25.0
+    finally:
+        file.write_text(before)
+
+
 def test_a_run_of_other_settings_or_one_that_is_not_done_is_refused(run, preset, monkeypatch):
     out, config = run
     other = dataclasses.replace(config, threshold=0.7)

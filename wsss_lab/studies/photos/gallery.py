@@ -4,8 +4,9 @@
 
 No network of the presets `voc-mini` comes with the package, so chapters show what they computed:
 class maps with the true tags, labels cut from these maps, and the segmentation without tags, of
-every photo of `wsss_lab.data.open_photos`. Nobody trained on these photos. The record is one file
-per network, `gallery/NAME.npz` of `wsss_lab.records`, with its card `gallery/NAME.json`.
+every photo of `wsss_lab.data.open_photos`; of a run in stages, each from the stage that makes it.
+Nobody trained on these photos. The record is one file per network, `gallery/NAME.npz` of
+`wsss_lab.records`, with its card `gallery/NAME.json`.
 """
 
 import dataclasses
@@ -214,6 +215,21 @@ def scores_of(folder: Path) -> dict[str, float]:
     return {name: one["miou"] for name, one in results.get("val", results).items() if "miou" in one}
 
 
+def maps_file(weights: Path) -> Path | None:
+    """Return the weights of a run's stage that makes maps; None where its last network does.
+
+    Raises:
+        ValueError: several stages have weights.
+    """
+    if not weights.is_dir() or not (weights / "model.safetensors").is_file():
+        return None
+    found = sorted(weights.glob("*/model.safetensors"))
+    if len(found) > 1:
+        names = [file.parent.name for file in found]
+        raise ValueError(f"weights: expected one stage of {weights} with weights, got {names}")
+    return found[0] if found else None
+
+
 def keep(config: Gallery, say: Callable[[str], None] = print) -> Path:
     """Write the record of one network; return its card's path.
 
@@ -229,9 +245,15 @@ def keep(config: Gallery, say: Callable[[str], None] = print) -> Path:
     )
     own, refinement = settings_of(trained)
     threshold = own if config.threshold is None else config.threshold
+    mapper = maps_file(config.weights)
+    before = None if mapper is None else load_trained(mapper, widen=True)
     seen = {}
     for photo in open_photos():
-        seen[photo.name] = look(trained, photo, threshold, refinement)
+        one = look(trained, photo, threshold, refinement)
+        if before is not None:  # a run in stages: one network makes maps, the next one masks
+            first = look(before, photo, threshold, refinement)
+            one = dataclasses.replace(first, mask=one.mask)
+        seen[photo.name] = one
         say(photo.name)
     arrays: dict[str, Any] = packed(seen)
     write_atomically(

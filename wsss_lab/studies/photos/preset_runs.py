@@ -67,6 +67,9 @@ def record_of(folder: Path, note: str = "") -> dict[str, Any]:
     results = found.metrics["results"]
     val = results.get("val", {})
     labels = results.get("pseudo_labels") or results.get("train_maps") or {}
+    # where maps have no threshold of their own, the labels cut from them have
+    of_labels = labels.get("cam+true tags", {}).get("miou")
+    of_labels = results.get("train_labels", {}).get("maps", {}).get("miou", of_labels)
     stages = {part.name: _known(part.took / 60) for part in parts(found)}
     memory = [r["peak_memory_gb"] for r in found.records.values() if "peak_memory_gb" in r]
     threads = found.metrics["used"]["scores"][0]["threads"]
@@ -82,7 +85,7 @@ def record_of(folder: Path, note: str = "") -> dict[str, Any]:
         "scores": {
             "tags": _percent(val.get("tags", {}).get("map")),
             "maps": _percent(val.get("cam+true tags", {}).get("miou")),
-            "labels": _percent(labels.get("cam+true tags", {}).get("miou")),
+            "labels": _percent(of_labels),
             "masks": _percent(val.get("seg", {}).get("miou")),
         },
         "note": note,
