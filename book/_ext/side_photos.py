@@ -46,7 +46,7 @@ def methods() -> list[str]:
 def learned(backbone: str, weights: str) -> str:
     """What a network had learned before a run."""
     if backbone == "lite0_vit":
-        return "ImageNet, in part by imitating `lite0`"
+        return "ImageNet; its blocks, nothing"
     return BEFORE.get(weights, weights)
 
 
@@ -54,7 +54,7 @@ def length(config: Any) -> str:
     """Steps and images a step of every training stage, by a preset's settings."""
     parts = [(config.run.steps, config.run.batch)]
     affinity = getattr(config, "affinity", None)
-    if affinity:
+    if affinity and config.propagation == "affinity":
         parts.append((affinity.steps, affinity.batch))
     if getattr(config, "mask_steps", 0):
         batch = getattr(config, "mask_batch", 0) or config.run.batch
