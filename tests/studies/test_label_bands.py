@@ -72,3 +72,5 @@ def test_the_page_on_full_scale_says_what_the_record_says():
     assert f"labels of {record['config']['photos']} of them reach {best}" in page
     assert f"its band is {low} to {high}" in page
     assert f"at 0.45 they have {100 * varm['scores']['0.45']:.1f}" in page
+    former = load_record("presets/former/tscd-band-of-one-scale")["scores"]["masks"]
+    assert f"made before this was seen, ended at {former} mIoU" in page
