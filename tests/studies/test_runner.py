@@ -135,6 +135,20 @@ def test_files_are_kept_beside_the_record(place):
     aggregate(study, "cpu", **place.folders)
 
 
+def test_kept_files_stay_with_their_record_when_weights_are_trained_again(place):
+    study = place.declare(keep=["metrics.json"], **starts() | {"seeds": [0]})
+    go(place, study)
+    folder = place.records / "fake" / "cpu"
+    kept = folder / "tags-seed0.metrics.json"
+    kept.write_text("of the first machine")
+    shutil.rmtree(place.work)
+    (folder / "low-seed0.json").unlink()
+    outcome, lines = go(place, study)
+    assert set(outcome.ends.values()) == {"finished"}
+    assert any("tags-seed0: started" in line for line in lines)
+    assert kept.read_text() == "of the first machine"
+
+
 @pytest.mark.parametrize(
     ("file", "most", "why"),
     [("metrics.json", 10, "more than 10"), ("other.npz", 10**6, "the run left no other.npz")],

@@ -265,16 +265,18 @@ class _Pool:
         """Write the record of a finished run; delete its checkpoints."""
         metrics = read_metrics(run)
         wanted = run.declaration.metrics
+        # else it was trained again for its weights alone, and what was found stays
+        fresh = not (run.record.is_file() and read_json(run.record)["status"] == "finished")
         try:
             values = {name: lookup(metrics["results"], m.path) for name, m in wanted.items()}
             if values[run.declaration.primary] is None:
                 raise ValueError(f"{run.declaration.primary}: not a number in this run")
-            keep_files(run)
+            if fresh:
+                keep_files(run)
         except ValueError as error:
             self._fail(run, f"ValueError: {error}")
             return
-        if not (run.record.is_file() and read_json(run.record)["status"] == "finished"):
-            # else it was trained again for its weights alone
+        if fresh:
             cleaned = without_paths(metrics, str(run.start or ""), start_name(run))
             found = {"metrics": values, "run": cleaned}
             write_json(run.record, self._content(run, "finished") | found)
