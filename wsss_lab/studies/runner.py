@@ -263,20 +263,18 @@ class _Pool:
 
     def _record(self, run: PlannedRun) -> None:
         """Write the record of a finished run; delete its checkpoints."""
-        metrics = read_metrics(run)
-        wanted = run.declaration.metrics
-        # else it was trained again for its weights alone, and what was found stays
-        fresh = not (run.record.is_file() and read_json(run.record)["status"] == "finished")
+        metrics, wanted = read_metrics(run), run.declaration.metrics
+        again = run.record.is_file() and read_json(run.record)["status"] == "finished"
         try:
             values = {name: lookup(metrics["results"], m.path) for name, m in wanted.items()}
             if values[run.declaration.primary] is None:
                 raise ValueError(f"{run.declaration.primary}: not a number in this run")
-            if fresh:
+            if not again:  # else it was trained for its weights alone, and what was found stays
                 keep_files(run)
         except ValueError as error:
             self._fail(run, f"ValueError: {error}")
             return
-        if fresh:
+        if not again:
             cleaned = without_paths(metrics, str(run.start or ""), start_name(run))
             found = {"metrics": values, "run": cleaned}
             write_json(run.record, self._content(run, "finished") | found)
