@@ -37,10 +37,13 @@ def gradients(config, recipe):
             if isinstance(layer, torch.nn.modules.dropout._DropoutNd):
                 layer.p = 0.0
         torch.manual_seed(1)
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            loss = model.training_step(batch, 100_000).loss
-        assert loss.dtype == torch.float32
-        loss.backward()
+        # without oneDNN: a processor with bf16 units rounds in other places than one without, which
+        # makes small gradients of toy_mit three times as large (0.4 % of the largest and below)
+        with torch.backends.mkldnn.flags(enabled=False):
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                loss = model.training_step(batch, 100_000).loss
+            assert loss.dtype == torch.float32
+            loss.backward()
         found.append((loss.detach(), {n: p.grad for n, p in model.named_parameters()}))
     return found
 
@@ -60,10 +63,10 @@ def test_gradients_in_bf16_are_those_of_float32(name):
         if grad is None:
             continue
         assert rounded[key].any() or not grad.any(), key
-        if grad.norm() > 0.01 * largest:
+        if grad.norm() > 1e-3 * largest:
             assert 0.5 < rounded[key].norm() / grad.norm() < 2, key
-        else:  # sums that cancel; on processors with bf16 units 0.0062 measured, on others 0.0009
-            assert (rounded[key] - grad).norm() < 0.01 * largest, key
+        else:  # sums that cancel: a bias of toy_mit doubles by rounding; 0.0009 measured
+            assert (rounded[key] - grad).norm() < 0.0015 * largest, key
 
 
 def test_the_whole_gradient_in_bf16():
