@@ -12,6 +12,7 @@ from wsss_lab.data.open_photos import FOLDER
 from wsss_lab.models.weights import pretrained_backbone
 from wsss_lab.records import load_record
 from wsss_lab.runs.recipe import find_preset
+from wsss_lab.studies.photos.teacher_a import rule
 from wsss_lab.studies.photos.vit_start import (
     VitStart,
     best_maps,
@@ -43,6 +44,8 @@ def test_presets_have_what_the_rules_say_of_the_record():
     record = load_record("vit_start")
     acr = find_preset("acr", "voc-mini").method
     assert (acr.start_layer, acr.propagate) == best_maps(record["token"])
+    best = record["token"][f"{acr.start_layer}"]["threshold"]
+    assert find_preset("acr", "voc-mini").background == rule(best)
 
 
 def test_the_page_on_full_scale_says_what_the_record_says():

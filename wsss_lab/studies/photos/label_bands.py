@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import tyro
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from wsss_lab.config import provenance, write_json
@@ -56,27 +56,31 @@ class LabelBands(Settings):
 
 @torch.no_grad()
 def labels_at(
-    method: TSCD, batch: Batch, thresholds: tuple[float, ...] = THRESHOLDS
+    method: TSCD, batch: Batch, cam: Tensor, thresholds: tuple[float, ...]
 ) -> dict[float, Int[Tensor, "b h w"]]:
     """Label images at single thresholds, with the method's refiner.
 
     Args:
         method: in evaluation mode.
         batch: ``images`` (b, 3, h, w) in 0..1 and ``tags`` (b, k).
+        cam: their class maps, see `TSCD.maps`.
         thresholds: background scores, 0..1.
 
     Returns:
         threshold -> 0 background, else class + 1.
     """
-    images = batch["images"]
-    valid = torch.ones_like(images[:, 0], dtype=torch.bool)
-    cam = method.maps(method.normalize(images), valid)
+    valid = everywhere(batch)
     found, before = {}, method.config
     for threshold in thresholds:
         method.config = dataclasses.replace(before, low=threshold, high=threshold)
         found[threshold] = method.pseudo_labels(batch, cam, valid)
     method.config = before
     return found
+
+
+def everywhere(batch: Batch) -> Bool[Tensor, "b h w"]:
+    """Return that every pixel of a batch is one of a photo: middle squares have no padding."""
+    return torch.ones_like(batch["images"][:, 0], dtype=torch.bool)
 
 
 def with_refiner(method: TSCD, refiner: Any) -> TSCD:
@@ -94,26 +98,35 @@ def main(options: LabelBands, say: Any = print) -> None:
     data = dataclasses.replace(find_preset("tscd", "voc-mini").data, root=options.root)
     samples: Any = load_data(dataclasses.replace(data, val_split="train"), "val", masks=True)
     trained: Any = load_trained(options.weights, "tscd").method
-    found: dict[str, Any] = {}
-    progress = Countdown("labels", len(REFINERS) * options.photos, say)
-    with kept_memory():
-        for refiner in REFINERS:
-            method = with_refiner(trained, refiner)
-            counts = {at: ConfusionMatrix(samples.num_classes + 1) for at in THRESHOLDS}
-            for first in range(0, options.photos, options.batch):
-                some = range(first, min(first + options.batch, options.photos))
-                chosen = [samples[i] for i in some]
-                batch: Batch = {
-                    "images": torch.cat([square(s["image"][None].float() / 255) for s in chosen]),
-                    "tags": torch.stack([s["tags"] for s in chosen]).float(),
-                }
-                truth = [square(s["mask"][None, None].float(), nearest=True) for s in chosen]
-                masks = torch.cat(truth)[:, 0].long()
-                for at, labels in labels_at(method, batch).items():
-                    counts[at].update(labels, masks)
-                progress.add(len(chosen))
-            found[refiner] = best_of({at: float(mean_iou(c.counts)[1]) for at, c in counts.items()})
-            say(f"{refiner}: {found[refiner]}")
+    methods = {refiner: with_refiner(trained, refiner) for refiner in REFINERS}
+    counts = {
+        (refiner, at): ConfusionMatrix(samples.num_classes + 1)
+        for refiner in REFINERS
+        for at in THRESHOLDS
+    }
+    progress = Countdown("labels", options.photos, say)
+    with kept_memory(), torch.no_grad():
+        for first in range(0, options.photos, options.batch):
+            some = range(first, min(first + options.batch, options.photos))
+            chosen = [samples[i] for i in some]
+            batch: Batch = {
+                "images": torch.cat([square(s["image"][None].float() / 255) for s in chosen]),
+                "tags": torch.stack([s["tags"] for s in chosen]).float(),
+            }
+            truth = [square(s["mask"][None, None].float(), nearest=True) for s in chosen]
+            masks = torch.cat(truth)[:, 0].long()
+            # the same for every refiner, which comes after them
+            cam = trained.maps(trained.normalize(batch["images"]), everywhere(batch))
+            for refiner, method in methods.items():
+                for at, labels in labels_at(method, batch, cam, THRESHOLDS).items():
+                    counts[refiner, at].update(labels, masks)
+            progress.add(len(chosen))
+    found = {
+        refiner: best_of({at: float(mean_iou(counts[refiner, at].counts)[1]) for at in THRESHOLDS})
+        for refiner in REFINERS
+    }
+    for refiner, one in found.items():
+        say(f"{refiner}: {one}")
     named: dict[str, Any] = {"root": Path("VOC_MINI"), "weights": Path("START"), "out": Path()}
     settings = plain(dataclasses.replace(options, **named))
     facts = provenance(settings, seed=0, device="cpu")
