@@ -31,7 +31,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help book html test lint unit nbval browser look lint-and-html execute studies env clean
+.PHONY: help book html test lint unit nbval nbval-chapters nbval-notebooks browser look html-and-short execute studies env clean
 
 help:
 	@echo "make book      build the HTML book from the stored outputs and print where to open it"
@@ -75,12 +75,16 @@ lint: $(STAMP)
 unit: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --ignore tests/book $(DEALT)
 
-nbval: $(STAMP)
+nbval: nbval-chapters nbval-notebooks
+
+nbval-chapters: $(STAMP)
 ifeq ($(CHAPTERS),)
 	@echo "nbval: there are no chapters in book/ yet"
 else
 	OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest --nbval $(NBVAL) $(CHAPTERS)
 endif
+
+nbval-notebooks: $(STAMP)
 ifeq ($(LONG_RUNS),)
 	@echo "nbval: there are no notebooks in notebooks/"
 else
@@ -92,12 +96,13 @@ browser: html look
 look: $(STAMP)
 	WSSS_LAB_BOOK_HTML=$(HTML) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/book -rs $(DEALT)
 
-# Each of the two uses one core. What lint prints is kept, and shown after what the build prints.
-lint-and-html: $(STAMP)
-	@printed=$$(mktemp); $(MAKE) --no-print-directory lint >"$$printed" 2>&1 & lint=$$!; failed=0; \
-	  $(MAKE) --no-print-directory html || failed=1; wait $$lint || failed=1; cat "$$printed"; rm "$$printed"; exit $$failed
+# Each of the two uses one core. What stands beside the build is kept, and shown after what that prints.
+html-and-short: $(STAMP)
+	@printed=$$(mktemp); { $(MAKE) --no-print-directory lint && \
+	  $(MAKE) --no-print-directory nbval-notebooks JOBS=1; } >"$$printed" 2>&1 & beside=$$!; failed=0; \
+	  $(MAKE) --no-print-directory html || failed=1; wait $$beside || failed=1; cat "$$printed"; rm "$$printed"; exit $$failed
 
-test: lint-and-html unit nbval look
+test: html-and-short unit nbval-chapters look
 
 execute: $(STAMP)
 	CUDA_VISIBLE_DEVICES= $(BIN)/python book/_ext/execute.py $(CHAPTERS)

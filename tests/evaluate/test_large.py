@@ -229,7 +229,7 @@ def test_the_setting_reaches_all_views():
 
 
 MEASURE = """
-import resource, sys, tempfile
+import os, resource, sys
 from pathlib import Path
 import numpy as np, torch
 from PIL import Image
@@ -246,33 +246,43 @@ from wsss_lab.recipes.cam_baseline.config import Config
 from wsss_lab.runs.labels import label_stage
 from wsss_lab.train.devices import make_fabric
 
-h, w = int(sys.argv[1]), int(sys.argv[2])
-out = Path(sys.argv[3])
-torch.manual_seed(0)
-names = tuple(f"class {i}" for i in range(20))
-pixels = np.add.outer(np.arange(h) // 7 % 256, np.arange(w) // 5 % 256).astype(np.uint8)
-pixels = np.stack([pixels, pixels // 2, 255 - pixels], 2)
-Image.fromarray(pixels).save(out / "photo.png", compress_level=1)
-network = SegNetwork(build_backbone("toy_cnn"), 21).eval()
-classes = ("background", *names)
-trained = Trained("cam_baseline", network, MultiScale(), classes, Config(), out, False)
-list(predict_folder(out / "photo.png", out / "masks", trained=trained))
-class Data(list):
-    class_names, num_classes = names, 20
-tags = torch.zeros(20)
-tags[[3, 17]] = 1
-image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-mask = torch.zeros(h, w, dtype=torch.uint8)
-data = Data([{"image": image, "mask": mask, "tags": tags, "name": "photo"}])
-tagger, refine = TagClassifier(build_backbone("toy_cnn"), 20).eval(), MapRefinement(1)
-label_stage(tagger, data, out / "labels", views=MultiScale(), refine=refine, batch=8, workers=0,
-            fabric=make_fabric(Config().run), log=lambda line: None)
-evaluate(tagger, data, num_classes=21, cam_threshold=0.4, refine=refine, tags_at_test=True)
-evaluate(network, data, num_classes=21)
-assert explain(imagenet_classifier(), image).image.shape[-1] <= 320
-for folder in ("masks", "labels"):
-    assert Image.open(out / folder / "photo.png").size == (w, h)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+def work(h, w, out):
+    torch.manual_seed(0)
+    names = tuple(f"class {i}" for i in range(20))
+    pixels = np.add.outer(np.arange(h) // 7 % 256, np.arange(w) // 5 % 256).astype(np.uint8)
+    pixels = np.stack([pixels, pixels // 2, 255 - pixels], 2)
+    Image.fromarray(pixels).save(out / "photo.png", compress_level=1)
+    network = SegNetwork(build_backbone("toy_cnn"), 21).eval()
+    classes = ("background", *names)
+    trained = Trained("cam_baseline", network, MultiScale(), classes, Config(), out, False)
+    list(predict_folder(out / "photo.png", out / "masks", trained=trained))
+    class Data(list):
+        class_names, num_classes = names, 20
+    tags = torch.zeros(20)
+    tags[[3, 17]] = 1
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    mask = torch.zeros(h, w, dtype=torch.uint8)
+    data = Data([{"image": image, "mask": mask, "tags": tags, "name": "photo"}])
+    tagger, refine = TagClassifier(build_backbone("toy_cnn"), 20).eval(), MapRefinement(1)
+    label_stage(tagger, data, out / "labels", views=MultiScale(), refine=refine, batch=8, workers=0,
+                fabric=make_fabric(Config().run), log=lambda line: None)
+    evaluate(tagger, data, num_classes=21, cam_threshold=0.4, refine=refine, tags_at_test=True)
+    evaluate(network, data, num_classes=21)
+    assert explain(imagenet_classifier(), image).image.shape[-1] <= 320
+    for folder in ("masks", "labels"):
+        assert Image.open(out / folder / "photo.png").size == (w, h)
+
+build_backbone("toy_cnn"), imagenet_classifier()  # imports what the processes below then share
+for name in sys.argv[2:]:  # each in a process of its own, for its own peak
+    h, w = map(int, name.split("x"))
+    out = Path(sys.argv[1]) / name
+    out.mkdir()
+    if child := os.fork():
+        assert os.waitpid(child, 0)[1] == 0, name
+        continue
+    work(h, w, out)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, flush=True)
+    os._exit(0)
 """
 BOUND = 800
 """MiB that predicting, labelling and scoring 12 megapixels may take beyond 0.5: network, maps and
@@ -282,14 +292,11 @@ Maps of 20 classes at 12 megapixels alone would take 915."""
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux only")
 def test_memory_of_12_megapixels(tmp_path):
-    peaks = []
-    for height, width in ((612, 816), (3000, 4000), (1, 20000)):
-        folder = tmp_path / f"{height}"
-        folder.mkdir()
-        command = [sys.executable, "-c", MEASURE, str(height), str(width), str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        peaks.append(int(done.stdout.split()[-1]))
+    sizes = ["612x816", "3000x4000", "1x20000"]
+    command = [sys.executable, "-c", MEASURE, str(tmp_path), *sizes]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    peaks = [int(line) for line in done.stdout.splitlines()]
     small, large, strip = peaks
     assert large - small < BOUND
     assert strip - small < BOUND

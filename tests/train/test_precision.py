@@ -23,11 +23,11 @@ def gradients(config, recipe):
     """(loss, gradient by parameter) of one step in float32 and in bf16, without dropout."""
     torch.manual_seed(0)
     method = recipe.build(config, 10, True).train()
-    scenes = load_data(dataclasses.replace(config.data, count=2), "train", wanted=2)
-    images = torch.stack([torch.as_tensor(scenes[i]["image"]) for i in range(2)]).float() / 255
+    scene = load_data(dataclasses.replace(config.data, count=1), "train", wanted=1)[0]
+    images = torch.as_tensor(scene["image"])[None].float() / 255
     images = images if images.shape[1] == 3 else images.permute(0, 3, 1, 2).contiguous()
-    tags = torch.stack([torch.as_tensor(scenes[i]["tags"]) for i in range(2)]).float()
-    batch = {"images": images, "strong": images, "tags": tags, "names": list("ab")}
+    tags = torch.as_tensor(scene["tags"])[None].float()
+    batch = {"images": images, "strong": images, "tags": tags, "names": ["a"]}
     found = []
     for half in (False, True):
         model = copy.deepcopy(method)
@@ -65,8 +65,8 @@ def test_gradients_in_bf16_are_those_of_float32(name):
         assert rounded[key].any() or not grad.any(), key
         if grad.norm() > 1e-3 * largest:
             assert 0.5 < rounded[key].norm() / grad.norm() < 2, key
-        else:  # sums that cancel: a bias of toy_mit doubles by rounding; 0.0009 measured
-            assert (rounded[key] - grad).norm() < 0.0015 * largest, key
+        else:  # sums that cancel: rounding can double them; 0.0003 measured
+            assert (rounded[key] - grad).norm() < 0.001 * largest, key
 
 
 def test_the_whole_gradient_in_bf16():
@@ -81,8 +81,8 @@ def test_the_whole_gradient_in_bf16():
         torch.cat([g.flatten() for g in grads.values() if g is not None])
         for grads in (exact, rounded)
     )
-    assert torch.nn.functional.cosine_similarity(one, two, dim=0) > 0.995  # 0.9984 measured
+    assert torch.nn.functional.cosine_similarity(one, two, dim=0) > 0.997  # 0.9994 measured
     largest = max(grad.norm() for grad in exact.values() if grad is not None)
     for key, grad in exact.items():
-        if grad is not None:  # 0.09 measured
-            assert (rounded[key] - grad).norm() < 0.15 * largest, key
+        if grad is not None:  # 0.04 measured
+            assert (rounded[key] - grad).norm() < 0.1 * largest, key
