@@ -17,6 +17,7 @@ PICTURES = ("image/svg+xml", "image/png", "image/jpeg")
 PRIVATE = re.compile(r"(/home/|/root/|/Users/|/tmp/|[A-Z]:\\\\Users)")
 EQUATION = re.compile(r"\$\$(.+?)\$\$(?P<rest>[^\n]*)", re.S)
 LABEL = re.compile(r"^ \(eq-[a-z0-9-]+\)$")
+FIGURE = re.compile(r"\{numref\}`(?:[^`<]*<)?([\w-]+)>?`")
 SHAPE = re.compile(r"```\{shape\}\n(.*?)\n```", re.S)
 
 
@@ -64,6 +65,15 @@ def figures(notebook) -> list[str]:
         if len(alt.split()) < 5 or "/" in alt or not alt.endswith("."):
             found.append(f"code cell {i}: mystnb.image.alt must be a sentence, got {alt!r}")
     return found
+
+
+def mentioned(notebook) -> list[str]:
+    """The prose refers to every figure, so that none stands there without a reason."""
+    names = [
+        c["metadata"].get("mystnb", {}).get("figure", {}).get("name") for c in notebook["cells"]
+    ]
+    said = set(FIGURE.findall("\n".join(prose(notebook))))
+    return [f"no text refers to the figure {name}" for name in names if name and name not in said]
 
 
 def order(notebook) -> list[str]:
@@ -241,4 +251,4 @@ def folded(notebook) -> list[str]:
 
 
 EVERY_NOTEBOOK = (order, portable, held)
-EVERY_CHAPTER = (*EVERY_NOTEBOOK, figures, stamp, equations, opening, sweeps, exercises)
+EVERY_CHAPTER = (*EVERY_NOTEBOOK, figures, mentioned, stamp, equations, opening, sweeps, exercises)

@@ -207,6 +207,7 @@ BROKEN = [
     (hygiene.stamp, slow),
 ]
 EDITED = [
+    (hygiene.mentioned, "{numref}`fig-demo` shows", "the figure shows"),
     (hygiene.equations, " (eq-demo)", ""),
     (hygiene.equations, "```{shape}\nfeatures", "```\nfeatures"),
     (hygiene.equations, "(b d gh gw)", "(B C H W)"),
