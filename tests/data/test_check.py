@@ -1,10 +1,17 @@
+from functools import partial
+
 import numpy as np
 import pytest
 from official_archives import encoded, jpeg, palette_png
 from PIL import Image
 
+from wsss_lab.data.config import DataConfig
+from wsss_lab.data.errors import DataError
 from wsss_lab.data.masks import write_mask
 from wsss_lab.data.prepare import check, check_report
+from wsss_lab.data.truth import lacks_truth
+from wsss_lab.runs.images import load_data
+from wsss_lab.runs.lists import load_lists
 
 
 @pytest.fixture
@@ -96,6 +103,73 @@ def test_own_folder(tmp_path):
     assert [p.what for p in check(tmp_path)] == ["lists 'b', but there is no such image"]
     write_mask(tmp_path / "masks" / "a.png", np.full((12, 16), 2))
     assert any("class ids [2]" in p.what for p in check(tmp_path))
+
+
+def test_masks_drawn_later_for_some_training_images_are_no_problem(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "images" / f"{name}.jpg").write_bytes(jpeg())
+    (tmp_path / "tags_train.csv").write_text("name,cat\na,1\nb,1\n")
+    (tmp_path / "masks").mkdir()
+    assert check(tmp_path) == []
+    write_mask(tmp_path / "masks" / "a.png", np.full((12, 16), 1))
+    assert check(tmp_path) == []
+    lines = []
+    assert load_lists(DataConfig(name="folder", root=tmp_path), lines.append)[1] is None
+    assert "has no tags_val.csv, a list of images whose masks" in lines[-1]
+    (tmp_path / "masks" / "a.png").rename(tmp_path / "a.png")
+    load_lists(DataConfig(name="folder", root=tmp_path), lines.append)
+    assert f"{tmp_path} has no masks to compare with" in lines[-1]
+    (tmp_path / "a.png").rename(tmp_path / "masks" / "a.png")
+    (tmp_path / "tags_val.csv").write_text("name,cat\na,1\n")
+    assert not lacks_truth(DataConfig(name="folder", root=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("path", "what", "remedy"),
+    [
+        ("nowhere", "is not there", "Name the folder"),
+        ("file.txt", "is a file, not a folder", "Name the folder"),
+        ("empty", "is no folder that looks like a data set", "Expected images/ and tags_train"),
+        ("listed/images", "this folder is not there", "Put the images there"),
+    ],
+)
+def test_a_folder_that_is_none_says_what_it_lacks(tmp_path, path, what, remedy):
+    (tmp_path / "file.txt").write_text("")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "listed").mkdir()
+    (tmp_path / "listed" / "tags_train.csv").write_text("name,cat\na,1\n")
+    root = tmp_path / path
+    (problem,) = check(root.parent if path.endswith("images") else root)
+    assert (problem.file, problem.what) == (str(root), what)
+    assert problem.remedy.startswith(remedy)
+
+
+def test_a_folder_without_a_list_to_train_on(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(jpeg())
+    (tmp_path / "tags_trian.csv").write_text("name,cat\na,1\n")
+    (problem,) = check(tmp_path)
+    assert problem.file.endswith("tags_train.csv")
+    assert problem.what.endswith("there is tags_trian.csv")
+    (tmp_path / "tags_trian.csv").rename(tmp_path / "tags_val.csv")
+    write_mask(tmp_path / "masks" / "a.png", np.full((12, 16), 1))
+    text, count = check_report(tmp_path)
+    assert count == 0
+    assert "good for evaluation, not for training" in text
+
+
+def test_images_of_two_lists_and_files_of_none_are_named(tmp_path):
+    root = four_images(tmp_path, FOUR[:3], FOUR[:2], [1, 1, 2, 2])
+    (root / "masks" / "i1_mask.png").write_bytes(palette_png(np.full((6, 8), 1)))
+    text, count = check_report(root)
+    assert count == 0
+    assert "2 image(s) are both in tags and in tags_val, the first: i0" in text
+    assert "1 image(s) are in no list, the first: i3.png" in text
+    assert "2 file(s) in masks/ belong to no image of a list, the first: i1_mask.png" in text
+    lines = []
+    load_lists(DataConfig(name="folder", root=root), lines.append)
+    assert [line for line in lines if line.startswith("in both lists: 2 of 2 images")]
 
 
 def test_own_folder_with_several_lists(tmp_path):
@@ -236,12 +310,20 @@ def test_an_own_folder_in_order_has_no_problems(tmp_path):
 def test_check_finds_what_would_stop_a_run(tmp_path, val, masks, ending, count, words):
     problems = check(four_images(tmp_path, FOUR, val, masks, ending))
     assert [words in str(problem) for problem in problems] == [True] * count
+    assert words != "the list is empty" or problems[0].file == str(tmp_path / "tags_val.csv")
 
 
 def test_check_finds_masks_that_training_would_not_find(tmp_path):
     """Masks with another ending: found by check exactly if the data set does not open them."""
-    root = four_images(tmp_path, FOUR, FOUR[:2], [1, 1, 2, 2], ".PNG")
-    assert len(check(root)) == 2
+    for ending, found in ((".PNG", 0), (".gif", 2)):
+        root = four_images(tmp_path / ending, FOUR, FOUR[:2], [1, 1, 2, 2], ending)
+        assert len(check(root)) == found
+        images = partial(load_data, DataConfig(name="folder", root=root), "val")
+        if found:
+            with pytest.raises(DataError, match="no mask for 2 of 2 images"):
+                images()
+        else:
+            assert [int(images()[i]["mask"].max()) for i in (0, 1)] == [1, 1]
 
 
 def test_more_classes_than_label_images_can_hold(tmp_path):

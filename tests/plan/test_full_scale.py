@@ -208,7 +208,7 @@ def test_probe_commands_parse(monkeypatch):
     assert timed == [
         ("tscd", 1, "bf16-mixed", 10),
         ("cosa", 4, "32-true", 20),
-        ("cosa", 1, "bf16-mixed", 10),  # whose plan a report takes
+        ("cam_baseline", 1, "32-true", 10),  # whose plan a report takes
     ]
     for height, width in set(SIZES.values()):
         assert f"{width} x {height} px" in PAGE

@@ -43,7 +43,7 @@ class ImageTagDataset(Dataset[Sample]):
             raise Problem(
                 f"{lacking[0]}.png",
                 f"no mask for {len(lacking)} of {len(index.entries)} images, this is the first",
-                "Add the masks, prepare the data set, or use masks=False",
+                "Add the masks, prepare the data set, or take the images off the list",
                 missing=True,
             ).error()
         self._index = index

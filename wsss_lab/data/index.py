@@ -77,7 +77,8 @@ def load_mask(index: Index, entry: Entry) -> np.ndarray:
     """
     if entry.mask is None:
         what = "there is no mask for this image"
-        raise Problem(entry.image, what, "Add NAME.png to the masks, or use masks=False").error()
+        remedy = f"Add {entry.name}.png to the masks, or take the image off this list"
+        raise Problem(entry.image, what, remedy).error()
     mask = read_mask(entry.mask, index.num_stored, index.check_palette, index.mask_classes)
     if index.own and entry.tags and not tags_from_mask(mask) and (mask == IGNORE).any():
         raise Problem(
@@ -159,8 +160,9 @@ def join_entries(
 
 
 def _label_files(folder: Path) -> dict[str, str]:
-    """Paths of a folder's PNG files by name without ending."""
+    """Paths of a folder's PNG files by name without ending, which may be in capitals."""
     if not folder.is_dir():
         return {}
-    listed = (f for f in os.listdir(folder) if f.endswith(".png") and not f.startswith("."))
-    return {composed(file[: -len(".png")]): str(folder / file) for file in listed}
+    named = [f for f in os.listdir(folder) if f.lower().endswith(".png") and not f.startswith(".")]
+    named.sort(key=lambda file: file.endswith(".png"))  # of a.PNG and a.png the second counts
+    return {composed(file[: -len(".png")]): str(folder / file) for file in named}

@@ -55,7 +55,7 @@ def read_mask(
         raise Problem(
             str(path),
             f"holds the class ids {wrong[:8]}, expected 0..{num_classes - 1} or {IGNORE}",
-            "Map its ids to the data set's classes, or pass the class list that fits",
+            "Map its ids to the data set's classes, or correct the list of classes",
         ).error()
     if check_palette and palette is not None:
         _require_voc_colours(path, np.array(palette, dtype=np.uint8).reshape(-1, 3), used)

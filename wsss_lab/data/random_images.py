@@ -122,7 +122,8 @@ def random_data(data: DataConfig) -> tuple[RandomImages, RandomImages]:
     }
     if data.name not in names:
         raise ValueError(
-            f"data.name: expected one of {', '.join(names)} for random images, got {data.name!r}"
+            f"data.name: expected one of {', '.join(names)} for random images, got {data.name!r}, "
+            "whose numbers are not known; take the one whose photos are of about your size"
         )
     size = SIZES.get(data.name, (data.size, data.size))
     lists = []

@@ -160,7 +160,7 @@ def _classes_beside(
     raise Problem(
         str(beside),
         "this class list is not there, and name,tags files do not say the order of the classes",
-        f"Write it, one a line, or pass classes=; the tags found are {', '.join(found)[:200]}",
+        f"Write it, one class a line; the tags found are {', '.join(found)[:200]}",
         missing=True,
     ).error()
 

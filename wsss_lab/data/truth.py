@@ -8,10 +8,11 @@ from wsss_lab.data.layouts import voc_root
 
 
 def lacks_truth(data: DataConfig) -> bool:
-    """Whether this is a folder of somebody's own without a single mask.
+    """Whether this is a folder of somebody's own with nothing to evaluate on: no mask, or no list.
 
-    Where there are some masks, a missing one is a fault of the folder; and a list to evaluate on
-    that the settings name is wanted.
+    Masks of training images alone, drawn later to score labels on, are no list to evaluate on.
+    Where there are masks and `tags_val.csv`, a missing mask is a fault of the folder; and a list
+    to evaluate on that the settings name is wanted.
 
     Args:
         data: settings of the data set; own folders, and folders in VOC's layout, may lack truth.
@@ -19,7 +20,8 @@ def lacks_truth(data: DataConfig) -> bool:
     if data.val_split or data.root is None:
         return False
     if data.name == "folder":
-        return not _holds_png(Path(data.root) / "masks")
+        root = Path(data.root)
+        return not (_holds_png(root / "masks") and (root / "tags_val.csv").is_file())
     if data.name == "voc":
         try:
             folder = voc_root(data.root)
@@ -27,6 +29,16 @@ def lacks_truth(data: DataConfig) -> bool:
             return False
         return not any(map(_holds_png, folder.glob("SegmentationClass*")))
     return False
+
+
+def what_is_lacking(data: DataConfig) -> str:
+    """Name what a data set that `lacks_truth` would have to have."""
+    drawn = data.name == "folder" and _holds_png(Path(data.root or "") / "masks")
+    return (
+        "tags_val.csv, a list of images whose masks to compare with"
+        if drawn
+        else ("masks to compare with")
+    )
 
 
 def _holds_png(folder: Path) -> bool:

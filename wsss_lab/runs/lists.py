@@ -5,7 +5,7 @@ from typing import Any
 
 from wsss_lab.data.class_names import require_same_classes
 from wsss_lab.data.config import DataConfig
-from wsss_lab.data.truth import lacks_truth
+from wsss_lab.data.truth import lacks_truth, what_is_lacking
 from wsss_lab.runs.contents import OVERLAYS
 from wsss_lab.runs.images import load_data
 from wsss_lab.runs.labels import write_overlays
@@ -45,12 +45,23 @@ def load_lists(
     if not lacks_truth(data):
         val = load_data(data, "val")
         require_one_list_of_classes(images, val)
+        _note_shared(images, val, log)
         return images, val
     log(
-        f"no scores: {data.root} has no masks to compare with; training on tags alone, up to "
+        f"no scores: {data.root} has no {what_is_lacking(data)}; training on tags alone, up to "
         "pseudo-labels and overlays to look at"
     )
     return images, None
+
+
+def _note_shared(images: Any, val: Any, log: Log) -> None:
+    """Log how many images are in both lists, if those name any."""
+    names = [set(getattr(each, "names", ())) for each in (images, val)]
+    if shared := sorted(names[0] & names[1]):
+        log(
+            f"in both lists: {len(shared)} of {len(val)} images to evaluate on are trained on, "
+            f"too, the first: {shared[0]}; their scores say nothing about new images"
+        )
 
 
 def finish_unscored(

@@ -33,7 +33,8 @@ def find_kind(root: Path) -> str | None:
         return "coco"
     if (root / "imageLists").is_dir() or (root / "tags_test.csv").is_file():
         return "stuff10k"
-    return "folder" if (root / "tags.csv").is_file() or (root / "images").is_dir() else None
+    own = (root / "images").is_dir() or any(root.glob("tags*.csv"))
+    return "folder" if own else None
 
 
 def check(root: str | Path, kind: str | None = None, workers: int = 8) -> list[Problem]:
@@ -78,11 +79,18 @@ def _check(root: Path, kind: str | None, workers: int) -> tuple[list[Problem], l
     kind = kind or find_kind(root)
     if kind is None:
         what = "is no folder that looks like a data set"
-        remedy = "Expected JPEGImages/ (voc), train2014/ (coco), imageLists/ (stuff10k) or tags.csv"
+        remedy = (
+            "Expected images/ and tags_train.csv (your own), JPEGImages/ (voc), train2014/ (coco) "
+            "or imageLists/ (stuff10k)"
+        )
+        if not root.is_dir():
+            what = "is a file, not a folder" if root.exists() else "is not there"
+            remedy = "Name the folder that holds the data set"
         return [Problem(str(root), what, remedy, missing=True)], []
     problems: list[Problem] = []
     notes: list[str] = []
     entries: dict[str, tuple[Index, Entry, bool]] = {}
+    listed: dict[str, set[str]] = {}
     for split, make, masks in _splits(root, kind, problems, notes):
         try:
             index = make(on_problem=problems.append)
@@ -90,13 +98,17 @@ def _check(root: Path, kind: str | None, workers: int) -> tuple[list[Problem], l
             problems.append(Problem.of(error))
             continue
         notes.append(f"{split}: {len(index.entries)} images, {len(index.classes)} classes")
-        problems.extend(_list_problems(split, index))
+        file = str(root / f"{split}.csv") if kind == "folder" else split
+        problems.extend(_list_problems(file, index))
+        listed[split] = {entry.name for entry in index.entries}
         for entry in index.entries:
             there = kind == "folder" and entry.mask is not None  # is read, even if not needed
             # an image may be in several lists; one that needs its mask is enough
             before = entries.get(entry.image, (index, entry, False))[2]
             entries[entry.image] = (index, entry, masks or there or before)
     notes += _skipped(root, kind)
+    if kind == "folder":
+        notes += _left_over(root, listed, [entry for _, entry, _ in entries.values()])
     contradicting: list[Problem] = []
     turned: list[str] = []
     with ThreadPoolExecutor(workers) as pool:
@@ -117,6 +129,30 @@ def _check(root: Path, kind: str | None, workers: int) -> tuple[list[Problem], l
             f"{turned[0]}. {TURN}."
         )
     return list(dict.fromkeys(problems)), notes
+
+
+def _left_over(root: Path, listed: dict[str, set[str]], entries: list[Entry]) -> list[str]:
+    """Lines on images that two lists share, and on files that no list names."""
+    notes = []
+    training = next((name for name in ("tags_train", "tags") if name in listed), "")
+    if shared := sorted(listed.get(training, set()) & listed.get("tags_val", set())):
+        notes.append(
+            f"{len(shared)} image(s) are both in {training} and in tags_val, the first: "
+            f"{shared[0]}; a score on them says nothing about new images"
+        )
+    named = set().union(*listed.values())
+    pictures = list_pictures(root / "images", on_problem=lambda _: None).files if entries else {}
+    if more := sorted(set(pictures) - named):
+        notes.append(f"{len(more)} image(s) are in no list, the first: {pictures[more[0]].name}")
+    if (root / "masks").is_dir():
+        used = {entry.mask for entry in entries}
+        files = sorted(f for f in (root / "masks").iterdir() if not f.name.startswith("."))
+        if idle := [f for f in files if f.is_file() and str(f) not in used]:
+            notes.append(
+                f"{len(idle)} file(s) in masks/ belong to no image of a list, the first: "
+                f"{idle[0].name}; a mask is named as its image, with the ending .png"
+            )
+    return notes
 
 
 def _list_problems(split: str, index: Index) -> list[Problem]:
@@ -200,13 +236,22 @@ def _splits(
 def _folder_splits(
     root: Path, problems: list[Problem], notes: list[str]
 ) -> list[tuple[str, Callable[..., Index], bool]]:
-    """Return a split per `tags*.csv`; of several, only that of "val" needs a mask per image."""
+    """Return a split per `tags*.csv`; only that of "val" needs a mask per image."""
     masks = root / "masks" if (root / "masks").is_dir() else None
     lists = sorted(root.glob("tags*.csv")) or [root / "tags.csv"]
     if masks is None and any(path.stem == "tags_val" for path in lists):
         what = "this folder is not there, so nothing can be scored on tags_val.csv"
         remedy = "Put a mask NAME.png there for each of its images, or do without scores"
         problems.append(Problem(str(root / "masks"), what, remedy, missing=True))
+    stems = [path.stem for path in lists]
+    if "tags_train" not in stems and "tags" not in stems:
+        found = ", ".join(path.name for path in lists)
+        if stems == ["tags_val"]:
+            notes.append("there is no tags_train.csv: good for evaluation, not for training")
+        else:
+            what = f"this list is not there, and a training reads it; there is {found}"
+            remedy = "Rename one, or name it in --data.train-split, as in tags_NAME.csv"
+            problems.append(Problem(str(root / "tags_train.csv"), what, remedy, missing=True))
     classes = None
     try:
         training_first = sorted(lists, key=lambda path: path.stem not in ("tags_train", "tags"))
@@ -215,9 +260,9 @@ def _folder_splits(
         problems.append(Problem.of(error))
     return [
         (
-            root.name if len(lists) == 1 else path.stem,
+            path.stem,
             partial(layouts.index_folder, root / "images", path, masks, classes),
-            masks is not None and (len(lists) == 1 or path.stem == "tags_val"),
+            masks is not None and path.stem == "tags_val",
         )
         for path in lists
     ]
