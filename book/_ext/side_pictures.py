@@ -31,6 +31,7 @@ KINDS = {"labels": "maps, true tags", "mask": "segmentation"}
 STATES = {
     "tags": "tag classifier, before any method",
     "asdt_released_exponents": "ASDT, released exponents",
+    "acr_released_powers": "ACR, released powers",
     "cosa_warm": "CoSA, half way: tags alone",
 }
 """Galleries that are not those of a method's run to its end."""

@@ -12,7 +12,7 @@ from wsss_lab.data.open_photos import FOLDER
 from wsss_lab.models.weights import pretrained_backbone
 from wsss_lab.records import load_record
 from wsss_lab.runs.recipe import find_preset
-from wsss_lab.studies.photos.teacher_a import rule
+from wsss_lab.studies.photos.teacher_a import rule, threshold_of
 from wsss_lab.studies.photos.vit_start import (
     VitStart,
     best_maps,
@@ -46,6 +46,23 @@ def test_presets_have_what_the_rules_say_of_the_record():
     assert (acr.start_layer, acr.propagate) == best_maps(record["token"])
     best = record["token"][f"{acr.start_layer}"]["threshold"]
     assert find_preset("acr", "voc-mini").background == rule(best)
+
+
+def test_the_page_says_what_acrs_sure_pixels_are():
+    page = " ".join((ROOT / "book" / "full_scale.md").read_text(encoding="utf-8").split())
+    ours = find_preset("acr", "voc-mini").background
+    released = find_preset("acr", "voc-released").background
+    at = [threshold_of(power) for power in (*ours, *released)]
+    assert (
+        f"{ours[0]:g} and {ours[1]:g}, object above {at[0]:.2f} and background below {at[1]:.2f}"
+        in page
+    )
+    assert (
+        f"the released {released[0]:g} and {released[1]:g}, background only below {at[3]:.2f}"
+        in page
+    )
+    former = load_record("presets/former/acr-released-powers")["scores"]["masks"]
+    assert f"ended at {former}." in page
 
 
 def test_the_page_on_full_scale_says_what_the_record_says():
