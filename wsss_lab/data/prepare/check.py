@@ -13,6 +13,7 @@ from wsss_lab.data.errors import DataError, OnProblem, Problem
 from wsss_lab.data.files import list_pictures
 from wsss_lab.data.images import TURN, read_orientation
 from wsss_lab.data.index import Entry, Index, load_entry
+from wsss_lab.data.prepare.left_over import left_over
 from wsss_lab.data.tags import tags_from_mask
 
 KINDS = ("voc", "coco", "stuff10k", "folder")
@@ -108,7 +109,7 @@ def _check(root: Path, kind: str | None, workers: int) -> tuple[list[Problem], l
             entries[entry.image] = (index, entry, masks or there or before)
     notes += _skipped(root, kind)
     if kind == "folder":
-        notes += _left_over(root, listed, [entry for _, entry, _ in entries.values()])
+        notes += left_over(root, listed, [entry for _, entry, _ in entries.values()])
     contradicting: list[Problem] = []
     turned: list[str] = []
     with ThreadPoolExecutor(workers) as pool:
@@ -129,30 +130,6 @@ def _check(root: Path, kind: str | None, workers: int) -> tuple[list[Problem], l
             f"{turned[0]}. {TURN}."
         )
     return list(dict.fromkeys(problems)), notes
-
-
-def _left_over(root: Path, listed: dict[str, set[str]], entries: list[Entry]) -> list[str]:
-    """Lines on images that two lists share, and on files that no list names."""
-    notes = []
-    training = next((name for name in ("tags_train", "tags") if name in listed), "")
-    if shared := sorted(listed.get(training, set()) & listed.get("tags_val", set())):
-        notes.append(
-            f"{len(shared)} image(s) are both in {training} and in tags_val, the first: "
-            f"{shared[0]}; a score on them says nothing about new images"
-        )
-    named = set().union(*listed.values())
-    pictures = list_pictures(root / "images", on_problem=lambda _: None).files if entries else {}
-    if more := sorted(set(pictures) - named):
-        notes.append(f"{len(more)} image(s) are in no list, the first: {pictures[more[0]].name}")
-    if (root / "masks").is_dir():
-        used = {entry.mask for entry in entries}
-        files = sorted(f for f in (root / "masks").iterdir() if not f.name.startswith("."))
-        if idle := [f for f in files if f.is_file() and str(f) not in used]:
-            notes.append(
-                f"{len(idle)} file(s) in masks/ belong to no image of a list, the first: "
-                f"{idle[0].name}; a mask is named as its image, with the ending .png"
-            )
-    return notes
 
 
 def _list_problems(split: str, index: Index) -> list[Problem]:
