@@ -167,6 +167,12 @@ def test_images_of_two_lists_and_files_of_none_are_named(tmp_path):
     assert "2 image(s) are both in tags and in tags_val, the first: i0" in text
     assert "1 image(s) are in no list, the first: i3.png" in text
     assert "2 file(s) in masks/ belong to no image of a list, the first: i1_mask.png" in text
+    with (root / "tags.csv").open("a") as file:
+        file.write("i3,wolf\n")  # a row that is refused is no missing row
+    text, count = check_report(root)
+    assert count == 1
+    assert "in no list" not in text
+    (root / "tags.csv").write_text("".join((root / "tags.csv").read_text().splitlines(True)[:-1]))
     lines = []
     load_lists(DataConfig(name="folder", root=root), lines.append)
     assert [line for line in lines if line.startswith("in both lists: 2 of 2 images")]

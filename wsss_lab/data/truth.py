@@ -33,12 +33,9 @@ def lacks_truth(data: DataConfig) -> bool:
 
 def what_is_lacking(data: DataConfig) -> str:
     """Name what a data set that `lacks_truth` would have to have."""
-    drawn = data.name == "folder" and _holds_png(Path(data.root or "") / "masks")
-    return (
-        "tags_val.csv, a list of images whose masks to compare with"
-        if drawn
-        else ("masks to compare with")
-    )
+    if data.name == "folder" and _holds_png(Path(data.root or "") / "masks"):
+        return "tags_val.csv, a list of images whose masks to compare with"
+    return "masks to compare with"
 
 
 def _holds_png(folder: Path) -> bool:

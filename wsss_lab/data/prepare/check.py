@@ -108,7 +108,7 @@ def _check(root: Path, kind: str | None, workers: int) -> tuple[list[Problem], l
             before = entries.get(entry.image, (index, entry, False))[2]
             entries[entry.image] = (index, entry, masks or there or before)
     notes += _skipped(root, kind)
-    if kind == "folder":
+    if kind == "folder" and not problems:  # a row that was refused would count as no row
         notes += left_over(root, listed, [entry for _, entry, _ in entries.values()])
     contradicting: list[Problem] = []
     turned: list[str] = []

@@ -30,7 +30,6 @@ from wsss_lab.runs.images import load_data
 from wsss_lab.runs.recipe import find_preset
 from wsss_lab.runs.scoring import score
 from wsss_lab.runs.settings import plain
-from wsss_lab.runs.stages import seeded
 from wsss_lab.train.devices import make_fabric
 from wsss_lab.train.fit import fit
 
@@ -84,7 +83,6 @@ def main(options: FullMasks, say: Callable[[str], None] = print) -> None:
     photos: Any = load_data(config.data, "train", masks=True)
     val: Any = load_data(config.data, "val", masks=True)
     begun = time.monotonic()
-    seeded(options.seed)
     network = train(config, photos, say)
     minutes = (time.monotonic() - begun) / 60
     reports = evaluate(config, network, val, say).reports
