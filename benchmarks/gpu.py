@@ -11,7 +11,7 @@
 
 Weights and images are random, so nothing is downloaded; the cost is the same. Images per second,
 memory, and MFU: operations of matrix products, convolutions and attention in forward and backward
-pass, as `torch.utils.flop_counter` counts them, over the time of the whole step, as a share of the
+pass, as `flops.py` counts them, over the time of the whole step, as a share of the
 rate that a large matrix product of the same arithmetic reaches on this device (`peak`). Where the
 maker's number is known, the share of it stands beside.
 

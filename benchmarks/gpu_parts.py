@@ -119,13 +119,13 @@ def free() -> None:
 def count_operations(job: Callable[[], object]) -> float:
     """Floating point operations of matrix products, convolutions and attention in a job.
 
-    A multiplication and an addition are two. On a CPU, linear layers by oneDNN are not seen.
+    A multiplication and an addition are two.
     """
-    from torch.utils.flop_counter import FlopCounterMode
+    from flops import counter
 
-    with FlopCounterMode(display=False) as counter:
+    with counter() as counting:
         job()
-    return float(counter.get_total_flops())
+    return float(counting.get_total_flops())
 
 
 def operations_of(job: Callable[[], object]) -> tuple[float, Numbers]:

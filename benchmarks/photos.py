@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from flops import counter
 from PIL import Image
 from report import report
-from torch.utils.flop_counter import FlopCounterMode
 
 from wsss_lab.data.loader import StepLoader
 from wsss_lab.data.transform import TrainingTransform
@@ -77,9 +77,9 @@ def training(config: Config, network: Any, images: Any, optim: Any) -> tuple[Wor
 
 def forward_gflop(network: Any, side: int, batch: int) -> float:
     """Arithmetic of a forward pass; a training step takes three times as much."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with counter() as counting, torch.no_grad():
         network.eval()(torch.rand(1, 3, side, side))
-    return batch * counter.get_total_flops() / 1e9
+    return batch * counting.get_total_flops() / 1e9
 
 
 def compare(one: Path, other: Path) -> dict[str, float]:

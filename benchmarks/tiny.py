@@ -15,6 +15,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def case(method: str, preset: str, more: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         arguments = ["train", method, "--preset", preset, "--out", str(run), *more]
+        begun = time.perf_counter()
         done = subprocess.run(
             [sys.executable, __file__, "--measure", "--", *arguments],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -73,8 +75,11 @@ def case(method: str, preset: str, more: list[str]) -> dict[str, Any]:
         )
         if done.returncode:
             raise SystemExit(done.stdout[-2000:] + done.stderr[-2000:])
+        wall = round(time.perf_counter() - begun, 1)
         metrics = json.loads((run / "metrics.json").read_text())
-    return {"processor_s": json.loads(done.stdout.splitlines()[-1])} | {
+    return {
+        "processor_s": json.loads(done.stdout.splitlines()[-1]),
+        "wall_s": wall,
         "miou": miou(metrics["results"]),
         "settings": {name: metrics["config"]["data"][name] for name in ("count", "val_count")}
         | {name: metrics["config"]["run"][name] for name in ("steps", "batch")},

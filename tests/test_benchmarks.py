@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from wsss_lab.models.onednn import multiply_by_onednn
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -146,6 +148,17 @@ def test_operations_are_those_of_forward_and_backward(bring):
     assert parts.count_operations(lambda: layer(x)) == forward
     # gradient of the weights; the image needs none
     assert parts.count_operations(lambda: layer(x).sum().backward()) == 2 * forward
+    x.requires_grad_()
+    layers = {
+        "grouped": torch.nn.Conv2d(3, 12, 3, groups=3, padding=1, bias=False),
+        "transposed": torch.nn.ConvTranspose2d(3, 6, 2, stride=2, groups=3, bias=False),
+    }
+    for name, layer in layers.items():
+        forward = 2 * 2 * 16 * (12 * 9 if name == "grouped" else 3 * 2 * 4)
+        assert parts.count_operations(lambda m=layer: m(x).sum().backward()) == 3 * forward, name
+    linear = multiply_by_onednn(torch.nn.Linear(512, 512))
+    many = torch.rand(64, 512, requires_grad=True)
+    assert parts.count_operations(lambda: linear(many).sum().backward()) == 6 * 64 * 512**2
 
 
 def test_half_the_batch_is_tried_where_memory_ends(bring):
@@ -207,3 +220,67 @@ def test_without_a_gpu_it_says_so(bring, monkeypatch, tmp_path):
     with pytest.raises(SystemExit, match="no GPU that torch can use"):
         bring("gpu").main()
     assert list(tmp_path.iterdir()) == []
+
+
+def counted(bring, work):
+    """What `limits.py` finds in a piece of work where a product runs at 1 G/s, memory at 1 GB/s."""
+    with bring("limits").Meter(1e9, [(2.0**40, 1e9)]) as meter:
+        work()
+    return meter
+
+
+def test_limits_count_products_and_traffic(bring):
+    a, b = torch.ones(200, 300), torch.ones(300, 50)
+    meter = counted(bring, lambda: a @ b)
+    assert meter.arithmetic == 2 * 200 * 300 * 50
+    assert meter.bytes == 4 * (200 * 300 + 300 * 50 + 200 * 50)
+    found = meter.found(0.012)
+    assert found["limit_s"] == found["arithmetic_s"] == 0.006  # the product takes longer
+    assert found["share_of_limit"] == 0.5
+    assert found["where"]["products"]["limit_s"] == 0.006
+
+    row = torch.ones(1, 300)
+    meter = counted(bring, lambda: a.t()[:100].t().add_(row.expand(200, 300)[:, :100]))
+    assert meter.arithmetic == 0
+    assert meter.bytes == 4 * (
+        200 * 100 + 100 + 200 * 100
+    )  # read, a row, written; views for nothing
+    assert meter.found(1)["limit_s"] == pytest.approx(4e-9 * 40_100, rel=1e-2)
+
+
+def test_limits_count_both_ways_of_layers_and_what_they_are(bring):
+    layers = {
+        "dense": torch.nn.Conv2d(8, 16, 3, padding=1, bias=False),
+        "depthwise": torch.nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),
+    }
+    for name, layer in layers.items():
+        image = torch.rand(2, 8, 20, 30, requires_grad=True)
+        products = 2 * 2 * 20 * 30 * layer.weight.numel()
+        meter = counted(bring, lambda m=layer, x=image: m(x).sum().backward())
+        assert meter.arithmetic == 3 * products, name
+        kind = "depthwise" if name == "depthwise" else "products"
+        assert meter.rows[kind]["calls"] == 2
+
+    linear = multiply_by_onednn(torch.nn.Linear(512, 512))
+    x = torch.rand(64, 512, requires_grad=True)
+    meter = counted(bring, lambda: linear(x).sum().backward())
+    assert meter.arithmetic == 3 * 2 * 64 * 512 * 512
+    meter = counted(bring, lambda: torch.nn.functional.embedding_bag(
+        torch.zeros(10, 3, dtype=torch.long), torch.rand(5, 21), mode="sum"))  # fmt: skip
+    assert meter.rows["sums of rows"]["calls"] == 1
+    assert meter.arithmetic == 2 * 10 * 3 * 21
+
+
+def test_limits_of_a_method_have_a_row_for_every_stage():
+    options = ("--only", "cam_baseline", "--preset", "tiny", "--steps", "1", "--images", "1")
+    command = [sys.executable, str(FOLDER / "limits.py"), *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    parts = json.loads(done.stdout.splitlines()[-1])
+    stages = ("tags", "masks", "labels", "evaluate")
+    assert list(parts) == [f"cam_baseline tiny, {name}" for name in stages]
+    for name, found in parts.items():
+        assert 0 < found["arithmetic_s"] <= found["limit_s"], name
+        took = sum(group["took_s"] for group in found["where"].values())
+        assert took > 0, name
+        assert found["operations"] > 100, name

