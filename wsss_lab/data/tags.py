@@ -76,9 +76,8 @@ def read_tags(
     index = {name: i for i, name in enumerate(classes)}
     if allow_empty is None:
         allow_empty = listed or len(classes) == 1
-    unknown = [name for name in header[1:] if name not in index] if listed else []
-    if unknown:
-        raise _unknown(path, 1, unknown[0], classes).error()
+    if listed and (unknown := [name for name in header[1:] if name not in index]):
+        raise _unknown(path, 1, unknown, classes).error()
     if listed and len(set(header)) < len(header):
         what = f"its header names a column twice: {first_twice(header)}"
         raise Problem(str(path), what, "Keep one column for each class").error()
@@ -120,11 +119,13 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _header(path: Path, rows: list[tuple[int, list[str]]]) -> list[str]:
     header = rows[0][1] if rows else []
-    if len(header) < 2 or header[0] != "name":
+    line = ",".join(header)
+    if not line.startswith("name,") or (line.lower() == "name,tags" != line):
+        small, usual = "Write name and tags in small letters", "Write a file with that header"
         raise Problem(
             str(path),
-            f"its first line is {','.join(header)[:80]!r}, expected name,tags or name,CLASS,...",
-            "Write a comma-separated file with that header",
+            f"its first line is {line[:80]!r}, expected name,tags or name,CLASS,...",
+            small if line.lower().startswith("name,") else usual,
         ).error()
     return header
 
@@ -165,11 +166,17 @@ def _classes_beside(
     ).error()
 
 
-def _unknown(path: Path, line: int, name: str, classes: Sequence[str]) -> Problem:
+def _unknown(path: Path, line: int, names: Sequence[str], classes: Sequence[str]) -> Problem:
+    """Name all of them, and the classes that differ in capitals alone."""
+    meant = {known.lower(): known for known in classes}
+    alike = [meant[name.lower()] for name in names if name.lower() in meant]
+    many = len(names) > 1
     return Problem(
         f"{path}, line {line}",
-        f"unknown class {name!r}",
-        f"Use one of {', '.join(classes)[:200]}, or add it to classes.txt",
+        f"unknown class{'es' * many} {', '.join(map(repr, names[:9]))}",
+        f"Capitals count: write {', '.join(alike)}"
+        if len(alike) == len(names)
+        else f"Use one of {', '.join(classes)[:200]}, or add it to classes.txt",
     )
 
 
@@ -196,13 +203,14 @@ def _add_row(
     if listed:
         wrong = [cell for cell in row[1:] if cell not in ("0", "1")]
         if wrong:
-            return Problem(where, f"holds {wrong[0]!r}, expected 0 or 1", "Write 0 or 1")
+            held = ", ".join(map(repr, dict.fromkeys(wrong)))
+            return Problem(where, f"holds {held[:80]}, expected 0 or 1", "Write 0 or 1")
         found = [header[1:][i] for i, cell in enumerate(row[1:]) if cell == "1"]
     else:
         found = [part.strip() for part in row[1].split(";") if part.strip()]
         unknown = [part for part in found if part not in index]
         if unknown:
-            return _unknown(path, line, unknown[0], tuple(index))
+            return _unknown(path, line, unknown, tuple(index))
     tags[name] = tuple(sorted({index[part] for part in found}))
     if not found and not allow_empty:
         return Problem(
@@ -255,7 +263,7 @@ def tags_from_boxes(
             continue
         name = composed((item.findtext("name") or "").strip())
         if name not in classes:
-            raise _unknown(path, 1, name, classes).error()
+            raise _unknown(path, 1, [name], classes).error()
         found.add(classes.index(name))
     return tuple(sorted(found))
 
