@@ -3,8 +3,11 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
+
+import numpy as np
 
 from wsss_lab.records import RECORDS, load_record
 from wsss_lab.studies.student_t import t_quantile, t_tail
@@ -127,8 +130,44 @@ def runs_of(study: str, profile: str = "cpu") -> dict[str, dict[int, Any]]:
     for file in sorted((RECORDS / "studies" / study / profile).glob("*-seed*.json")):
         record = load_record(f"studies/{study}/{profile}/{file.stem}")
         if record["status"] == "finished":
-            found.setdefault(record["arm"], {})[record["seed"]] = record["run"]
+            run = with_counts(record["run"], file.with_suffix(".counts.npz"))
+            found.setdefault(record["arm"], {})[record["seed"]] = run
     return found
+
+
+def with_counts(run: Mapping[str, Any], file: Path) -> Mapping[str, Any]:
+    """Add what a study's scorer has counted, under the names of the recipes' own scores.
+
+    Outputs that the recipe itself has scored stay as they are.
+
+    Args:
+        run: of a record.
+        file: its counts; a run without them is returned as it is.
+    """
+    if not file.is_file():
+        return run
+    results, scored = run["results"], run["results"]["scored"]
+    main = "seg" if scored["main"]["is"] == "segmentation" else "cam"
+    val = dict(results.get("val") or {})
+    with np.load(file) as counts:
+        entries = {main if name == "main" else name: counts[name].sum(axis=0) for name in counts}
+    for output, (hit, predicted, true) in entries.items():
+        before = val.get(output) or {}
+        if "miou" in before:
+            continue
+        iou = hit / np.maximum(predicted + true - hit, 1)
+        val[output] = {
+            "protocol": scored["protocol"]
+            | {"thresholds": f"fixed at {scored['protocol']['map_threshold']}"},
+            "pixels": true.tolist(),
+            "iou": iou.tolist(),
+            "miou": scored[output]["miou"],
+            "over_activation": ((predicted - hit) / np.maximum(true, 1)).tolist(),
+            "under_activation": ((true - hit) / np.maximum(true, 1)).tolist(),
+            **before,
+        }
+    val[main] = {**val[main], "outline": scored["boundary"]["f"]}
+    return {**run, "results": {**results, "val": val}}
 
 
 def values(runs: Mapping[int, Any], read: Read) -> dict[int, float]:

@@ -64,6 +64,8 @@ OWN = (
     Line("TSCD", "tscd", "both"),
     Line("ASDT, teacher A alone", "asdt", "r1"),
     Line("ASDT", "asdt", "r8"),
+    Line("ACR without its losses", "acr2", "base"),
+    Line("ACR", "acr2", "both"),
     Line("ACR, with a segmentation"),
     Line("CoSA without its parts", "cosa", "base"),
     Line("CoSA", "cosa", "all"),
@@ -213,11 +215,10 @@ def surplus(output: str) -> Any:
 def failures_of(output: str) -> list[Measure]:
     """One measure for each failure, and the mIoU."""
     errors = {measure.head: measure for measure in errors_of(output)}
-    outline = at("scored.boundary.f") if output == "seg" else at()
     return [
         errors["far"],
         Measure("context", surplus(output), up=False),
-        Measure("outline", outline),
+        Measure("outline", at(f"val.{output}.outline")),
         errors["excess"],
         errors["left out"],
         errors["classes lost"],

@@ -149,7 +149,7 @@ def test_measures_of_a_run(side):
 def test_lines_are_what_the_text_says_of_them(side, lines):
     alike = {(line.study, line.arm) for line in side["side_toy"].ALIKE if line.study}
     for line, runs in lines:
-        assert sorted(runs) == [0, 1, 2], line
+        assert sorted(runs) == ([0, 1, 2, 3, 4] if line.study == "acr2" else [0, 1, 2]), line
         config = runs[0]["config"]
         images = {
             kind["protocol"]["images"]
@@ -215,3 +215,37 @@ def test_readers_find_the_page():
     for name in ("papers.md", "start.ipynb", "full_scale.md"):
         assert "{doc}`side_by_side`" in (ROOT / "book" / name).read_text(encoding="utf-8"), name
     assert "Side by side" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_a_scorer_counted_stands_under_the_recipes_names(side, tmp_path):
+    """Two images, two classes beside background; another output that the recipe scored stays."""
+    counts = np.array([
+        [[5, 0, 2], [6, 1, 3], [5, 3, 2]],
+        [[4, 3, 0], [4, 3, 3], [7, 3, 0]],
+    ])  # fmt: skip
+    np.savez(tmp_path / "arm-seed0.counts.npz", main=counts, cam=counts)
+    results = {
+        "val": {"seg": {"miou": 0.5}, "cam": {"context": {"boat_water": 0.1}}, "tags": {"map": 1}},
+        "scored": {
+            "main": {"is": "segmentation", "miou": 0.7},
+            "cam": {"miou": 0.6},
+            "boundary": {"f": 0.25},
+            "protocol": {"map_threshold": 0.4},
+        },
+    }
+    run = {"config": {}, "results": results}
+    rows = side["side_rows"]
+    assert rows.with_counts(run, tmp_path / "none.npz") is run
+    val = rows.with_counts(run, tmp_path / "arm-seed0.counts.npz")["results"]["val"]
+    assert val["seg"] == {"miou": 0.5, "outline": 0.25}
+    assert val["tags"] == {"map": 1}
+    assert val["cam"]["context"] == {"boat_water": 0.1}
+    assert val["cam"]["miou"] == 0.6
+    assert val["cam"]["iou"] == pytest.approx([9 / 13, 3 / 7, 2 / 6])
+    assert val["cam"]["pixels"] == [12, 6, 2]
+    assert val["cam"]["protocol"]["thresholds"] == "fixed at 0.4"
+    found = {m.head: m.read({"val": val}) for m in rows.errors_of("cam")}
+    assert found["excess"] == pytest.approx(5 / 8)  # predicted wrongly: 1 + 4; object pixels: 8
+    assert found["left out"] == pytest.approx(3 / 8)
+    assert "outline" not in val["cam"]
+    assert results["val"]["seg"] == {"miou": 0.5}  # the record is not changed
