@@ -52,6 +52,7 @@ FUSED = ("wsss_lab::linear", "mkldnn::_linear_pointwise", "mkldnn::_convolution_
 ROW_SUMS = ("aten::_embedding_bag", "aten::_embedding_bag_forward_only")
 """Weighted sums of chosen rows of a table: how PAR, VARM and the lattice visit neighbours."""
 GROUPS = ("products", "depthwise", "sums of rows", "others")
+WHERE = (*GROUPS, "outside")
 UNTOUCHED = ("aten::empty", "aten::new_empty", "aten::empty_like", "aten::empty_strided")
 
 
@@ -346,6 +347,19 @@ def refinements(meter: Callable[[], Meter], repeats: int, size: tuple[int, int])
     parts = {f"{name}, {shape}": part(meter, job, repeats) for name, job in work.items()}
     name = f"dense energy, forward and backward, 2 images, {CLASSES} classes, 224 x 224 px"
     return parts | {name: part(meter, both_ways, repeats)}
+
+
+def rows(result: dict[str, Any]) -> list[str]:
+    """Rows of the table in `README.md`: ms, shares, and where the time goes, in percent."""
+    found = []
+    for name, one in result["parts"].items():
+        where = one["where"]
+        whole = sum(group["took_s"] for group in where.values())
+        share = [f"{100 * where[g]['took_s'] / whole:.0f}" if g in where else "–" for g in WHERE]
+        times = [f"{1000 * one[key]:.3g}" for key in ("processor_s", "limit_s")]
+        shares = [f"{100 * one[f'share_of_{key}']:.0f}" for key in ("limit", "arithmetic")]
+        found.append(f"| {' | '.join([name, *times, *shares, ' / '.join(share)])} |")
+    return found
 
 
 def main() -> None:

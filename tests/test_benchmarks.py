@@ -284,3 +284,25 @@ def test_limits_of_a_method_have_a_row_for_every_stage():
         took = sum(group["took_s"] for group in found["where"].values())
         assert took > 0, name
         assert found["operations"] > 100, name
+
+
+def test_the_table_of_limits_is_the_record(bring):
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    table = page.partition("## `limits.py`")[2].partition("\n## ")[0]
+    lines = [line for line in table.splitlines() if line.startswith("| ")]
+    wanted = []
+    for file in ("limits.json", "limits_photos.json"):
+        wanted += bring("limits").rows(json.loads((FOLDER / "results" / file).read_text()))
+    assert lines[1:] == wanted
+
+
+def test_the_table_of_toy_minutes_is_the_record():
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    table = page.partition("## `tiny.py --preset toy`")[2].partition("\n## ")[0]
+    found = json.loads((FOLDER / "results" / "toy.json").read_text())
+    wanted = []
+    for name, one in found["methods"].items():
+        seconds, stages = one["processor_s"]["all"], one["processor_s"]["stages"]
+        spent = ", ".join(f"{stage} {value / 60:.1f}" for stage, value in stages.items())
+        wanted.append(f"| {name} | {seconds / 60:.1f} | {one['wall_s'] / 60:.1f} | {spent} |")
+    assert [line for line in table.splitlines() if line.startswith("| ")][1:] == wanted

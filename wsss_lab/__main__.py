@@ -33,8 +33,8 @@ class Train:
     method: Annotated[Positional[str], tyro.conf.arg(metavar="METHOD")]
     """A method of `python -m wsss_lab info`, for example cam_baseline."""
     preset: str
-    """Settings to start from: tiny (two minutes on a laptop), toy, voc-mini, voc, coco or stuff10k,
-    some methods also with -released."""
+    """Settings to start from: tiny (two minutes on a laptop), toy (10 to 30 minutes), voc-mini,
+    voc, coco or stuff10k, some methods also with -released."""
     out: Path
     """Folder of the run: new, or with --resume that of a run that was interrupted."""
     resume: bool = False
